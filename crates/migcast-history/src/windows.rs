@@ -1,0 +1,29 @@
+//! One recorded window.
+
+/// What the recorder did in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The write set is complete.
+    Recorded,
+    /// Nothing is known (the recorder could not look).
+    Gap,
+    /// The guest was migrating, so the recorder kept away.
+    Migrating,
+}
+
+/// One row of `windows/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Start, nanoseconds since the Unix epoch, UTC.
+    pub start_unix_ns: i64,
+    /// End, likewise; later than the start.
+    pub end_unix_ns: i64,
+    /// What the recorder did.
+    pub state: State,
+    /// Tracked pages written.
+    pub written: u32,
+    /// Tracked pages that are zero at the end of the window.
+    pub zero: u32,
+    /// CPU time the recorder spent on this window, in microseconds.
+    pub cost_us: u32,
+}

@@ -1,0 +1,3 @@
+//! migcast's model of live migration.
+pub mod dirty;
+pub mod units;

@@ -1,0 +1,48 @@
+//! The command line: one module per command, each `Args` in, exit code out.
+//!
+//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 bad input or failure (one
+//! line on standard error), 2 usage, 3 done but a stated limit is not met; `record` adds its own (see [`record`]).
+
+mod history;
+mod predict;
+mod record;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Forecasts the live migration of virtual machines, before anything moves.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Record which pages a running guest writes
+    Record(record::Args),
+    /// Look at, export or cut recorded histories
+    #[command(subcommand)]
+    History(history::Command),
+    /// Forecast a migration from a history or from a constant dirty rate
+    Predict(predict::Args),
+}
+
+/// Parses the command line, runs the command and turns an error into one line and exit code 1.
+pub(crate) fn run() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::from_env("MIGCAST_LOG"))
+        .init();
+    let outcome = match Cli::parse().command {
+        Command::Record(args) => record::run(&args),
+        Command::History(command) => history::run(&command),
+        Command::Predict(args) => predict::run(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("migcast: {error:#}");
+        ExitCode::from(1)
+    })
+}

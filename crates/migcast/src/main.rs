@@ -1,0 +1,9 @@
+//! migcast: forecasts the live migration of virtual machines.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}
