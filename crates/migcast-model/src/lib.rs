@@ -1,3 +1,21 @@
-//! migcast's model of live migration.
+//! migcast's model of live migration: scenario in, outcome out.
+//!
+//! ```text
+//!  dirty source ─► due set ─► algorithm (a stepped machine) ─► simulate ─► outcome ─► forecast
+//!                                ▲ guest, link, platform, settings          (one start)  (many starts)
+//! ```
+//!
+//! Pure: no clock, no files, no threads inside a simulation, no randomness without a seed. The same input gives the same
+//! bytes on every machine.
+
+pub mod algorithm;
 pub mod dirty;
+pub mod due;
+pub mod guest;
+pub mod link;
+pub mod migration;
+pub mod outcome;
+mod page_set;
+pub mod platform;
+pub mod simulate;
 pub mod units;

@@ -97,7 +97,8 @@ impl PageCount {
 
     /// `self × numerator ÷ denominator`, rounded to the nearest page. `denominator` must not be zero.
     pub fn scale(self, numerator: u64, denominator: u64) -> PageCount {
-        let scaled = (u128::from(self.0) * u128::from(numerator) + u128::from(denominator) / 2) / u128::from(denominator);
+        let scaled =
+            (u128::from(self.0) * u128::from(numerator) + u128::from(denominator) / 2) / u128::from(denominator);
         PageCount(u64::try_from(scaled).expect("scaled page count fits 64 bits"))
     }
 

@@ -1,5 +1,72 @@
 //! Dirty sources: what a guest writes, as the model sees it.
+//!
+//! A source speaks *guest time*: it does not know when the guest is stopped or slowed. It can always say how many
+//! distinct pages a span holds ([`DirtySource`]); a page-level source can also say which ([`PageSource`]).
 
+mod constant;
 mod replay;
 
+use std::time::Duration;
+
+pub use constant::{ConstantRate, WritePattern};
 pub use replay::{PageReplay, PageReplayBuilder, ZeroChange};
+
+use crate::units::{GuestTime, PageCount};
+
+/// A counted quantity with the variance of its error (zero where nothing was sampled).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Expected value, in pages.
+    pub mean: f64,
+    /// Variance of the error, in pages².
+    pub variance: f64,
+}
+
+impl Estimate {
+    /// A value without error.
+    pub fn exact(mean: f64) -> Estimate {
+        Estimate { mean, variance: 0.0 }
+    }
+}
+
+/// What a guest writes, as counts.
+pub trait DirtySource: Sync {
+    /// All pages of the guest.
+    fn memory(&self) -> PageCount;
+
+    /// Mean number of distinct pages written in a span of guest time, over all positions of that span: the writable
+    /// working set of Clark et al. (NSDI 2005).
+    fn write_set(&self, span: Duration) -> Estimate;
+
+    /// Pages that are zero, on average over the source.
+    fn zero(&self) -> Estimate;
+
+    /// Pages that are not zero at any moment.
+    fn never_zero(&self) -> PageCount;
+}
+
+/// A dirty source that knows every page.
+pub trait PageSource: DirtySource {
+    /// Walks the writes from one starting point.
+    type Cursor<'a>: PageCursor
+    where
+        Self: 'a;
+
+    /// Pages told apart. Fewer than [`DirtySource::memory`] where the history is sampled: each then stands for several.
+    fn tracked(&self) -> PageCount;
+
+    /// Length of what is known, after which the source starts over; `None` where it never repeats.
+    fn length(&self) -> Option<Duration>;
+
+    /// A cursor for a migration that is requested `start` into the source (modulo its length).
+    fn cursor(&self, start: Duration) -> Self::Cursor<'_>;
+}
+
+/// A walk through the writes of a [`PageSource`], forward only.
+pub trait PageCursor {
+    /// Reports the rank of every page written up to and including `until`, in time order; a page may come twice.
+    fn advance(&mut self, until: GuestTime, written: impl FnMut(u32));
+
+    /// Whether the page of this rank is zero at the point reached.
+    fn is_zero(&self, rank: u32) -> bool;
+}

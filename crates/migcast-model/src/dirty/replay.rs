@@ -1,8 +1,15 @@
 //! HIST: a recorded history, replayed page by page.
+//!
+//! A window says which pages were written in it, not when. The replay spreads them evenly over the window in a fixed
+//! order that has nothing to do with their addresses. It runs in *recorded time*: windows laid end to end, gaps left
+//! out, and starts over at the end (the paper's assumption of cyclic behaviour).
+
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::units::PageCount;
+use super::{DirtySource, Estimate, PageCursor, PageSource};
+use crate::page_set::PageSet;
+use crate::units::{GuestTime, PageCount, PagesPerSec};
 
 /// A tracked page that became zero, or ceased to be, in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,35 +20,422 @@ pub struct ZeroChange {
     pub zero: bool,
 }
 
+/// Windows between two stored zero maps. A cursor starts at the last map before its start and applies what follows.
+const CHECKPOINT_WINDOWS: usize = 64;
+
+/// One thing that happens to a page, packed: rank, whether it was written, whether it is zero from then on.
+#[derive(Clone, Copy, Debug)]
+struct Event(u32);
+
+impl Event {
+    const RANKS: u32 = 1 << 30;
+
+    fn new(rank: u32, written: bool, zero: bool) -> Event {
+        Event(rank << 2 | u32::from(written) << 1 | u32::from(zero))
+    }
+
+    fn rank(self) -> u32 {
+        self.0 >> 2
+    }
+
+    fn written(self) -> bool {
+        self.0 & 2 != 0
+    }
+
+    fn zero(self) -> bool {
+        self.0 & 1 != 0
+    }
+}
+
 /// A recorded history, replayed page by page.
+///
+/// Memory: 4 bytes per written page and window, 1 bit per tracked page and 64 windows.
 #[derive(Debug)]
-pub struct PageReplay {}
+pub struct PageReplay {
+    tracked: u32,
+    memory: PageCount,
+    /// All events, window after window, within a window in the order they are replayed.
+    events: Vec<Event>,
+    /// `events` of window k are `event_bounds[k]..event_bounds[k + 1]`.
+    event_bounds: Vec<usize>,
+    /// Window k spans `time_bounds[k]..time_bounds[k + 1]`, in nanoseconds of recorded time.
+    time_bounds: Vec<u64>,
+    /// The zero map at the start of every [`CHECKPOINT_WINDOWS`]-th window.
+    zero_checkpoints: Vec<PageSet>,
+    /// Mean number of zero pages, in tracked pages.
+    zero_mean: f64,
+    /// Pages that are zero at some moment.
+    ever_zero: PageSet,
+}
+
+impl PageReplay {
+    /// Number of recorded windows.
+    pub fn windows(&self) -> usize {
+        self.time_bounds.len() - 1
+    }
+
+    /// Start of each window, in recorded time.
+    pub fn window_starts(&self) -> impl ExactSizeIterator<Item = Duration> + '_ {
+        self.time_bounds[..self.windows()].iter().map(|nanos| Duration::from_nanos(*nanos))
+    }
+
+    /// Pages written in each window, scaled to the whole memory.
+    pub fn written_per_window(&self) -> impl ExactSizeIterator<Item = PageCount> + '_ {
+        self.event_bounds.windows(2).map(|bounds| {
+            let written = self.events[bounds[0]..bounds[1]].iter().filter(|event| event.written()).count();
+            self.scale(written as u64)
+        })
+    }
+
+    /// A source that holds the mean rate of this one: AVG made from a history. The rate is the mean number of distinct
+    /// pages written in `span`, divided by it.
+    pub fn average_rate(&self, span: Duration) -> PagesPerSec {
+        PagesPerSec::new(self.write_set(span).mean / span.as_secs_f64())
+    }
+
+    fn length_nanos(&self) -> u64 {
+        self.time_bounds[self.windows()]
+    }
+
+    fn scale(&self, tracked_pages: u64) -> PageCount {
+        PageCount::new(tracked_pages).scale(self.memory.get(), u64::from(self.tracked))
+    }
+
+    fn window_at(&self, nanos: u64) -> usize {
+        self.time_bounds.partition_point(|bound| *bound <= nanos) - 1
+    }
+
+    /// Recorded time of the `k`-th of the window's events.
+    fn event_time(&self, window: usize, k: usize) -> u64 {
+        let start = self.time_bounds[window];
+        let length = self.time_bounds[window + 1] - start;
+        let count = self.event_bounds[window + 1] - self.event_bounds[window];
+        start + (u128::from(length) * (2 * k as u128 + 1) / (2 * count as u128)) as u64
+    }
+}
+
+impl DirtySource for PageReplay {
+    fn memory(&self) -> PageCount {
+        self.memory
+    }
+
+    /// Footprint theory (Xiang, Ding et al.), for writes: a write counts in every span that ends at or after it and in
+    /// which it is its page's first, so its share is min(gap to the page's previous write, span).
+    fn write_set(&self, span: Duration) -> Estimate {
+        let span = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        let length = self.length_nanos();
+        let mut last: Vec<Option<u64>> = vec![None; self.tracked as usize];
+        let mut first = last.clone();
+        let mut covered = 0u128;
+        for window in 0..self.windows() {
+            let bounds = self.event_bounds[window]..self.event_bounds[window + 1];
+            for (k, event) in self.events[bounds].iter().enumerate().filter(|(_, event)| event.written()) {
+                let time = self.event_time(window, k);
+                let rank = event.rank() as usize;
+                match last[rank] {
+                    Some(previous) => covered += u128::from((time - previous).min(span)),
+                    None => first[rank] = Some(time),
+                }
+                last[rank] = Some(time);
+            }
+        }
+        for (first, last) in first.into_iter().zip(last) {
+            if let (Some(first), Some(last)) = (first, last) {
+                covered += u128::from((first + length - last).min(span));
+            }
+        }
+        let in_sample = covered as f64 / length as f64;
+        let weight = self.memory.get() as f64 / f64::from(self.tracked);
+        // Each tracked page stands for `weight` pages; what was not drawn varies like a binomial draw.
+        Estimate { mean: in_sample * weight, variance: in_sample * weight * (weight - 1.0) }
+    }
+
+    fn zero(&self) -> Estimate {
+        Estimate::exact(self.zero_mean * self.memory.get() as f64 / f64::from(self.tracked))
+    }
+
+    fn never_zero(&self) -> PageCount {
+        self.scale(u64::from(self.tracked - self.ever_zero.len()))
+    }
+}
+
+impl PageSource for PageReplay {
+    type Cursor<'a> = ReplayCursor<'a>;
+
+    fn tracked(&self) -> PageCount {
+        PageCount::new(u64::from(self.tracked))
+    }
+
+    fn length(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.length_nanos()))
+    }
+
+    fn cursor(&self, start: Duration) -> ReplayCursor<'_> {
+        let start = (start.as_nanos() % u128::from(self.length_nanos())) as u64;
+        let checkpoint = self.window_at(start) / CHECKPOINT_WINDOWS;
+        let window = checkpoint * CHECKPOINT_WINDOWS;
+        let mut cursor = ReplayCursor {
+            replay: self,
+            origin: self.time_bounds[window],
+            lap: 0,
+            window,
+            next: 0,
+            zero: self.zero_checkpoints[checkpoint].clone(),
+        };
+        cursor.advance(GuestTime::ZERO + Duration::from_nanos(start - cursor.origin), |_| {});
+        cursor.origin = start;
+        cursor
+    }
+}
+
+/// Walks the events of a [`PageReplay`], round and round.
+#[derive(Clone, Debug)]
+pub struct ReplayCursor<'a> {
+    replay: &'a PageReplay,
+    /// Recorded time at guest time zero.
+    origin: u64,
+    /// Times the end of the recording has been passed.
+    lap: u64,
+    window: usize,
+    /// Next event of `window`.
+    next: usize,
+    zero: PageSet,
+}
+
+impl PageCursor for ReplayCursor<'_> {
+    fn advance(&mut self, until: GuestTime, mut written: impl FnMut(u32)) {
+        let replay = self.replay;
+        let position = u128::from(self.origin) + u128::from(until.as_nanos());
+        let length = u128::from(replay.length_nanos());
+        loop {
+            // Position within the current lap; everything beyond its end is the next lap's.
+            let in_lap = position.saturating_sub(u128::from(self.lap) * length);
+            let in_lap = u64::try_from(in_lap).unwrap_or(u64::MAX);
+            let events = &replay.events[replay.event_bounds[self.window]..replay.event_bounds[self.window + 1]];
+            while let Some(event) =
+                events.get(self.next).filter(|_| replay.event_time(self.window, self.next) <= in_lap)
+            {
+                self.zero.set(event.rank(), event.zero());
+                if event.written() {
+                    written(event.rank());
+                }
+                self.next += 1;
+            }
+            if in_lap < replay.time_bounds[self.window + 1] {
+                return;
+            }
+            self.next = 0;
+            self.window += 1;
+            if self.window == replay.windows() {
+                self.window = 0;
+                self.lap += 1;
+                self.zero.clone_from(&replay.zero_checkpoints[0]);
+            }
+        }
+    }
+
+    fn is_zero(&self, rank: u32) -> bool {
+        self.zero.contains(rank)
+    }
+}
 
 /// Collects windows into a [`PageReplay`].
 #[derive(Debug)]
-pub struct PageReplayBuilder {}
+pub struct PageReplayBuilder {
+    replay: PageReplay,
+    zero: PageSet,
+    zero_seconds: f64,
+}
 
 impl PageReplayBuilder {
-    /// `tracked` pages stand for `memory` pages (equal in a full recording; fewer in a sampled one).
+    /// `tracked` pages stand for `memory` pages: equal in a full recording, fewer in a sampled one.
+    ///
+    /// # Panics
+    /// Unless 0 < `tracked` ≤ `memory` and `tracked` ≤ 2^30.
     pub fn new(tracked: PageCount, memory: PageCount) -> Self {
-        let _ = (tracked, memory);
-        todo!()
+        assert!(!tracked.is_zero() && tracked <= memory, "some of the memory is tracked");
+        let tracked = u32::try_from(tracked.get()).ok().filter(|tracked| *tracked <= Event::RANKS);
+        let tracked = tracked.expect("a page replay tracks at most 2^30 pages");
+        PageReplayBuilder {
+            replay: PageReplay {
+                tracked,
+                memory,
+                events: Vec::new(),
+                event_bounds: vec![0],
+                time_bounds: vec![0],
+                zero_checkpoints: Vec::new(),
+                zero_mean: 0.0,
+                ever_zero: PageSet::empty(tracked),
+            },
+            zero: PageSet::empty(tracked),
+            zero_seconds: 0.0,
+        }
     }
 
-    /// The zero map at the start of the first window: runs of ranks that are zero. Without it no page is.
+    /// The zero map at the start of the next window: runs of ranks that are zero, and no other is. Without it no page
+    /// is zero at the start.
     pub fn zero_at_start(&mut self, runs: impl IntoIterator<Item = Range<u32>>) {
-        let _ = runs;
-        todo!()
+        self.zero.clear();
+        runs.into_iter().flatten().for_each(|rank| self.zero.set(rank, true));
     }
 
-    /// Appends a recorded window: its length, the ranks written in it (each once) and the changes of the zero map.
+    /// Appends a recorded window: its length (> 0), the ranks written in it (each once) and the changes of the zero map.
     pub fn window(&mut self, length: Duration, written: &[u32], zero: &[ZeroChange]) {
-        let _ = (length, written, zero);
-        todo!()
+        let replay = &mut self.replay;
+        if replay.windows().is_multiple_of(CHECKPOINT_WINDOWS) {
+            replay.zero_checkpoints.push(self.zero.clone());
+            replay.ever_zero.union(&self.zero);
+        }
+        for change in zero {
+            self.zero.set(change.rank, change.zero);
+            if change.zero {
+                replay.ever_zero.set(change.rank, true);
+            }
+        }
+        let stride = coprime_stride(written.len());
+        let order = (0..written.len()).map(|k| written[k * stride % written.len()]);
+        replay.events.extend(order.map(|rank| Event::new(rank, true, self.zero.contains(rank))));
+        // A page that was discarded rather than written still changes the map.
+        let unwritten = zero.iter().filter(|change| written.binary_search(&change.rank).is_err());
+        replay.events.extend(unwritten.map(|change| Event::new(change.rank, false, change.zero)));
+        replay.event_bounds.push(replay.events.len());
+        let nanos = u64::try_from(length.as_nanos()).expect("a window is shorter than 500 years").max(1);
+        replay.time_bounds.push(replay.length_nanos() + nanos);
+        self.zero_seconds += f64::from(self.zero.len()) * nanos as f64;
     }
 
     /// The finished replay, or `None` if it holds no window.
     pub fn build(self) -> Option<PageReplay> {
-        todo!()
+        let mut replay = self.replay;
+        if replay.windows() == 0 {
+            return None;
+        }
+        replay.zero_mean = self.zero_seconds / replay.length_nanos() as f64;
+        Some(replay)
+    }
+}
+
+/// A step near the golden section of `n` that visits all of `0..n`: an even order unrelated to addresses.
+fn coprime_stride(n: usize) -> usize {
+    let gcd = |mut a: usize, mut b: usize| {
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let golden = (n as f64 * 0.618_033_988_749_895) as usize;
+    (golden.max(1)..=n.max(1)).find(|stride| gcd(*stride, n) == 1).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_millis(100);
+
+    fn replay(windows: &[&[u32]]) -> PageReplay {
+        let mut builder = PageReplayBuilder::new(PageCount::new(64), PageCount::new(64));
+        windows.iter().for_each(|written| builder.window(WINDOW, written, &[]));
+        builder.build().unwrap()
+    }
+
+    fn written(replay: &PageReplay, start_ms: u64, from_ms: u64, to_ms: u64) -> BTreeSet<u32> {
+        let mut cursor = replay.cursor(Duration::from_millis(start_ms));
+        cursor.advance(GuestTime::from_nanos(from_ms * 1_000_000), |_| {});
+        let mut pages = BTreeSet::new();
+        cursor.advance(GuestTime::from_nanos(to_ms * 1_000_000), |rank| {
+            pages.insert(rank);
+        });
+        pages
+    }
+
+    #[test]
+    fn whole_windows_give_their_write_sets() {
+        let replay = replay(&[&[1, 2], &[3], &[], &[2]]);
+        assert_eq!(written(&replay, 0, 0, 100), BTreeSet::from([1, 2]));
+        assert_eq!(written(&replay, 100, 0, 300), BTreeSet::from([2, 3]));
+    }
+
+    #[test]
+    fn a_recording_starts_over_at_its_end() {
+        let replay = replay(&[&[1, 2], &[3], &[], &[4]]);
+        assert_eq!(written(&replay, 300, 0, 200), BTreeSet::from([1, 2, 4]));
+        assert_eq!(written(&replay, 0, 800, 900), BTreeSet::from([1, 2]));
+        assert_eq!(written(&replay, 400, 0, 100), BTreeSet::from([1, 2]), "a start beyond the end is taken modulo");
+    }
+
+    #[test]
+    fn half_a_window_holds_half_its_pages() {
+        let pages: Vec<u32> = (0..40).collect();
+        let replay = replay(&[&pages]);
+        assert_eq!(written(&replay, 0, 0, 50).len(), 20);
+        assert_eq!(written(&replay, 50, 0, 50).len(), 20);
+        assert_eq!(written(&replay, 0, 0, 50).union(&written(&replay, 50, 0, 50)).count(), 40);
+    }
+
+    #[test]
+    fn the_zero_map_follows_the_writes_and_starts_over() {
+        let mut builder = PageReplayBuilder::new(PageCount::new(8), PageCount::new(8));
+        builder.zero_at_start([2..5]);
+        builder.window(WINDOW, &[3], &[ZeroChange { rank: 3, zero: false }]);
+        builder.window(WINDOW, &[], &[ZeroChange { rank: 7, zero: true }]);
+        let replay = builder.build().unwrap();
+        let zeros = |start_ms: u64, at_ms: u64| -> Vec<u32> {
+            let mut cursor = replay.cursor(Duration::from_millis(start_ms));
+            cursor.advance(GuestTime::from_nanos(at_ms * 1_000_000), |_| {});
+            (0..8).filter(|rank| cursor.is_zero(*rank)).collect()
+        };
+        assert_eq!(zeros(0, 0), [2, 3, 4]);
+        assert_eq!(zeros(0, 99), [2, 4]);
+        assert_eq!(zeros(0, 199), [2, 4, 7]);
+        assert_eq!(zeros(0, 201), [2, 3, 4], "the next lap begins with the first map");
+        assert_eq!(zeros(100, 0), [2, 4]);
+        assert_eq!(replay.zero().mean, 2.5, "two zero pages half of the time, three the other half");
+        assert_eq!(replay.never_zero().get(), 4);
+    }
+
+    #[test]
+    fn the_zero_map_is_right_at_any_start_of_a_long_recording() {
+        let mut builder = PageReplayBuilder::new(PageCount::new(512), PageCount::new(512));
+        for window in 0..200u32 {
+            builder.window(WINDOW, &[window], &[ZeroChange { rank: window, zero: true }]);
+        }
+        let replay = builder.build().unwrap();
+        for start in [0, 63, 64, 65, 150, 199] {
+            let cursor = replay.cursor(WINDOW * start);
+            assert_eq!((0..512).filter(|rank| cursor.is_zero(*rank)).count(), start as usize, "at window {start}");
+        }
+    }
+
+    #[test]
+    fn a_sample_is_scaled_to_the_memory_with_its_error() {
+        let mut builder = PageReplayBuilder::new(PageCount::new(100), PageCount::new(1_600));
+        builder.window(WINDOW, &(0..50).collect::<Vec<_>>(), &[]);
+        let replay = builder.build().unwrap();
+        let estimate = replay.write_set(WINDOW);
+        assert_eq!(estimate.mean, 800.0);
+        assert!(estimate.variance > 0.0);
+        assert_eq!(replay.written_per_window().next().unwrap().get(), 800);
+    }
+
+    proptest! {
+        #[test]
+        fn the_mean_write_set_is_the_mean_over_all_positions(
+            windows in prop::collection::vec(prop::collection::btree_set(0u32..64, 0..20), 1..12),
+            span in 1u64..15,
+        ) {
+            let lists: Vec<Vec<u32>> = windows.iter().map(|set| set.iter().copied().collect()).collect();
+            let replay = replay(&lists.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let length_ms = 100 * windows.len() as u64;
+            // Count at every millisecond; windows of at most 20 events put at most one event between two positions.
+            let total: usize = (0..length_ms).map(|start| written(&replay, start, 0, span * 100).len()).sum();
+            let counted = total as f64 / length_ms as f64;
+            let mean = replay.write_set(Duration::from_millis(span * 100)).mean;
+            prop_assert!((mean - counted).abs() <= 0.02 * counted + 0.3, "{} against {}", mean, counted);
+        }
     }
 }

@@ -1,0 +1,3 @@
+//! The hypervisors' own rules, one module each.
+
+pub mod qemu;

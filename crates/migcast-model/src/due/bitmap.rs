@@ -1,0 +1,242 @@
+//! Due pages as a bitmap, fed page by page: the oracle.
+
+use super::{DirtyLog, DueSet, PageBytes, SendLimit, Sent};
+use crate::dirty::{PageCursor, PageSource};
+use crate::page_set::PageSet;
+use crate::units::{ByteCount, GuestTime, PageCount};
+
+/// Pages per chunk that KVM's log is cleared in: 2^18, 1 GiB (QEMU migration.h, CLEAR_BITMAP_SHIFT_DEFAULT). Chunks are
+/// counted from page 0, which is exact for the first and largest block.
+const CLEAR_CHUNK_PAGES: u64 = 1 << 18;
+
+/// Due pages, dirty log and scan position of one migration over a [`PageSource`].
+///
+/// In a sampled history each tracked page stands for several: all of them are sent at their tracked page's turn.
+#[derive(Debug)]
+pub struct Bitmap<'a, S: PageSource + 'a> {
+    cursor: S::Cursor<'a>,
+    memory: PageCount,
+    due: PageSet,
+    log: PageSet,
+    lazy: Option<LazyClear>,
+    position: u32,
+    /// Tracked pages sent so far, so that scaling to real pages never drifts.
+    tracked_data: u64,
+    tracked_zero: u64,
+}
+
+/// What KVM's manual protection still has to forget.
+#[derive(Debug)]
+struct LazyClear {
+    /// Pages the last sync told.
+    told: PageSet,
+    /// Chunks of which nothing has been sent since.
+    pending: Vec<bool>,
+    /// Tracked pages per chunk.
+    chunk: u32,
+}
+
+impl<'a, S: PageSource> Bitmap<'a, S> {
+    /// Nothing due yet; the migration is requested `start` into the source.
+    pub fn new(source: &'a S, start: std::time::Duration, log: DirtyLog) -> Self {
+        let tracked = u32::try_from(source.tracked().get()).expect("a page source tracks fewer than 2^32 pages");
+        let lazy = (log == DirtyLog::KvmManual).then(|| {
+            let chunk = PageCount::new(CLEAR_CHUNK_PAGES).scale(u64::from(tracked), source.memory().get()).get();
+            let chunk = u32::try_from(chunk).expect("a chunk has fewer pages than 2^32").max(1);
+            let chunks = tracked.div_ceil(chunk) as usize;
+            LazyClear { told: PageSet::empty(tracked), pending: vec![false; chunks], chunk }
+        });
+        Bitmap {
+            cursor: source.cursor(start),
+            memory: source.memory(),
+            due: PageSet::empty(tracked),
+            log: PageSet::empty(tracked),
+            lazy,
+            position: 0,
+            tracked_data: 0,
+            tracked_zero: 0,
+        }
+    }
+
+    fn run_guest(&mut self, at: GuestTime) {
+        let log = &mut self.log;
+        self.cursor.advance(at, |rank| log.set(rank, true));
+    }
+
+    fn scale(&self, tracked: u64) -> PageCount {
+        PageCount::new(tracked).scale(self.memory.get(), u64::from(self.due.universe()))
+    }
+
+    fn next_due(&self) -> Option<u32> {
+        self.due.next(self.position).or_else(|| self.due.next(0))
+    }
+
+    /// Sends the tracked page of this rank and returns what that is in real pages.
+    fn send_one(&mut self, rank: u32) -> Sent {
+        if let Some(lazy) = &mut self.lazy {
+            lazy.page_sent(&mut self.log, rank);
+        }
+        self.due.set(rank, false);
+        self.position = rank + 1;
+        if self.cursor.is_zero(rank) {
+            self.tracked_zero += 1;
+            Sent { data: PageCount::ZERO, zero: self.scale(self.tracked_zero) - self.scale(self.tracked_zero - 1) }
+        } else {
+            self.tracked_data += 1;
+            Sent { data: self.scale(self.tracked_data) - self.scale(self.tracked_data - 1), zero: PageCount::ZERO }
+        }
+    }
+}
+
+impl LazyClear {
+    fn page_sent(&mut self, log: &mut PageSet, rank: u32) {
+        let chunk = rank / self.chunk;
+        if std::mem::take(&mut self.pending[chunk as usize]) {
+            let from = chunk * self.chunk;
+            log.subtract_range(&self.told, from, from.saturating_add(self.chunk));
+        }
+    }
+}
+
+impl<S: PageSource> DueSet for Bitmap<'_, S> {
+    fn due(&self) -> PageCount {
+        self.scale(u64::from(self.due.len()))
+    }
+
+    fn start(&mut self, at: GuestTime) {
+        self.cursor.advance(at, |_| {});
+        self.log.clear();
+        self.due = PageSet::full(self.due.universe());
+        self.position = 0;
+    }
+
+    fn sync(&mut self, at: GuestTime) -> PageCount {
+        self.run_guest(at);
+        let before = self.due();
+        self.due.union(&self.log);
+        match &mut self.lazy {
+            Some(lazy) => {
+                lazy.told.clone_from(&self.log);
+                lazy.pending.fill(true);
+            }
+            None => self.log.clear(),
+        }
+        self.due() - before
+    }
+
+    fn send(&mut self, at: GuestTime, limit: SendLimit, page: PageBytes) -> Sent {
+        self.run_guest(at);
+        let mut sent = Sent::default();
+        let mut bytes = ByteCount::ZERO;
+        while sent.pages() < limit.pages && sent.data < limit.data_pages && bytes <= limit.bytes {
+            let Some(rank) = self.next_due() else { break };
+            let one = self.send_one(rank);
+            bytes += one.bytes(page);
+            sent.data += one.data;
+            sent.zero += one.zero;
+        }
+        sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::dirty::{PageReplay, PageReplayBuilder};
+
+    const PAGE: PageBytes = PageBytes { data: ByteCount::new(4104), zero: ByteCount::new(9) };
+
+    fn at(millis: u64) -> GuestTime {
+        GuestTime::from_nanos(millis * 1_000_000)
+    }
+
+    fn all() -> SendLimit {
+        SendLimit::pages(PageCount::new(u64::MAX))
+    }
+
+    /// One window of 100 ms per list.
+    fn replay(pages: u64, windows: &[&[u32]]) -> PageReplay {
+        let mut builder = PageReplayBuilder::new(PageCount::new(pages), PageCount::new(pages));
+        windows.iter().for_each(|written| builder.window(Duration::from_millis(100), written, &[]));
+        builder.build().unwrap()
+    }
+
+    #[test]
+    fn what_was_written_before_the_log_is_not_in_it() {
+        let source = replay(8, &[&[1], &[2], &[], &[]]);
+        let mut due = Bitmap::new(&source, Duration::ZERO, DirtyLog::Tcg);
+        due.start(at(100));
+        assert_eq!(due.send(at(100), all(), PAGE).data.get(), 8);
+        assert_eq!(due.sync(at(250)).get(), 1);
+    }
+
+    #[test]
+    fn the_scan_carries_on_where_it_was_and_wraps() {
+        let source = replay(8, &[&[0, 1, 6, 7], &[], &[]]);
+        let mut due = Bitmap::new(&source, Duration::ZERO, DirtyLog::Tcg);
+        due.start(at(0));
+        due.send(at(0), SendLimit::pages(PageCount::new(7)), PAGE);
+        assert_eq!(due.due().get(), 1);
+        due.sync(at(200));
+        assert_eq!(due.due().get(), 4, "page 7 was still due and is not counted twice");
+        due.send(at(200), SendLimit::pages(PageCount::new(2)), PAGE);
+        assert_eq!(due.position, 1, "page 7 first, then around to page 0");
+    }
+
+    #[test]
+    fn the_page_that_passes_the_byte_limit_is_still_sent() {
+        let source = replay(8, &[&[]]);
+        let mut due = Bitmap::new(&source, Duration::ZERO, DirtyLog::Tcg);
+        due.start(at(0));
+        let limit = SendLimit { bytes: ByteCount::new(2 * 4104), ..all() };
+        assert_eq!(due.send(at(0), limit, PAGE).data.get(), 3, "strictly greater ends it");
+    }
+
+    #[test]
+    fn manual_protection_absorbs_writes_between_sync_and_first_send_of_the_chunk() {
+        // Page 3 is written in window 0 and again in window 1, after the sync but before anything is sent.
+        let source = replay(8, &[&[3], &[3], &[], &[]]);
+        let dirty_after = |log| {
+            let mut due = Bitmap::new(&source, Duration::ZERO, log);
+            due.start(at(0));
+            due.send(at(0), all(), PAGE);
+            due.sync(at(100));
+            due.send(at(200), all(), PAGE);
+            due.sync(at(300)).get()
+        };
+        assert_eq!(dirty_after(DirtyLog::KvmManual), 0, "absorbed: sent once, after both writes");
+        assert_eq!(dirty_after(DirtyLog::Kvm), 1, "cleared at the sync: the second write is seen");
+        assert_eq!(dirty_after(DirtyLog::Tcg), 1);
+        assert_eq!(dirty_after(DirtyLog::Ring), 1);
+    }
+
+    #[test]
+    fn manual_protection_clears_a_chunk_at_its_first_page_only() {
+        // Two chunks of 2^18 pages. Page 0 (chunk 0) and page 2^18 (chunk 1) are written before the sync and after.
+        let far = 1 << 18;
+        let source = replay(1 << 19, &[&[0, far], &[0, far], &[], &[], &[]]);
+        let mut due = Bitmap::new(&source, Duration::ZERO, DirtyLog::KvmManual);
+        due.start(at(0));
+        due.send(at(0), all(), PAGE);
+        due.sync(at(100));
+        due.send(at(100), SendLimit::pages(PageCount::new(1)), PAGE);
+        assert_eq!(due.sync(at(200)).get(), 1, "page 0 was cleared at 100 ms and written again, page 2^18 still due");
+        assert_eq!(due.due().get(), 2);
+    }
+
+    #[test]
+    fn a_sampled_page_stands_for_its_neighbours() {
+        let mut builder = PageReplayBuilder::new(PageCount::new(3), PageCount::new(8));
+        builder.zero_at_start([1..2]);
+        builder.window(Duration::from_millis(100), &[2], &[]);
+        let source = builder.build().unwrap();
+        let mut due = Bitmap::new(&source, Duration::ZERO, DirtyLog::Tcg);
+        due.start(at(0));
+        assert_eq!(due.due().get(), 8);
+        let sent = due.send(at(0), all(), PAGE);
+        assert_eq!((sent.data.get(), sent.zero.get()), (5, 3));
+        assert_eq!(due.sync(at(100)).get(), 3);
+    }
+}

@@ -1,0 +1,89 @@
+//! The pages that are due: what a pre-copy algorithm still has to send.
+//!
+//! An algorithm asks for counts and sends in scan order; it never sees a page. So the same algorithm runs over a bitmap
+//! (page by page, the oracle) and over anything that can answer the same questions by counting.
+
+mod bitmap;
+
+pub use bitmap::Bitmap;
+
+use crate::units::{ByteCount, GuestTime, PageCount};
+
+/// When the hypervisor's dirty log forgets what it has told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DirtyLog {
+    /// KVM with manual protection: a sync clears nothing; sending the first page of a 1 GiB chunk after a sync clears
+    /// what that sync told of the chunk. Writes in between are absorbed. QEMU's default on KVM.
+    #[default]
+    KvmManual,
+    /// KVM without manual protection: a sync clears what it tells.
+    Kvm,
+    /// KVM's dirty ring, collected into a bitmap that a sync clears.
+    Ring,
+    /// QEMU's own bitmap under TCG, which a sync clears (QEMU ≥ 9.0; older versions lose writes).
+    Tcg,
+}
+
+/// Bytes a page takes in the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageBytes {
+    /// A page with data, its header included.
+    pub data: ByteCount,
+    /// A page of zeros.
+    pub zero: ByteCount,
+}
+
+/// Where to stop sending: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendLimit {
+    /// Pages of either kind.
+    pub pages: PageCount,
+    /// Pages with data.
+    pub data_pages: PageCount,
+    /// The page that takes the bytes *past* this is the last one sent.
+    pub bytes: ByteCount,
+}
+
+impl SendLimit {
+    /// At most so many pages of either kind.
+    pub fn pages(pages: PageCount) -> SendLimit {
+        SendLimit { pages, data_pages: PageCount::new(u64::MAX), bytes: ByteCount::new(u64::MAX) }
+    }
+}
+
+/// What one call sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Pages with data.
+    pub data: PageCount,
+    /// Pages of zeros.
+    pub zero: PageCount,
+}
+
+impl Sent {
+    /// Pages of either kind.
+    pub fn pages(self) -> PageCount {
+        self.data + self.zero
+    }
+
+    /// Their bytes in the stream.
+    pub fn bytes(self, page: PageBytes) -> ByteCount {
+        self.data.bytes(page.data) + self.zero.bytes(page.zero)
+    }
+}
+
+/// The due pages of one migration, with the scan position and the dirty log that feeds them.
+pub trait DueSet {
+    /// Pages due now.
+    fn due(&self) -> PageCount;
+
+    /// Turns the dirty log on at guest time `at`, empty; every page of the guest becomes due.
+    fn start(&mut self, at: GuestTime);
+
+    /// Reads the dirty log at guest time `at` into the due pages. Returns how many were not due before.
+    fn sync(&mut self, at: GuestTime) -> PageCount;
+
+    /// Sends due pages at guest time `at`, from the scan position on and around the end, within `limit`; the position
+    /// stays behind the last page sent. Sends nothing only if nothing is due or a limit is zero.
+    fn send(&mut self, at: GuestTime, limit: SendLimit, page: PageBytes) -> Sent;
+}

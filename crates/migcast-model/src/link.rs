@@ -1,0 +1,133 @@
+//! The link between source and target, and the sender's buffer in front of it.
+
+use std::time::Duration;
+
+use crate::units::{ByteCount, BytesPerSec, SimTime};
+
+/// A link: what the line carries, what of it is payload, and how much the sender's kernel takes before it blocks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Link {
+    /// Line rate, as people name links: 1 Gbit/s is 125,000,000 B/s.
+    pub line_rate: BytesPerSec,
+    /// Payload bytes per byte on the line, in (0, 1].
+    pub payload_share: f64,
+    /// Bytes the sender's socket accepts beyond what the target has received. Bytes accepted are not bytes delivered:
+    /// what stands here when the guest stops has to be delivered before the target can run it.
+    pub sender_buffer: ByteCount,
+}
+
+impl Link {
+    /// TCP with time stamps over Ethernet with 1500-byte frames: 1448 payload bytes of 1538 on the line (frame, preamble
+    /// and gap).
+    pub const ETHERNET_PAYLOAD_SHARE: f64 = 1448.0 / 1538.0;
+
+    /// Linux's largest automatic TCP send buffer (`net.ipv4.tcp_wmem`, third value, as shipped): 4 MiB.
+    pub const LINUX_SENDER_BUFFER: ByteCount = ByteCount::new(4 << 20);
+
+    /// Ethernet and Linux defaults around a line rate.
+    pub fn ethernet(line_rate: BytesPerSec) -> Link {
+        Link { line_rate, payload_share: Link::ETHERNET_PAYLOAD_SHARE, sender_buffer: Link::LINUX_SENDER_BUFFER }
+    }
+
+    /// Payload bytes per second.
+    pub fn goodput(&self) -> BytesPerSec {
+        self.line_rate.scale(self.payload_share)
+    }
+}
+
+/// The sender's socket buffer during one migration: bytes go in until it is full and leave at the granted rate.
+///
+/// ```text
+///  migration thread ──accept──► [ queued ≤ capacity ] ──granted rate──► target
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct SendQueue {
+    capacity: ByteCount,
+    queued: ByteCount,
+    at: SimTime,
+}
+
+impl SendQueue {
+    /// An empty buffer that holds `capacity` bytes.
+    pub fn new(capacity: ByteCount) -> SendQueue {
+        SendQueue { capacity, queued: ByteCount::ZERO, at: SimTime::ZERO }
+    }
+
+    /// Writes `bytes`, which take the sender at least `cpu` to prepare, from `now` on, while the link carries `granted`.
+    /// Returns when the last byte has been accepted. `now` must not lie before the end of the previous call.
+    pub fn accept(&mut self, now: SimTime, bytes: ByteCount, cpu: Duration, granted: BytesPerSec) -> SimTime {
+        self.drain(now, granted);
+        let room_after = (self.queued + bytes).saturating_sub(self.capacity).transfer_time_ceil(granted);
+        let end = now + cpu.max(room_after);
+        self.queued += bytes;
+        self.drain(end, granted);
+        end
+    }
+
+    /// When everything accepted so far has been delivered, if nothing else is written.
+    pub fn delivered(&self, granted: BytesPerSec) -> SimTime {
+        self.at + self.queued.transfer_time_ceil(granted)
+    }
+
+    /// Bytes accepted and not yet delivered.
+    pub fn queued(&self) -> ByteCount {
+        self.queued
+    }
+
+    fn drain(&mut self, now: SimTime, granted: BytesPerSec) {
+        self.queued = self.queued.saturating_sub(granted.bytes_in(now.since(self.at)));
+        self.at = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATE: BytesPerSec = BytesPerSec::new(1_000);
+
+    fn at_millis(millis: u64) -> SimTime {
+        SimTime::from_nanos(millis * 1_000_000)
+    }
+
+    #[test]
+    fn bytes_are_accepted_before_they_are_delivered() {
+        let mut queue = SendQueue::new(ByteCount::new(500));
+        let accepted = queue.accept(SimTime::ZERO, ByteCount::new(400), Duration::ZERO, RATE);
+        assert_eq!(accepted, SimTime::ZERO);
+        assert_eq!(queue.delivered(RATE), at_millis(400));
+    }
+
+    #[test]
+    fn a_full_buffer_holds_the_sender_to_the_link() {
+        let mut queue = SendQueue::new(ByteCount::new(500));
+        let accepted = queue.accept(SimTime::ZERO, ByteCount::new(2_500), Duration::ZERO, RATE);
+        assert_eq!(accepted, at_millis(2_000));
+        assert_eq!(queue.queued(), ByteCount::new(500));
+        assert_eq!(queue.delivered(RATE), at_millis(2_500));
+    }
+
+    #[test]
+    fn a_slow_sender_is_bound_by_its_own_work() {
+        let mut queue = SendQueue::new(ByteCount::new(500));
+        let accepted = queue.accept(SimTime::ZERO, ByteCount::new(100), Duration::from_secs(1), RATE);
+        assert_eq!(accepted, at_millis(1_000));
+        assert_eq!(queue.queued(), ByteCount::ZERO);
+    }
+
+    #[test]
+    fn the_buffer_drains_while_the_sender_sleeps() {
+        let mut queue = SendQueue::new(ByteCount::new(500));
+        queue.accept(SimTime::ZERO, ByteCount::new(500), Duration::ZERO, RATE);
+        let accepted = queue.accept(at_millis(300), ByteCount::new(300), Duration::ZERO, RATE);
+        assert_eq!(accepted, at_millis(300));
+        assert_eq!(queue.delivered(RATE), at_millis(800));
+    }
+
+    #[test]
+    fn no_link_never_delivers() {
+        let mut queue = SendQueue::new(ByteCount::new(500));
+        let accepted = queue.accept(SimTime::ZERO, ByteCount::new(501), Duration::ZERO, BytesPerSec::ZERO);
+        assert_eq!(accepted, SimTime::MAX);
+    }
+}

@@ -1,0 +1,47 @@
+//! A migration as a machine that is stepped, so that the world around it can change while it runs.
+
+use crate::outcome::Completed;
+use crate::units::{BytesPerSec, SimTime};
+
+/// One migration in progress.
+///
+/// ```text
+///        granted rate ┐         ┌ Event: what happened, and when
+///  world ── advance ──┴► machine┴──► world: grants another rate, changes a setting, or stops caring
+/// ```
+pub trait Migration {
+    /// Runs until something happens that the world may want to act on, or until `until` at the latest (a page or a
+    /// batch that is under way is finished). Meanwhile the link carries `granted` bytes of payload per second.
+    ///
+    /// After [`Event::Completed`] it must not be called again.
+    fn advance(&mut self, granted: BytesPerSec, until: SimTime) -> Event;
+
+    /// How far the migration has come.
+    fn progress(&self) -> Progress;
+}
+
+/// What [`Migration::advance`] stopped for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// `until` has come.
+    Paused,
+    /// An iteration has ended: the dirty log was read.
+    IterationEnded,
+    /// The guest has been stopped.
+    Stopped,
+    /// The guest runs on the target and the source is done.
+    Completed(Box<Completed>),
+}
+
+/// Where a running migration stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Now.
+    pub now: SimTime,
+    /// Bytes handed to the link so far.
+    pub sent: crate::units::ByteCount,
+    /// Iterations so far, as the hypervisor counts them.
+    pub iterations: u64,
+    /// Pages due now.
+    pub due: crate::units::PageCount,
+}
