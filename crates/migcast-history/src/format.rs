@@ -1,8 +1,30 @@
 //! `manifest.json`: what a history is about. Written once, before the first segment.
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
+
+use crate::sample::SampleError;
 
 /// Newest format version this program reads and the one it writes.
 pub const VERSION: u32 = 1;
+
+/// The manifest's file name in the history's directory.
+pub const MANIFEST: &str = "manifest.json";
+
+/// Everything before the version in [`Manifest::format`].
+const FORMAT: &str = "migcast.history/";
+
+/// A manifest is a few kilobytes; more than this is another file.
+const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+
+/// Blocks a manifest may list. QEMU's default machine has 9; a guest full of hot-plugged memory some hundreds.
+const BLOCKS_MAX: usize = 65_536;
+
+/// Page sizes a manifest may state, in bytes: the smallest and the largest of any processor in use.
+const PAGE_SIZES: std::ops::RangeInclusive<u64> = 512..=(1 << 30);
 
 /// The manifest of a history (`format` = "migcast.history/1").
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,4 +81,215 @@ pub struct Block {
     /// Guest-physical address, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_physical_address: Option<u64>,
+}
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// There is no manifest where one must be.
+    #[error("{}: not a migcast history (no {MANIFEST} in it)", dir.display())]
+    Missing {
+        /// The directory looked in.
+        dir: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The manifest.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is larger than any manifest.
+    #[error("{}: {bytes} bytes, but a manifest has at most {MANIFEST_BYTES_MAX}", path.display())]
+    TooLarge {
+        /// The manifest.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+    },
+    /// The file is not JSON, or lacks a field.
+    #[error("{}: not a history manifest", path.display())]
+    Json {
+        /// The manifest.
+        path: PathBuf,
+        /// Where the text goes wrong.
+        source: serde_json::Error,
+    },
+    /// Another program's file.
+    #[error("{}: format is {format:?}, not \"{FORMAT}N\"", path.display())]
+    Foreign {
+        /// The manifest.
+        path: PathBuf,
+        /// What it says it is.
+        format: String,
+    },
+    /// A later program's file.
+    #[error("{}: history format {version} is newer than this program reads (up to {VERSION}); use a newer migcast", path.display())]
+    Newer {
+        /// The manifest.
+        path: PathBuf,
+        /// The version it states.
+        version: u32,
+    },
+    /// A field is out of its range.
+    #[error("{}: {field} is {value}, allowed: {allowed}", path.display())]
+    Field {
+        /// The manifest (or, when writing, where it would lie).
+        path: PathBuf,
+        /// The field's name.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        allowed: &'static str,
+    },
+    /// The tracked pages cannot be laid out.
+    #[error("{}", path.display())]
+    Sample {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with the blocks or the sample.
+        source: SampleError,
+    },
+}
+
+impl Manifest {
+    /// The value `format` must have in a manifest of this version.
+    pub fn format_now() -> String {
+        format!("{FORMAT}{VERSION}")
+    }
+
+    /// Memory of the guest in bytes: its blocks together. The manifest must have been validated.
+    pub fn memory_bytes(&self) -> u64 {
+        self.blocks.iter().map(|block| block.length_bytes).sum()
+    }
+
+    /// Reads and validates `dir/manifest.json`.
+    pub fn read(dir: &Path) -> Result<Manifest, ManifestError> {
+        let path = dir.join(MANIFEST);
+        let text = read_bounded(dir, &path)?;
+        Self::parse(&text, &path)
+    }
+
+    /// Parses and validates a manifest's text; `path` is only for what an error says.
+    pub fn parse(text: &[u8], path: &Path) -> Result<Manifest, ManifestError> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: String,
+        }
+        let json = |source| ManifestError::Json { path: path.into(), source };
+        // The version first: a newer manifest may have fields this program cannot parse.
+        let Format { format } = serde_json::from_slice(text).map_err(json)?;
+        check_format(&format, path)?;
+        let manifest: Manifest = serde_json::from_slice(text).map_err(json)?;
+        manifest.validate(path)?;
+        Ok(manifest)
+    }
+
+    /// Checks every field; `path` is only for what an error says.
+    pub fn validate(&self, path: &Path) -> Result<(), ManifestError> {
+        check_format(&self.format, path)?;
+        let field =
+            |field, value: String, allowed| Err(ManifestError::Field { path: path.into(), field, value, allowed });
+        let page_size = self.page_size_bytes;
+        if !page_size.is_power_of_two() || !PAGE_SIZES.contains(&page_size) {
+            return field("page_size_bytes", page_size.to_string(), "a power of two, 512 to 1073741824");
+        }
+        let window = self.window_seconds;
+        if !(window.is_finite() && window > 0.0 && window <= 86_400.0) {
+            return field("window_seconds", window.to_string(), "more than 0, at most 86400");
+        }
+        if self.blocks.is_empty() || self.blocks.len() > BLOCKS_MAX {
+            return field("blocks", format!("a list of {}", self.blocks.len()), "1 to 65536 blocks");
+        }
+        let mut names = BTreeSet::new();
+        for block in &self.blocks {
+            if !names.insert(&block.name) {
+                return field("blocks", format!("two blocks named {:?}", block.name), "each name once");
+            }
+            if !block.length_bytes.is_multiple_of(page_size) {
+                return field("length_bytes", block.length_bytes.to_string(), "a multiple of page_size_bytes");
+            }
+        }
+        crate::sample::Tracked::of(self)
+            .map(|_| ())
+            .map_err(|source| ManifestError::Sample { path: path.into(), source })
+    }
+}
+
+fn check_format(format: &str, path: &Path) -> Result<(), ManifestError> {
+    match format.strip_prefix(FORMAT).map(str::parse::<u32>) {
+        Some(Ok(version)) if version > VERSION => Err(ManifestError::Newer { path: path.into(), version }),
+        Some(Ok(VERSION)) if format == Manifest::format_now() => Ok(()),
+        _ => Err(ManifestError::Foreign { path: path.into(), format: format.chars().take(80).collect() }),
+    }
+}
+
+fn read_bounded(dir: &Path, path: &Path) -> Result<Vec<u8>, ManifestError> {
+    let io = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound if dir.is_dir() => ManifestError::Missing { dir: dir.into() },
+        _ => ManifestError::Io { path: path.into(), source },
+    };
+    let file = File::open(path).map_err(io)?;
+    let bytes = file.metadata().map_err(io)?.len();
+    if bytes > MANIFEST_BYTES_MAX {
+        return Err(ManifestError::TooLarge { path: path.into(), bytes });
+    }
+    let mut text = Vec::new();
+    file.take(MANIFEST_BYTES_MAX).read_to_end(&mut text).map_err(io)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> serde_json::Value {
+        serde_json::json!({
+            "format": "migcast.history/1", "created": "2026-01-01T00:00:00Z", "recorder": "migcast 0.1.0",
+            "method": "qemu", "written_means": "content", "resource": "ram", "guest_name": "g",
+            "guest_id": "67e55044-10b1-426f-9247-bb680e5fe0c8", "hypervisor": "qemu", "hypervisor_version": "10.0.2",
+            "accelerator": "tcg", "page_size_bytes": 4096, "window_seconds": 0.1,
+            "blocks": [{"name": "pc.ram", "length_bytes": 1 << 20, "guest_physical_address": 0}],
+            "sample": {"one_in": 1, "seed": 0},
+        })
+    }
+
+    fn refusal(change: impl FnOnce(&mut serde_json::Value)) -> String {
+        let mut value = manifest();
+        change(&mut value);
+        let error = Manifest::parse(value.to_string().as_bytes(), Path::new("m")).unwrap_err();
+        format!("{error}{}", std::error::Error::source(&error).map_or(String::new(), |s| format!(": {s}")))
+    }
+
+    #[test]
+    fn a_good_manifest_is_read() {
+        let read = Manifest::parse(manifest().to_string().as_bytes(), Path::new("m")).unwrap();
+        assert_eq!(read.memory_bytes(), 1 << 20);
+    }
+
+    #[test]
+    fn each_bad_field_is_named_in_one_line() {
+        let cases: [(&str, serde_json::Value, &str); 8] = [
+            ("format", "migcast.history/2".into(), "m: history format 2 is newer"),
+            ("format", "migcast.history/01".into(), "m: format is \"migcast.history/01\""),
+            ("format", "tar".into(), "m: format is \"tar\""),
+            ("page_size_bytes", 1000.into(), "m: page_size_bytes is 1000, allowed: a power of two"),
+            ("window_seconds", 0.0.into(), "m: window_seconds is 0, allowed"),
+            ("blocks", serde_json::json!([]), "m: blocks is a list of 0"),
+            ("blocks", serde_json::json!([{"name": "a", "length_bytes": 5}]), "m: length_bytes is 5"),
+            ("sample", serde_json::json!({"one_in": 0, "seed": 1}), "m: sample.one_in is 0"),
+        ];
+        for (field, value, expected) in cases {
+            let line = refusal(|manifest| manifest[field] = value);
+            assert!(line.starts_with(expected) && !line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn memory_beyond_any_machine_is_refused() {
+        let line = refusal(|m| m["blocks"][0]["length_bytes"] = (1u64 << 62).into());
+        assert!(line.contains("memory"), "{line}");
+    }
 }

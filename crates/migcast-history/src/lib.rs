@@ -1,5 +1,22 @@
 //! The history of a guest: which pages it wrote, window by window, on disk.
+//!
+//! ```text
+//! recorder ──► Writer ──► DIR/manifest.json                 what the history is about
+//!                         DIR/windows/NNNNNN.parquet ┐
+//!                         DIR/pages/NNNNNN.parquet   │ one segment of at most 60 s, immutable
+//!                         DIR/zero/NNNNNN.parquet    │
+//!                         DIR/wws/NNNNNN.parquet     ┘ written last: its name commits the segment
+//!             History ◄── DIR ──► page replay, summary, export, trim
+//! ```
+//!
+//! The format is described in `docs/history-format.md`.
 pub mod format;
+pub mod index;
 pub mod sample;
 pub mod windows;
 pub mod writer;
+
+mod disk;
+mod segment;
+mod table;
+mod zero;

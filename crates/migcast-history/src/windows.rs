@@ -1,4 +1,5 @@
 //! One recorded window.
+use std::time::Duration;
 
 /// What the recorder did in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +10,22 @@ pub enum State {
     Gap,
     /// The guest was migrating, so the recorder kept away.
     Migrating,
+}
+
+impl State {
+    /// The word for it in files and exports.
+    pub const fn word(self) -> &'static str {
+        match self {
+            State::Recorded => "recorded",
+            State::Gap => "gap",
+            State::Migrating => "migrating",
+        }
+    }
+
+    /// The state a word stands for.
+    pub fn from_word(word: &[u8]) -> Option<State> {
+        [State::Recorded, State::Gap, State::Migrating].into_iter().find(|state| state.word().as_bytes() == word)
+    }
 }
 
 /// One row of `windows/`.
@@ -26,4 +43,11 @@ pub struct Window {
     pub zero: u32,
     /// CPU time the recorder spent on this window, in microseconds.
     pub cost_us: u32,
+}
+
+impl Window {
+    /// Its length.
+    pub fn length(&self) -> Duration {
+        Duration::from_nanos(self.end_unix_ns.abs_diff(self.start_unix_ns))
+    }
 }

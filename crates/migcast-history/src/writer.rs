@@ -1,12 +1,48 @@
 //! Writes a history, segment by segment.
-use std::path::Path;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 
-use crate::format::Manifest;
-use crate::windows::State;
+use parquet::errors::ParquetError;
+
+use crate::disk::{self, DiskError};
+use crate::format::{MANIFEST, Manifest, ManifestError, VERSION};
+use crate::index::{BANDS, IndexBuilder};
+use crate::sample::Tracked;
+use crate::segment::{self, Commit, FileMark, PAGES, TABLES, WINDOWS, WWS, ZERO};
+use crate::table::{Table, Values, encode};
+use crate::windows::{State, Window};
+use crate::zero::{self, ZeroMap, ZeroRun};
 
 /// Appends windows to a new history directory.
+///
+/// The open segment is held in memory (at most some 50 MB) and written when it is closed. Dropping a writer without
+/// [`Writer::finish`] loses the open segment and nothing else.
 #[derive(Debug)]
-pub struct Writer {}
+pub struct Writer {
+    dir: PathBuf,
+    guest_id: String,
+    tracked: Tracked,
+    index: IndexBuilder,
+    zero: ZeroMap,
+    open: OpenSegment,
+    next_segment: u32,
+    bytes_on_disk: u64,
+}
+
+/// The segment that is being filled.
+#[derive(Debug, Default)]
+struct OpenSegment {
+    first_window: u32,
+    /// End of the last window of the segment before.
+    end_before: Option<i64>,
+    windows: Vec<Window>,
+    /// Ranks written, window after window.
+    ranks: Vec<u32>,
+    /// The zero map at its start and the changes since.
+    zero: Vec<ZeroRun>,
+    start_runs: usize,
+}
 
 /// A tracked page that became zero, or ceased to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,13 +56,13 @@ pub struct ZeroChange {
 /// What the recorder hands over for one window.
 #[derive(Clone, Copy, Debug)]
 pub struct NewWindow<'a> {
-    /// Start, nanoseconds since the Unix epoch.
+    /// Start, nanoseconds since the Unix epoch. Not before the end of the window before.
     pub start_unix_ns: i64,
-    /// End, likewise.
+    /// End, likewise; later than the start.
     pub end_unix_ns: i64,
     /// What the recorder did.
     pub state: State,
-    /// Page numbers (not ranks) written in this window, ascending, each once.
+    /// Page numbers (not ranks) written in this window, ascending, each once; none unless [`State::Recorded`].
     pub written: &'a [u64],
     /// Changes of the zero map, ascending by page.
     pub zero_changes: &'a [ZeroChange],
@@ -36,30 +72,362 @@ pub struct NewWindow<'a> {
 
 /// Why a history could not be written.
 #[derive(Debug, thiserror::Error)]
-pub enum WriteError {}
+pub enum WriteError {
+    /// The directory holds something already.
+    #[error("{}: not empty; a history is written to a new or an empty directory", dir.display())]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The manifest is not one a reader would accept.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The system refused, e.g. because the disk is full.
+    #[error("cannot write {}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A segment could not be encoded.
+    #[error("cannot encode {table} of segment {segment}")]
+    Encode {
+        /// The table.
+        table: &'static str,
+        /// The segment's number.
+        segment: u32,
+        /// What the encoder said.
+        source: ParquetError,
+    },
+    /// A window contradicts the rules of [`NewWindow`].
+    #[error("window {window}: {rule}")]
+    Window {
+        /// The window, counted from the start of the history.
+        window: u32,
+        /// What it breaks.
+        rule: WindowRule,
+    },
+}
+
+/// A rule of [`NewWindow`] that was broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WindowRule {
+    /// It ends before it has begun.
+    #[error("its end must be later than its start")]
+    Empty,
+    /// It overlaps the window before.
+    #[error("it must not start before the window before it has ended")]
+    Overlap,
+    /// Pages out of order or twice.
+    #[error("pages must ascend, each once; page {page} does not")]
+    Order {
+        /// The page that is out of order.
+        page: u64,
+    },
+    /// A page that this history does not track.
+    #[error("page {page} is not tracked")]
+    Untracked {
+        /// The page.
+        page: u64,
+    },
+    /// Pages written in a window that was not recorded.
+    #[error("only a recorded window has written pages")]
+    NotRecorded,
+    /// No number is left for a window.
+    #[error("a history has at most 4294967295 windows")]
+    TooMany,
+}
+
+impl From<DiskError> for WriteError {
+    fn from(error: DiskError) -> Self {
+        WriteError::Io { path: error.path, source: error.source }
+    }
+}
 
 impl Writer {
     /// Creates `dir` (which must not exist, or be empty) and writes the manifest. `zero_pages` is the zero map of the
     /// tracked pages at the start of the first window: page numbers, ascending.
     pub fn create(dir: &Path, manifest: Manifest, zero_pages: &[u64]) -> Result<Writer, WriteError> {
-        let _ = (dir, manifest, zero_pages);
-        todo!()
+        let path = dir.join(MANIFEST);
+        manifest.validate(&path)?;
+        let tracked = Tracked::of(&manifest).map_err(|source| ManifestError::Sample { path: path.clone(), source })?;
+        let mut zero = ZeroMap::new(tracked.count());
+        let broken = |rule| WriteError::Window { window: 0, rule };
+        check_order(zero_pages.iter().copied()).map_err(broken)?;
+        for &page in zero_pages {
+            zero.set(tracked.rank_of_page(page).ok_or(broken(WindowRule::Untracked { page }))?, true);
+        }
+        lay_out(dir)?;
+        let text = serde_json::to_vec_pretty(&manifest)
+            .map_err(|source| ManifestError::Json { path: path.clone(), source })?;
+        disk::write_file(&path, &text)?;
+        disk::sync_dir(dir)?;
+        Ok(Writer {
+            dir: dir.into(),
+            guest_id: manifest.guest_id.to_string(),
+            index: IndexBuilder::new(tracked.count()),
+            tracked,
+            zero,
+            open: OpenSegment::default(),
+            next_segment: 0,
+            bytes_on_disk: 0,
+        })
     }
 
     /// Appends one window. Closes the open segment first if this window would make it longer than 60 s.
     pub fn push(&mut self, window: NewWindow<'_>) -> Result<(), WriteError> {
-        let _ = window;
-        todo!()
+        let number = self.open.next_window();
+        let ranks = self.check(&window).map_err(|rule| WriteError::Window { window: number, rule })?;
+        if self.open.is_full(&window) {
+            self.close()?;
+        }
+        if self.open.windows.is_empty() {
+            self.begin()?;
+        }
+        let written = u32::try_from(ranks.len()).expect("ranks are 32 bits and each comes once");
+        if window.state == State::Recorded {
+            self.index.window(number, &ranks);
+        }
+        self.open.ranks.extend_from_slice(&ranks);
+        self.change_zero(number, window.zero_changes);
+        self.open.windows.push(Window {
+            start_unix_ns: window.start_unix_ns,
+            end_unix_ns: window.end_unix_ns,
+            state: window.state,
+            written,
+            zero: self.zero.count(),
+            cost_us: window.cost_us,
+        });
+        Ok(())
     }
 
     /// Bytes in closed segments so far.
     pub fn bytes_on_disk(&self) -> u64 {
-        todo!()
+        self.bytes_on_disk
+    }
+
+    /// The tracked pages and their ranks.
+    pub fn tracked(&self) -> &Tracked {
+        &self.tracked
     }
 
     /// Closes the open segment and makes everything durable. On an error (a full disk, say) all earlier segments
     /// remain readable.
-    pub fn finish(self) -> Result<(), WriteError> {
-        todo!()
+    pub fn finish(mut self) -> Result<(), WriteError> {
+        self.close()
     }
+
+    /// The ranks of a window's pages, if it keeps the rules.
+    fn check(&self, window: &NewWindow<'_>) -> Result<Vec<u32>, WindowRule> {
+        if self.open.next_window() == u32::MAX {
+            return Err(WindowRule::TooMany);
+        }
+        if window.end_unix_ns <= window.start_unix_ns {
+            return Err(WindowRule::Empty);
+        }
+        if self.open.end_unix_ns().is_some_and(|end| window.start_unix_ns < end) {
+            return Err(WindowRule::Overlap);
+        }
+        if window.state != State::Recorded && !window.written.is_empty() {
+            return Err(WindowRule::NotRecorded);
+        }
+        check_order(window.written.iter().copied())?;
+        check_order(window.zero_changes.iter().map(|change| change.page))?;
+        let rank = |page| self.tracked.rank_of_page(page).ok_or(WindowRule::Untracked { page });
+        window.zero_changes.iter().try_for_each(|change| rank(change.page).map(|_| ()))?;
+        window.written.iter().map(|page| rank(*page)).collect()
+    }
+
+    /// Begins a segment: notes the zero map, and leaves a mark on disk by which a reader sees that one was open.
+    fn begin(&mut self) -> Result<(), WriteError> {
+        self.mark_open()?;
+        let window = self.open.first_window;
+        for run in self.zero.runs() {
+            zero::push_rows(&mut self.open.zero, &self.tracked, window, run, true);
+        }
+        self.open.start_runs = self.open.zero.len();
+        Ok(())
+    }
+
+    fn mark_open(&self) -> Result<(), WriteError> {
+        let mark = disk::temporary(&segment::path(&self.dir, &WINDOWS, self.next_segment));
+        File::create(&mark).map(drop).map_err(|source| WriteError::Io { path: mark, source })
+    }
+
+    fn change_zero(&mut self, window: u32, changes: &[ZeroChange]) {
+        let mut run: Option<(std::ops::Range<u32>, bool)> = None;
+        for change in changes {
+            let rank = self.tracked.rank_of_page(change.page).expect("its pages were checked");
+            if !self.zero.set(rank, change.zero) {
+                continue;
+            }
+            match &mut run {
+                Some((ranks, zero)) if ranks.end == rank && *zero == change.zero => ranks.end += 1,
+                _ => {
+                    let next = Some((rank..rank + 1, change.zero));
+                    if let Some((ranks, zero)) = std::mem::replace(&mut run, next) {
+                        zero::push_rows(&mut self.open.zero, &self.tracked, window, ranks, zero);
+                    }
+                }
+            }
+        }
+        if let Some((ranks, zero)) = run {
+            zero::push_rows(&mut self.open.zero, &self.tracked, window, ranks, zero);
+        }
+    }
+
+    /// Writes the open segment, `wws` last, and begins an empty one. On an error the segment stays open.
+    fn close(&mut self) -> Result<(), WriteError> {
+        let (Some(first), Some(last)) = (self.open.windows.first(), self.open.windows.last()) else {
+            return Ok(());
+        };
+        let (start_unix_ns, end_unix_ns) = (first.start_unix_ns, last.end_unix_ns);
+        let windows = self.write(&WINDOWS, &window_columns(&self.open.windows), vec![])?;
+        let pages = self.write(&PAGES, &self.open.page_columns(&self.tracked), vec![])?;
+        let start_runs = (segment::KEY_START_RUNS.into(), self.open.start_runs.to_string());
+        let zero = self.write(&ZERO, &zero_columns(&self.open.zero), vec![start_runs])?;
+        for table in [&WINDOWS, &PAGES, &ZERO] {
+            disk::sync_dir(&self.dir.join(table.name))?;
+        }
+        let bytes = windows.bytes + pages.bytes + zero.bytes;
+        let commit = Commit {
+            first_window: self.open.first_window,
+            windows: u32::try_from(self.open.windows.len()).expect("windows are numbered with 32 bits"),
+            start_unix_ns,
+            end_unix_ns,
+            files: [windows, pages, zero],
+            rows_xxh3_64: segment::rows_hash(self.index.rows()),
+        };
+        let metadata = vec![
+            (segment::KEY_BANDS.into(), BANDS.to_string()),
+            (segment::KEY_EDGES.into(), segment::edges()),
+            (segment::KEY_COMMIT.into(), serde_json::to_string(&commit).expect("strings and numbers make JSON")),
+        ];
+        let wws = self.write(&WWS, &index_columns(self.index.rows()), metadata)?;
+        disk::sync_dir(&self.dir.join(WWS.name))?;
+        self.bytes_on_disk += bytes + wws.bytes;
+        self.index.clear();
+        self.next_segment += 1;
+        self.open = OpenSegment {
+            first_window: self.open.next_window(),
+            end_before: Some(end_unix_ns),
+            ..OpenSegment::default()
+        };
+        Ok(())
+    }
+
+    /// Writes one file of the open segment.
+    fn write(
+        &self,
+        table: &'static Table,
+        values: &[Values],
+        extra: Vec<(String, String)>,
+    ) -> Result<FileMark, WriteError> {
+        let segment = self.next_segment;
+        let mut metadata = vec![
+            (segment::KEY_VERSION.into(), VERSION.to_string()),
+            (segment::KEY_GUEST.into(), self.guest_id.clone()),
+            (segment::KEY_SEGMENT.into(), segment.to_string()),
+        ];
+        metadata.extend(extra);
+        let bytes = encode(table, values, metadata).map_err(|source| WriteError::Encode {
+            table: table.name,
+            segment,
+            source,
+        })?;
+        disk::write_file(&segment::path(&self.dir, table, segment), &bytes).map_err(|error| {
+            // The failed write took the mark of an open segment with it; without it nobody would know of the loss.
+            let _ = self.mark_open();
+            WriteError::from(error)
+        })?;
+        Ok(FileMark::of(table, &bytes))
+    }
+}
+
+impl OpenSegment {
+    fn next_window(&self) -> u32 {
+        self.first_window + u32::try_from(self.windows.len()).expect("windows are numbered with 32 bits")
+    }
+
+    fn end_unix_ns(&self) -> Option<i64> {
+        self.windows.last().map(|window| window.end_unix_ns).or(self.end_before)
+    }
+
+    /// True if the segment must be closed before this window comes.
+    fn is_full(&self, next: &NewWindow<'_>) -> bool {
+        let Some(first) = self.windows.first() else { return false };
+        next.end_unix_ns.abs_diff(first.start_unix_ns) > segment::SEGMENT_NS_MAX
+            || self.ranks.len() + next.written.len() > segment::SEGMENT_EVENTS_MAX
+            || self.windows.len() >= segment::SEGMENT_WINDOWS_MAX
+    }
+
+    fn page_columns(&self, tracked: &Tracked) -> [Values; 2] {
+        let mut windows = Vec::with_capacity(self.ranks.len());
+        for (window, row) in (self.first_window..).zip(&self.windows) {
+            windows.extend(std::iter::repeat_n(window.cast_signed(), row.written as usize));
+        }
+        let pages = self.ranks.iter().map(|rank| tracked.page_of_rank(*rank).cast_signed()).collect();
+        [Values::U32(windows), Values::U64(pages)]
+    }
+}
+
+fn check_order(pages: impl Iterator<Item = u64>) -> Result<(), WindowRule> {
+    let mut before = None;
+    for page in pages {
+        if before.is_some_and(|before| before >= page) {
+            return Err(WindowRule::Order { page });
+        }
+        before = Some(page);
+    }
+    Ok(())
+}
+
+/// Makes the empty directories of a history.
+fn lay_out(dir: &Path) -> Result<(), WriteError> {
+    let io = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| WriteError::Io { path, source }
+    };
+    fs::create_dir_all(dir).map_err(io(dir))?;
+    if fs::read_dir(dir).map_err(io(dir))?.next().is_some() {
+        return Err(WriteError::NotEmpty { dir: dir.into() });
+    }
+    for table in TABLES {
+        let path = dir.join(table.name);
+        fs::create_dir(&path).map_err(io(&path))?;
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    disk::sync_dir(parent)?;
+    Ok(())
+}
+
+fn window_columns(windows: &[Window]) -> [Values; 6] {
+    let u32s = |value: fn(&Window) -> u32| Values::U32(windows.iter().map(|w| value(w).cast_signed()).collect());
+    [
+        Values::U64(windows.iter().map(|w| w.start_unix_ns).collect()),
+        Values::U64(windows.iter().map(|w| w.end_unix_ns).collect()),
+        Values::Word(windows.iter().map(|w| w.state.word()).collect()),
+        u32s(|w| w.written),
+        u32s(|w| w.zero),
+        u32s(|w| w.cost_us),
+    ]
+}
+
+fn zero_columns(rows: &[ZeroRun]) -> [Values; 4] {
+    [
+        Values::U32(rows.iter().map(|row| row.window.cast_signed()).collect()),
+        Values::U64(rows.iter().map(|row| row.page.cast_signed()).collect()),
+        Values::U32(rows.iter().map(|row| row.pages.cast_signed()).collect()),
+        Values::Bool(rows.iter().map(|row| row.zero).collect()),
+    ]
+}
+
+fn index_columns(rows: &[crate::index::IndexRow]) -> [Values; 4] {
+    [
+        Values::U32(rows.iter().map(|row| row.window.cast_signed()).collect()),
+        Values::U32(rows.iter().map(|row| i32::from(row.band)).collect()),
+        Values::U32(rows.iter().map(|row| i32::from(row.bucket)).collect()),
+        Values::U32(rows.iter().map(|row| row.events.cast_signed()).collect()),
+    ]
 }

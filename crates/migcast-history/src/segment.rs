@@ -1,0 +1,146 @@
+//! A segment's four files: their names, tables, and the commit mark that binds them together.
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
+
+use crate::index::{BUCKETS, IndexRow, bucket_start};
+use crate::table::{Column, Kind, Packing, Table};
+
+/// Longest segment, unless a single window is longer.
+pub(crate) const SEGMENT_NS_MAX: u64 = 60_000_000_000;
+
+/// A segment is closed before it holds more events than this, unless a single window has more: it bounds memory.
+pub(crate) const SEGMENT_EVENTS_MAX: usize = 8 << 20;
+
+/// A segment is closed before it holds more windows than this.
+pub(crate) const SEGMENT_WINDOWS_MAX: usize = 1 << 20;
+
+const fn column(name: &'static str, kind: Kind, packing: Packing) -> Column {
+    Column { name, kind, packing }
+}
+
+/// `windows/`: one row per window.
+pub(crate) const WINDOWS: Table = Table {
+    name: "windows",
+    columns: &[
+        column("start", Kind::Time, Packing::Delta),
+        column("end", Kind::Time, Packing::Delta),
+        column("state", Kind::Word, Packing::Dictionary),
+        column("written", Kind::U32, Packing::Delta),
+        column("zero", Kind::U32, Packing::Delta),
+        column("cost_us", Kind::U32, Packing::Delta),
+    ],
+};
+
+/// `pages/`: one row per page written in a window, by window and page.
+pub(crate) const PAGES: Table = Table {
+    name: "pages",
+    columns: &[column("window", Kind::U32, Packing::Dictionary), column("page", Kind::U64, Packing::Delta)],
+};
+
+/// `zero/`: runs of zero pages at the segment's start, then changes by window and page.
+pub(crate) const ZERO: Table = Table {
+    name: "zero",
+    columns: &[
+        column("window", Kind::U32, Packing::Delta),
+        column("page", Kind::U64, Packing::Delta),
+        column("pages", Kind::U32, Packing::Dictionary),
+        column("zero", Kind::Bool, Packing::Plain),
+    ],
+};
+
+/// `wws/`: events per window, band and bucket.
+pub(crate) const WWS: Table = Table {
+    name: "wws",
+    columns: &[
+        column("window", Kind::U32, Packing::Delta),
+        column("band", Kind::U16, Packing::Dictionary),
+        column("bucket", Kind::U16, Packing::Dictionary),
+        column("events", Kind::U32, Packing::Dictionary),
+    ],
+};
+
+/// The tables in the order their files are written. `wws` last: its name in the directory is the commit mark.
+pub(crate) const TABLES: [&Table; 4] = [&WINDOWS, &PAGES, &ZERO, &WWS];
+
+/// Metadata key: the guest's id. In every file.
+pub(crate) const KEY_GUEST: &str = "migcast.guest_id";
+/// Metadata key: the format version. In every file.
+pub(crate) const KEY_VERSION: &str = "migcast.version";
+/// Metadata key: the segment's number. In every file.
+pub(crate) const KEY_SEGMENT: &str = "migcast.segment";
+/// Metadata key of `zero/`: how many of the first rows are the map at the segment's start.
+pub(crate) const KEY_START_RUNS: &str = "migcast.start_runs";
+/// Metadata key of `wws/`: the commit record.
+pub(crate) const KEY_COMMIT: &str = "migcast.commit";
+/// Metadata key of `wws/`: the number of bands.
+pub(crate) const KEY_BANDS: &str = "migcast.bands";
+/// Metadata key of `wws/`: the smallest gap of each bucket from bucket 1 on, separated by commas.
+pub(crate) const KEY_EDGES: &str = "migcast.bucket_starts";
+
+/// What a closed segment consists of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Commit {
+    /// The segment's first window, counted from the start of the history.
+    pub(crate) first_window: u32,
+    /// How many windows it has, ≥ 1.
+    pub(crate) windows: u32,
+    /// Start of the first and end of the last, nanoseconds since the Unix epoch.
+    pub(crate) start_unix_ns: i64,
+    pub(crate) end_unix_ns: i64,
+    /// The other three files, in the order of [`TABLES`].
+    pub(crate) files: [FileMark; 3],
+    /// XXH3 of the rows of the `wws` file itself, see [`rows_hash`].
+    pub(crate) rows_xxh3_64: String,
+}
+
+/// By what a file is known again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileMark {
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+    /// 16 hexadecimal digits.
+    pub(crate) xxh3_64: String,
+}
+
+impl FileMark {
+    pub(crate) fn of(table: &Table, bytes: &[u8]) -> FileMark {
+        FileMark { name: table.name.into(), bytes: bytes.len() as u64, xxh3_64: hex(XxHash3_64::oneshot(bytes)) }
+    }
+}
+
+fn hex(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
+/// XXH3 over the rows, each as window, band, bucket, events in little-endian order.
+pub(crate) fn rows_hash(rows: &[IndexRow]) -> String {
+    let mut hasher = XxHash3_64::new();
+    for row in rows {
+        let mut bytes = [0; 12];
+        bytes[0..4].copy_from_slice(&row.window.to_le_bytes());
+        bytes[4..6].copy_from_slice(&row.band.to_le_bytes());
+        bytes[6..8].copy_from_slice(&row.bucket.to_le_bytes());
+        bytes[8..12].copy_from_slice(&row.events.to_le_bytes());
+        std::hash::Hasher::write(&mut hasher, &bytes);
+    }
+    hex(std::hash::Hasher::finish(&hasher))
+}
+
+/// The value of [`KEY_EDGES`] in version 1.
+pub(crate) fn edges() -> String {
+    (1..BUCKETS).map(|bucket| bucket_start(bucket).to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// `DIR/TABLE/NNNNNN.parquet`.
+pub(crate) fn path(dir: &Path, table: &Table, segment: u32) -> PathBuf {
+    dir.join(table.name).join(format!("{segment:06}.parquet"))
+}
+
+/// The segment number in a file name, if it is one that [`path`] makes.
+pub(crate) fn number(file_name: &str) -> Option<u32> {
+    let digits = file_name.strip_suffix(".parquet")?;
+    let number: u32 = digits.parse().ok()?;
+    (format!("{number:06}") == digits).then_some(number)
+}

@@ -1,0 +1,289 @@
+//! Tables as Parquet files in memory: columns of integers, booleans and words, none of them nullable.
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parquet::basic::{Compression, Encoding, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel};
+use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::{ColumnPath, Type};
+
+/// A table's name and columns.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) name: &'static str,
+    pub(crate) columns: &'static [Column],
+}
+
+/// A column: its name, what it holds and how it is packed.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) packing: Packing,
+}
+
+/// What a column holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    U16,
+    U32,
+    U64,
+    Bool,
+    /// Nanoseconds since the Unix epoch, UTC.
+    Time,
+    Word,
+}
+
+/// How a column is packed, before zstd. Chosen by size on recordings; see `docs/history-format.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packing {
+    Plain,
+    Dictionary,
+    Delta,
+    Split,
+}
+
+/// A column's values.
+#[derive(Debug)]
+pub(crate) enum Values {
+    U32(Vec<i32>),
+    U64(Vec<i64>),
+    Bool(Vec<bool>),
+    Word(Vec<&'static str>),
+}
+
+impl Kind {
+    fn physical(self) -> Physical {
+        match self {
+            Kind::U16 | Kind::U32 => Physical::INT32,
+            Kind::U64 | Kind::Time => Physical::INT64,
+            Kind::Bool => Physical::BOOLEAN,
+            Kind::Word => Physical::BYTE_ARRAY,
+        }
+    }
+
+    fn logical(self) -> Option<LogicalType> {
+        match self {
+            Kind::U16 => Some(LogicalType::integer(16, false)),
+            Kind::U32 => Some(LogicalType::integer(32, false)),
+            Kind::U64 => Some(LogicalType::integer(64, false)),
+            Kind::Time => Some(LogicalType::timestamp(true, TimeUnit::NANOS)),
+            Kind::Word => Some(LogicalType::String),
+            Kind::Bool => None,
+        }
+    }
+}
+
+/// Encodes a table with its key-value metadata. `values` are as many as the table has columns, all of one length.
+pub(crate) fn encode(
+    table: &Table,
+    values: &[Values],
+    metadata: Vec<(String, String)>,
+) -> Result<Vec<u8>, ParquetError> {
+    assert_eq!(table.columns.len(), values.len(), "a value list per column of {}", table.name);
+    let mut file = SerializedFileWriter::new(Vec::new(), schema(table)?, Arc::new(properties(table, metadata)?))?;
+    let mut group = file.next_row_group()?;
+    for values in values {
+        let mut column = group.next_column()?.expect("the schema has a column per value list");
+        match values {
+            Values::U32(v) => column.typed::<Int32Type>().write_batch(v, None, None)?,
+            Values::U64(v) => column.typed::<Int64Type>().write_batch(v, None, None)?,
+            Values::Bool(v) => column.typed::<BoolType>().write_batch(v, None, None)?,
+            Values::Word(v) => {
+                let words: Vec<ByteArray> = v.iter().map(|word| ByteArray::from(*word)).collect();
+                column.typed::<ByteArrayType>().write_batch(&words, None, None)?
+            }
+        };
+        column.close()?;
+    }
+    group.close()?;
+    file.into_inner()
+}
+
+fn schema(table: &Table) -> Result<Arc<Type>, ParquetError> {
+    let fields = table.columns.iter().map(|column| {
+        Type::primitive_type_builder(column.name, column.kind.physical())
+            .with_repetition(Repetition::REQUIRED)
+            .with_logical_type(column.kind.logical())
+            .build()
+            .map(Arc::new)
+    });
+    let fields = fields.collect::<Result<Vec<_>, _>>()?;
+    Ok(Arc::new(Type::group_type_builder(table.name).with_fields(fields).build()?))
+}
+
+fn properties(table: &Table, metadata: Vec<(String, String)>) -> Result<WriterProperties, ParquetError> {
+    let metadata = metadata.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
+    let mut properties = WriterProperties::builder()
+        .set_created_by(concat!("migcast-history ", env!("CARGO_PKG_VERSION")).into())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_offset_index_disabled(true)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+        .set_key_value_metadata(Some(metadata));
+    for column in table.columns {
+        let path = ColumnPath::from(column.name);
+        properties = properties.set_column_dictionary_enabled(path.clone(), column.packing == Packing::Dictionary);
+        properties = match column.packing {
+            Packing::Dictionary => properties,
+            Packing::Plain => properties.set_column_encoding(path, Encoding::PLAIN),
+            Packing::Delta => properties.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED),
+            Packing::Split => properties.set_column_encoding(path, Encoding::BYTE_STREAM_SPLIT),
+        };
+    }
+    Ok(properties.build())
+}
+
+const ZSTD_LEVEL: i32 = 9;
+const DICTIONARY_BYTES: usize = 1 << 20;
+
+/// Why a table cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The bytes are not a Parquet file, or a damaged one.
+    #[error("not a readable Parquet file")]
+    Parquet(#[from] ParquetError),
+    /// The columns are not those of the table.
+    #[error("its columns are {found}, not {expected}")]
+    Columns {
+        /// What the file has.
+        found: String,
+        /// What the table must have.
+        expected: String,
+    },
+    /// A piece of the file lies outside it, or its numbers contradict each other.
+    #[error("its footer contradicts itself ({what})")]
+    Footer {
+        /// Which numbers.
+        what: &'static str,
+    },
+    /// More rows than such a table may have.
+    #[error("{rows} rows, allowed: up to {allowed}")]
+    Rows {
+        /// What the footer says.
+        rows: i64,
+        /// The most.
+        allowed: u64,
+    },
+}
+
+/// An encoded table that was found to have the right columns and a footer that makes sense.
+pub(crate) struct Encoded {
+    file: Arc<SerializedFileReader<Bytes>>,
+    rows: u64,
+}
+
+impl Encoded {
+    /// Opens an encoded table of at most `rows_max` rows.
+    pub(crate) fn open(table: &Table, bytes: Bytes, rows_max: u64) -> Result<Encoded, TableError> {
+        let length = bytes.len() as u64;
+        let file = SerializedFileReader::new(bytes)?;
+        let metadata = file.metadata();
+        check_columns(table, &file)?;
+        let rows = metadata.file_metadata().num_rows();
+        let allowed = u64::try_from(rows).ok().filter(|rows| *rows <= rows_max);
+        let allowed = allowed.ok_or(TableError::Rows { rows, allowed: rows_max })?;
+        let mut sum = 0i64;
+        for group in metadata.row_groups() {
+            if group.num_rows() < 0 || group.num_columns() != table.columns.len() {
+                return Err(TableError::Footer { what: "row group" });
+            }
+            sum = sum.checked_add(group.num_rows()).ok_or(TableError::Footer { what: "rows" })?;
+            for column in group.columns() {
+                let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
+                let end = start.checked_add(column.compressed_size());
+                let inside = start >= 0
+                    && column.compressed_size() >= 0
+                    && end.is_some_and(|end| end.unsigned_abs() <= length)
+                    && column.data_page_offset() >= start;
+                if !inside || column.num_values() != group.num_rows() {
+                    return Err(TableError::Footer { what: "column chunk" });
+                }
+            }
+        }
+        if sum != rows {
+            return Err(TableError::Footer { what: "rows" });
+        }
+        Ok(Encoded { file: Arc::new(file), rows: allowed })
+    }
+
+    /// How many rows it says it has.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// A value of the file's metadata.
+    pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
+        let pairs = self.file.metadata().file_metadata().key_value_metadata()?;
+        pairs.iter().find(|pair| pair.key == key)?.value.as_deref()
+    }
+
+    /// Reads a column from its first row on.
+    pub(crate) fn column<T: DataType>(&self, index: usize) -> Cursor<T> {
+        Cursor { file: Arc::clone(&self.file), index, group: 0, reader: None }
+    }
+}
+
+fn check_columns(table: &Table, file: &SerializedFileReader<Bytes>) -> Result<(), TableError> {
+    let schema = file.metadata().file_metadata().schema_descr();
+    let described = schema.columns().iter().map(|column| {
+        let flat = column.max_def_level() == 0 && column.max_rep_level() == 0;
+        format!("{} {}{}", column.path().string(), column.physical_type(), if flat { "" } else { " nested" })
+    });
+    let found = described.collect::<Vec<_>>().join(", ");
+    let expected = table.columns.iter().map(|column| format!("{} {}", column.name, column.kind.physical()));
+    let expected = expected.collect::<Vec<_>>().join(", ");
+    if found == expected {
+        Ok(())
+    } else {
+        Err(TableError::Columns { found: found.chars().take(200).collect(), expected })
+    }
+}
+
+/// A place in a column.
+pub(crate) struct Cursor<T: DataType> {
+    file: Arc<SerializedFileReader<Bytes>>,
+    index: usize,
+    group: usize,
+    reader: Option<ColumnReaderImpl<T>>,
+}
+
+impl<T: DataType> Cursor<T> {
+    /// Replaces `values` by the next up to `max` ones; none are left when it stays empty.
+    pub(crate) fn read(&mut self, max: usize, values: &mut Vec<T::T>) -> Result<(), TableError> {
+        values.clear();
+        loop {
+            if self.reader.is_none() {
+                if self.group == self.file.num_row_groups() {
+                    return Ok(());
+                }
+                let column = self.file.get_row_group(self.group)?.get_column_reader(self.index)?;
+                self.reader = Some(get_typed_column_reader(column));
+                self.group += 1;
+            }
+            let reader = self.reader.as_mut().expect("it was just made");
+            let (records, _, _) = reader.read_records(max, None, None, values)?;
+            if records > 0 {
+                return Ok(());
+            }
+            self.reader = None;
+        }
+    }
+
+    /// All values that are left. For tables whose rows were limited on opening.
+    pub(crate) fn read_all(mut self) -> Result<Vec<T::T>, TableError> {
+        let (mut all, mut some) = (Vec::new(), Vec::new());
+        loop {
+            self.read(1 << 16, &mut some)?;
+            if some.is_empty() {
+                return Ok(all);
+            }
+            all.append(&mut some);
+        }
+    }
+}
