@@ -9,13 +9,16 @@
 //! bytes on every machine.
 
 pub mod algorithm;
+pub mod bounds;
 pub mod dirty;
 pub mod due;
+pub mod forecast;
 pub mod guest;
 pub mod link;
 pub mod migration;
 pub mod outcome;
 mod page_set;
 pub mod platform;
+pub mod quantity;
 pub mod simulate;
 pub mod units;

@@ -1,8 +1,56 @@
 //! One simulated migration on a link of its own.
 
+use std::time::Duration;
+
+use crate::algorithm::{Algorithm, qemu::Qemu};
+use crate::dirty::PageSource;
+use crate::due::Bitmap;
+use crate::guest::Guest;
+use crate::link::Link;
 use crate::migration::{Event, Migration};
 use crate::outcome::Outcome;
+use crate::platform::Platform;
 use crate::units::{BytesPerSec, SimTime};
+
+/// Everything about a migration but what the guest writes and when it starts.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The guest.
+    pub guest: Guest,
+    /// The link, used by this migration alone.
+    pub link: Link,
+    /// The pair of hosts.
+    pub platform: Platform,
+    /// The hypervisor's rules and settings.
+    pub algorithm: Algorithm,
+    /// A migration that still copies then is counted as not converging.
+    pub horizon: Duration,
+}
+
+impl Scenario {
+    /// A horizon for a guest and link: three times the whole memory over the link, at least a minute.
+    pub fn default_horizon(guest: &Guest, link: &Link) -> Duration {
+        let whole = guest.memory_bytes().transfer_time_ceil(link.goodput());
+        whole.saturating_mul(3).max(Duration::from_secs(60))
+    }
+
+    /// Simulates one migration that is requested `start` into the source.
+    ///
+    /// # Panics
+    /// If guest and source differ in size.
+    pub fn run<S: PageSource>(&self, source: &S, start: Duration) -> Outcome {
+        assert_eq!(self.guest.memory, source.memory(), "the source is this guest's");
+        let horizon = SimTime::ZERO + self.horizon;
+        match &self.algorithm {
+            Algorithm::Qemu(version, settings) => {
+                let due = Bitmap::new(source, start, settings.dirty_log);
+                let (guest, platform) = (self.guest.clone(), self.platform.clone());
+                let migration = Qemu::new(version.rules(), *settings, guest, &self.link, platform, due);
+                simulate(migration, self.link.goodput(), horizon)
+            }
+        }
+    }
+}
 
 /// Runs `migration` over a link that always carries `goodput`, until it completes or `horizon` has come.
 pub fn simulate(mut migration: impl Migration, goodput: BytesPerSec, horizon: SimTime) -> Outcome {

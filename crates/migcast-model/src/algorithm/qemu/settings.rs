@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use super::Version;
+use crate::algorithm::{AlgorithmError, Setting};
 use crate::due::DirtyLog;
+use crate::quantity::{parse_duration, parse_rate, write_duration, write_rate};
 use crate::units::BytesPerSec;
 
 /// A bandwidth cap that never binds: what libvirt sets unless told otherwise (qemu_migration_params.c: the largest
@@ -37,5 +40,75 @@ impl Default for Settings {
             avail_switchover_bandwidth: None,
             dirty_log: DirtyLog::default(),
         }
+    }
+}
+
+const DIRTY_LOGS: [(&str, DirtyLog); 4] =
+    [("kvm-manual", DirtyLog::KvmManual), ("kvm", DirtyLog::Kvm), ("ring", DirtyLog::Ring), ("tcg", DirtyLog::Tcg)];
+
+impl Settings {
+    /// The settings this version has, as users see them.
+    pub(crate) fn list(&self, version: Version) -> Vec<Setting> {
+        let cap = if self.max_bandwidth == UNLIMITED { "none".to_owned() } else { write_rate(self.max_bandwidth) };
+        let mut list = vec![
+            Setting {
+                key: "max-bandwidth",
+                value: cap,
+                about: "cap while the guest runs, or `none`; default 128MiB/s (QEMU >= 5.2, MAX_THROTTLE), libvirt sets none",
+            },
+            Setting {
+                key: "downtime-limit",
+                value: write_duration(self.downtime_limit),
+                about: "the guest is stopped when the rest fits into this; default 300ms (DEFAULT_MIGRATE_SET_DOWNTIME)",
+            },
+            Setting {
+                key: "dirty-log",
+                value: DIRTY_LOGS.iter().find(|(_, log)| *log == self.dirty_log).expect("each log has a name").0.to_owned(),
+                about: "kvm-manual, kvm, ring or tcg: when the dirty log forgets; default by the history's accelerator",
+            },
+        ];
+        if version.rules().has_avail_switchover_bandwidth {
+            list.push(Setting {
+                key: "avail-switchover-bandwidth",
+                value: self.avail_switchover_bandwidth.map_or_else(|| "none".to_owned(), write_rate),
+                about: "bandwidth the decision to stop assumes, or `none` for the measured one; default none (QEMU >= 8.2)",
+            });
+        }
+        list
+    }
+
+    /// Changes the setting of this (known) key.
+    pub(crate) fn set(&mut self, key: &'static str, value: &str) -> Result<(), AlgorithmError> {
+        let malformed = |source| AlgorithmError::Malformed { key, source };
+        let out_of_range = |allowed| AlgorithmError::OutOfRange { key, value: value.to_owned(), allowed };
+        match key {
+            "max-bandwidth" if value == "none" => self.max_bandwidth = UNLIMITED,
+            "max-bandwidth" => {
+                let rate = parse_rate(value).map_err(malformed)?;
+                // QEMU takes 0, too, and then sends 10 windows of nothing each second: refused as never meant.
+                if rate.is_zero() {
+                    return Err(out_of_range("more than 0, or `none`"));
+                }
+                self.max_bandwidth = rate;
+            }
+            "downtime-limit" => {
+                let limit = parse_duration(value).map_err(malformed)?;
+                if limit > Settings::DOWNTIME_LIMIT_MAX || limit.subsec_nanos() % 1_000_000 != 0 {
+                    return Err(out_of_range("0ms to 2000s, in whole milliseconds"));
+                }
+                self.downtime_limit = limit;
+            }
+            "avail-switchover-bandwidth" if value == "none" => self.avail_switchover_bandwidth = None,
+            "avail-switchover-bandwidth" => {
+                // QEMU reads 0 as "not set".
+                self.avail_switchover_bandwidth = Some(parse_rate(value).map_err(malformed)?).filter(|rate| !rate.is_zero());
+            }
+            "dirty-log" => {
+                let known = DIRTY_LOGS.iter().find(|(name, _)| *name == value);
+                self.dirty_log = known.ok_or_else(|| out_of_range("kvm-manual, kvm, ring or tcg"))?.1;
+            }
+            _ => unreachable!("the caller looked `{key}` up in the list above"),
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,128 @@
+//! A forecast: the distribution of outcomes over many starting points of a source.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rayon::prelude::*;
+
+use crate::dirty::PageSource;
+use crate::outcome::{Completed, Outcome};
+use crate::simulate::Scenario;
+
+/// The outcomes of a scenario over its starting points.
+#[derive(Clone, Debug)]
+pub struct Forecast {
+    starts: Vec<(Duration, Outcome)>,
+}
+
+/// A quantity's distribution over starting points. A migration that does not converge counts as +∞, shown as `None`;
+/// so the mean is `None` as soon as one does not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Distribution {
+    /// Arithmetic mean.
+    pub mean: Option<f64>,
+    /// Smallest.
+    pub min: Option<f64>,
+    /// 5 % quantile (nearest rank, as all quantiles here).
+    pub p5: Option<f64>,
+    /// Median.
+    pub p50: Option<f64>,
+    /// 95 % quantile.
+    pub p95: Option<f64>,
+    /// Largest.
+    pub max: Option<f64>,
+}
+
+impl Forecast {
+    /// Simulates `scenario` from every one of `starts` (at least one), on all cores. `done` is called after each, from
+    /// any thread: for a progress bar.
+    pub fn new<S: PageSource>(scenario: &Scenario, source: &S, starts: &[Duration], done: impl Fn() + Sync) -> Forecast {
+        assert!(!starts.is_empty(), "a forecast has at least one start");
+        let simulate = |start: &Duration| {
+            let outcome = scenario.run(source, *start);
+            done();
+            (*start, outcome)
+        };
+        Forecast { starts: starts.par_iter().map(simulate).collect() }
+    }
+
+    /// Each start, in order, with its outcome.
+    pub fn starts(&self) -> &[(Duration, Outcome)] {
+        &self.starts
+    }
+
+    /// The migrations that completed.
+    pub fn completed(&self) -> impl Iterator<Item = &Completed> {
+        self.starts.iter().filter_map(|(_, outcome)| outcome.completed())
+    }
+
+    /// The distribution of one quantity.
+    pub fn distribution(&self, quantity: impl Fn(&Completed) -> f64) -> Distribution {
+        let sorted = self.sorted(quantity);
+        let finite = |value: f64| value.is_finite().then_some(value);
+        let at = |q| finite(quantile(&sorted, q));
+        let mean = sorted.iter().sum::<f64>() / sorted.len() as f64;
+        Distribution {
+            mean: finite(mean),
+            min: finite(sorted[0]),
+            p5: at(0.05),
+            p50: at(0.5),
+            p95: at(0.95),
+            max: finite(sorted[sorted.len() - 1]),
+        }
+    }
+
+    /// One quantity at the quantile `q` in [0, 1]; `None` where that start does not converge.
+    pub fn quantile(&self, quantity: impl Fn(&Completed) -> f64, q: f64) -> Option<f64> {
+        Some(quantile(&self.sorted(quantity), q)).filter(|value| value.is_finite())
+    }
+
+    /// How often each stop reason occurs.
+    pub fn stop_reasons(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for (_, outcome) in &self.starts {
+            *counts.entry(outcome.stop_reason()).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    /// The start whose migration time is the median (nearest rank), with its outcome.
+    pub fn median(&self) -> &(Duration, Outcome) {
+        let time = |outcome: &Outcome| outcome.completed().map_or(Duration::MAX, |completed| completed.migration_time);
+        let mut order: Vec<&(Duration, Outcome)> = self.starts.iter().collect();
+        order.sort_by_key(|(start, outcome)| (time(outcome), *start));
+        order[rank(order.len(), 0.5)]
+    }
+
+    fn sorted(&self, quantity: impl Fn(&Completed) -> f64) -> Vec<f64> {
+        let value = |outcome: &Outcome| outcome.completed().map_or(f64::INFINITY, &quantity);
+        let mut values: Vec<f64> = self.starts.iter().map(|(_, outcome)| value(outcome)).collect();
+        values.sort_by(f64::total_cmp);
+        values
+    }
+}
+
+/// The value at the nearest rank of quantile `q` in sorted, non-empty values.
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    sorted[rank(sorted.len(), q)]
+}
+
+fn rank(len: usize, q: f64) -> usize {
+    ((q * len as f64).ceil() as usize).clamp(1, len) - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_nearest_ranks() {
+        let values = [1.0, 2.0, 3.0, 4.0, f64::INFINITY];
+        assert_eq!(quantile(&values, 0.0), 1.0);
+        assert_eq!(quantile(&values, 0.2), 1.0);
+        assert_eq!(quantile(&values, 0.21), 2.0);
+        assert_eq!(quantile(&values, 0.5), 3.0);
+        assert_eq!(quantile(&values, 0.8), 4.0);
+        assert_eq!(quantile(&values, 0.95), f64::INFINITY);
+    }
+}
