@@ -36,7 +36,12 @@ pub struct Distribution {
 impl Forecast {
     /// Simulates `scenario` from every one of `starts` (at least one), on all cores. `done` is called after each, from
     /// any thread: for a progress bar.
-    pub fn new<S: PageSource>(scenario: &Scenario, source: &S, starts: &[Duration], done: impl Fn() + Sync) -> Forecast {
+    pub fn new<S: PageSource>(
+        scenario: &Scenario,
+        source: &S,
+        starts: &[Duration],
+        done: impl Fn() + Sync,
+    ) -> Forecast {
         assert!(!starts.is_empty(), "a forecast has at least one start");
         let simulate = |start: &Duration| {
             let outcome = scenario.run(source, *start);

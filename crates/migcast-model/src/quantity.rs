@@ -139,7 +139,11 @@ pub fn show_count(count: u64) -> String {
 pub fn show_duration(span: Duration) -> String {
     let seconds = span.as_secs_f64();
     if seconds < 0.9995 {
-        return if seconds < 0.000_999_5 { format!("{:.0} µs", seconds * 1e6) } else { three_digits(seconds * 1e3) + " ms" };
+        return if seconds < 0.000_999_5 {
+            format!("{:.0} µs", seconds * 1e6)
+        } else {
+            three_digits(seconds * 1e3) + " ms"
+        };
     }
     if seconds < 119.5 {
         return three_digits(seconds) + " s";
@@ -220,7 +224,9 @@ mod tests {
 
     #[test]
     fn what_could_be_mistaken_is_refused() {
-        for text in ["", "1", "1000", "1G", "1Gb", "-1Gbit/s", "1e3MB/s", "Gbit/s", "1..5MiB/s", "1MB", "nan", "99999999TiB/s"] {
+        for text in
+            ["", "1", "1000", "1G", "1Gb", "-1Gbit/s", "1e3MB/s", "Gbit/s", "1..5MiB/s", "1MB", "nan", "99999999TiB/s"]
+        {
             let error = parse_rate(text).unwrap_err().to_string();
             assert!(error.contains("is not a transfer rate: write a number and"), "{error}");
             assert_eq!(error.lines().count(), 1);

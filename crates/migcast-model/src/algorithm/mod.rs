@@ -25,7 +25,11 @@ pub struct Entry {
 /// One QEMU version as a line of the table.
 macro_rules! qemu_entry {
     ($name:literal, $version:ident, $summary:literal) => {
-        Entry { name: $name, summary: $summary, make: || Algorithm::Qemu(qemu::Version::$version, qemu::Settings::default()) }
+        Entry {
+            name: $name,
+            summary: $summary,
+            make: || Algorithm::Qemu(qemu::Version::$version, qemu::Settings::default()),
+        }
     };
 }
 /// Every algorithm, each version standing until the next.

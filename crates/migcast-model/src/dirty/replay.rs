@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn the_zero_map_follows_the_writes_and_starts_over() {
         let mut builder = PageReplayBuilder::new(PageCount::new(8), PageCount::new(8));
-        builder.zero_at_start([2..5]);
+        builder.zero_at_start(std::iter::once(2..5));
         builder.window(WINDOW, &[3], &[ZeroChange { rank: 3, zero: false }]);
         builder.window(WINDOW, &[], &[ZeroChange { rank: 7, zero: true }]);
         let replay = builder.build().unwrap();

@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn a_sampled_page_stands_for_its_neighbours() {
         let mut builder = PageReplayBuilder::new(PageCount::new(3), PageCount::new(8));
-        builder.zero_at_start([1..2]);
+        builder.zero_at_start(std::iter::once(1..2));
         builder.window(Duration::from_millis(100), &[2], &[]);
         let source = builder.build().unwrap();
         let mut due = Bitmap::new(&source, Duration::ZERO, DirtyLog::Tcg);

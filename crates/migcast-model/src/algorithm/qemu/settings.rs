@@ -63,7 +63,12 @@ impl Settings {
             },
             Setting {
                 key: "dirty-log",
-                value: DIRTY_LOGS.iter().find(|(_, log)| *log == self.dirty_log).expect("each log has a name").0.to_owned(),
+                value: DIRTY_LOGS
+                    .iter()
+                    .find(|(_, log)| *log == self.dirty_log)
+                    .expect("each log has a name")
+                    .0
+                    .to_owned(),
                 about: "kvm-manual, kvm, ring or tcg: when the dirty log forgets; default by the history's accelerator",
             },
         ];
@@ -101,7 +106,8 @@ impl Settings {
             "avail-switchover-bandwidth" if value == "none" => self.avail_switchover_bandwidth = None,
             "avail-switchover-bandwidth" => {
                 // QEMU reads 0 as "not set".
-                self.avail_switchover_bandwidth = Some(parse_rate(value).map_err(malformed)?).filter(|rate| !rate.is_zero());
+                self.avail_switchover_bandwidth =
+                    Some(parse_rate(value).map_err(malformed)?).filter(|rate| !rate.is_zero());
             }
             "dirty-log" => {
                 let known = DIRTY_LOGS.iter().find(|(name, _)| *name == value);
