@@ -1,5 +1,6 @@
 //! What holds for every guest, link and setting, on generated ones.
 
+#![allow(clippy::single_range_in_vec_init, reason = "traces list ranges of pages")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::time::Duration;

@@ -4,6 +4,7 @@
 //! and nothing stands in the sender's buffer, so that page counts are milliseconds. A step is then 64 pages long: QEMU
 //! looks at the clock every 64 pages and 64 ms are more than 50 ms.
 
+#![allow(clippy::single_range_in_vec_init, reason = "traces list ranges of pages")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::ops::Range;
