@@ -16,7 +16,14 @@ pub mod sample;
 pub mod windows;
 pub mod writer;
 
+pub mod damage;
+pub mod reader;
+pub mod runs;
+pub mod stream;
+pub mod timeline;
+
 mod disk;
+mod files;
 mod segment;
 mod table;
 mod zero;

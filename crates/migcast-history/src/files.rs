@@ -1,0 +1,299 @@
+//! A segment's files: found to be what was committed, then decoded.
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use parquet::data_type::{ByteArrayType, Int32Type, Int64Type};
+
+use crate::damage::{Damage, ReadError};
+use crate::format::{Manifest, VERSION};
+use crate::index::{BANDS, BUCKETS, IndexRow};
+use crate::segment::{self, Commit, FileMark, PAGES, SEGMENT_EVENTS_MAX, SEGMENT_WINDOWS_MAX, WINDOWS, WWS, ZERO};
+use crate::table::{Encoded, Table};
+use crate::windows::{State, Window};
+
+/// No file of a segment is longer; a commit mark that says otherwise is wrong. In bytes.
+const FILE_BYTES_MAX: u64 = 4 << 30;
+
+/// Rows a `wws` file may have: an event each, and what one window alone may bring.
+const INDEX_ROWS_MAX: u64 = SEGMENT_EVENTS_MAX as u64 + BANDS as u64 * BUCKETS as u64;
+
+/// The files of one segment.
+pub(crate) struct Files<'a> {
+    dir: &'a Path,
+    manifest: &'a Manifest,
+    number: u32,
+    commit: &'a Commit,
+}
+
+/// A table together with the name of its file, for what errors say.
+pub(crate) struct Opened {
+    pub(crate) path: PathBuf,
+    pub(crate) table: Encoded,
+}
+
+impl Opened {
+    /// An error about this file.
+    pub(crate) fn damaged(&self, damage: impl Into<Damage>) -> ReadError {
+        ReadError::Damaged { path: self.path.clone(), damage: damage.into() }
+    }
+}
+
+/// Reads a segment's commit mark and looks whether the other files are there in the right length. Gives the mark and
+/// the length of all four files.
+pub(crate) fn commit(dir: &Path, manifest: &Manifest, number: u32) -> Result<(Commit, u64), ReadError> {
+    let path = segment::path(dir, &WWS, number);
+    let bytes = read(&path, FILE_BYTES_MAX)?;
+    let mut length = bytes.len() as u64;
+    let opened = open(&WWS, path, bytes, INDEX_ROWS_MAX)?;
+    check_identity(&opened, manifest, number)?;
+    let commit = parse_commit(&opened)?;
+    for (mark, table) in commit.files.iter().zip([&WINDOWS, &PAGES, &ZERO]) {
+        let path = segment::path(dir, table, number);
+        let found = match fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) => return Err(missing(path, error)),
+        };
+        if found != mark.bytes {
+            return Err(mismatch(&path, table, manifest, Damage::Length { found, expected: mark.bytes }));
+        }
+        length += found;
+    }
+    Ok((commit, length))
+}
+
+impl<'a> Files<'a> {
+    pub(crate) fn new(dir: &'a Path, manifest: &'a Manifest, number: u32, commit: &'a Commit) -> Files<'a> {
+        Files { dir, manifest, number, commit }
+    }
+
+    pub(crate) fn first_window(&self) -> u32 {
+        self.commit.first_window
+    }
+
+    /// The rows of `windows/`, checked.
+    pub(crate) fn windows(&self) -> Result<Vec<Window>, ReadError> {
+        let opened = self.open(&WINDOWS, 0, SEGMENT_WINDOWS_MAX as u64)?;
+        let windows = read_windows(&opened.table).map_err(|damage| opened.damaged(damage))?;
+        let of_commit = windows.len() == self.commit.windows as usize
+            && windows.first().map(|window| window.start_unix_ns) == Some(self.commit.start_unix_ns)
+            && windows.last().map(|window| window.end_unix_ns) == Some(self.commit.end_unix_ns);
+        if !of_commit {
+            let rule = "number and times of windows must be those of the commit mark";
+            return Err(opened.damaged(Damage::Row { row: windows.len() as u64, rule }));
+        }
+        Ok(windows)
+    }
+
+    /// `pages/`, which must have `rows` rows.
+    pub(crate) fn pages(&self, rows: u64) -> Result<Opened, ReadError> {
+        let opened = self.open(&PAGES, 1, rows)?;
+        if opened.table.rows() == rows {
+            return Ok(opened);
+        }
+        let rule = "there must be as many pages as the windows say";
+        Err(opened.damaged(Damage::Row { row: opened.table.rows(), rule }))
+    }
+
+    /// `zero/`, and how many of its first rows are the map at the segment's start.
+    pub(crate) fn zero(&self, tracked: u32) -> Result<(Opened, u64), ReadError> {
+        let rows_max = u64::from(tracked) * (u64::from(self.commit.windows) + 1);
+        let opened = self.open(&ZERO, 2, rows_max)?;
+        let text = opened.table.metadata(segment::KEY_START_RUNS).unwrap_or_default();
+        match text.parse::<u64>() {
+            Ok(runs) if runs <= opened.table.rows() => Ok((opened, runs)),
+            _ => {
+                let allowed = "a number of rows in the file";
+                Err(opened.damaged(metadata(segment::KEY_START_RUNS, text, allowed)))
+            }
+        }
+    }
+
+    /// The rows of `wws/`, checked.
+    pub(crate) fn index(&self, tracked: u32) -> Result<Vec<IndexRow>, ReadError> {
+        let path = segment::path(self.dir, &WWS, self.number);
+        let opened = open(&WWS, path.clone(), read(&path, FILE_BYTES_MAX)?, INDEX_ROWS_MAX)?;
+        check_identity(&opened, self.manifest, self.number)?;
+        let windows = self.commit.first_window..self.commit.first_window + self.commit.windows;
+        let rows = read_index(&opened.table).map_err(|damage| opened.damaged(damage))?;
+        if segment::rows_hash(&rows) != self.commit.rows_xxh3_64 {
+            return Err(opened.damaged(Damage::Checksum));
+        }
+        let good = |row: &IndexRow| {
+            windows.contains(&row.window)
+                && row.band < BANDS
+                && row.bucket < BUCKETS
+                && (1..=tracked).contains(&row.events)
+        };
+        let order = |pair: &[IndexRow]| {
+            let key = |row: &IndexRow| (row.window, row.band, row.bucket);
+            key(&pair[0]) < key(&pair[1])
+        };
+        if let Some(row) = rows.iter().position(|row| !good(row)).or(rows.windows(2).position(|pair| !order(pair))) {
+            let rule = "window, band, bucket and events must be in range and in order";
+            return Err(opened.damaged(Damage::Row { row: row as u64, rule }));
+        }
+        Ok(rows)
+    }
+
+    /// Reads one of the three files that the commit mark vouches for.
+    fn open(&self, table: &'static Table, index: usize, rows_max: u64) -> Result<Opened, ReadError> {
+        let path = segment::path(self.dir, table, self.number);
+        let bytes = read(&path, FILE_BYTES_MAX)?;
+        let (mark, found) = (&self.commit.files[index], FileMark::of(table, &bytes));
+        if found.bytes != mark.bytes {
+            return Err(mismatch(
+                &path,
+                table,
+                self.manifest,
+                Damage::Length { found: found.bytes, expected: mark.bytes },
+            ));
+        }
+        if found != *mark {
+            return Err(mismatch(&path, table, self.manifest, Damage::Checksum));
+        }
+        let opened = open(table, path, bytes, rows_max)?;
+        check_identity(&opened, self.manifest, self.number)?;
+        Ok(opened)
+    }
+}
+
+fn open(table: &'static Table, path: PathBuf, bytes: Bytes, rows_max: u64) -> Result<Opened, ReadError> {
+    match Encoded::open(table, bytes, rows_max) {
+        Ok(table) => Ok(Opened { path, table }),
+        Err(error) => Err(ReadError::Damaged { path, damage: error.into() }),
+    }
+}
+
+fn read(path: &Path, bytes_max: u64) -> Result<Bytes, ReadError> {
+    let io = |source| missing(path.into(), source);
+    let file = File::open(path).map_err(io)?;
+    let found = file.metadata().map_err(io)?.len();
+    if found > bytes_max {
+        return Err(ReadError::Damaged { path: path.into(), damage: Damage::Length { found, expected: bytes_max } });
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(found).unwrap_or_default());
+    file.take(bytes_max).read_to_end(&mut bytes).map_err(io)?;
+    Ok(bytes.into())
+}
+
+fn missing(path: PathBuf, source: io::Error) -> ReadError {
+    match source.kind() {
+        io::ErrorKind::NotFound => ReadError::Damaged { path, damage: Damage::Missing },
+        _ => ReadError::Io { path, source },
+    }
+}
+
+/// A file that is not the committed one: another history's, if it says so, else damaged.
+fn mismatch(path: &Path, table: &Table, manifest: &Manifest, damage: Damage) -> ReadError {
+    let expected = manifest.guest_id.to_string();
+    let other = read(path, FILE_BYTES_MAX).ok().and_then(|bytes| Encoded::open(table, bytes, u64::MAX).ok());
+    let guest = other.as_ref().and_then(|table| table.metadata(segment::KEY_GUEST));
+    match guest.and_then(|text| text.parse::<uuid::Uuid>().ok()) {
+        Some(found) if found != manifest.guest_id => {
+            ReadError::Foreign { path: path.into(), found: found.to_string(), expected }
+        }
+        _ => ReadError::Damaged { path: path.into(), damage },
+    }
+}
+
+fn check_identity(opened: &Opened, manifest: &Manifest, number: u32) -> Result<(), ReadError> {
+    let value = |key| opened.table.metadata(key).unwrap_or_default();
+    let version = value(segment::KEY_VERSION);
+    match version.parse::<u32>() {
+        Ok(VERSION) => {}
+        Ok(newer) if newer > VERSION => {
+            return Err(ReadError::Newer { path: opened.path.clone(), version: version.into() });
+        }
+        _ => return Err(opened.damaged(metadata(segment::KEY_VERSION, version, "1"))),
+    }
+    let (found, expected) = (value(segment::KEY_GUEST), manifest.guest_id.to_string());
+    if found != expected {
+        let found = found.chars().take(80).collect();
+        return Err(ReadError::Foreign { path: opened.path.clone(), found, expected });
+    }
+    let text = value(segment::KEY_SEGMENT);
+    if text != number.to_string() {
+        return Err(opened.damaged(metadata(segment::KEY_SEGMENT, text, "the number in the file's name")));
+    }
+    Ok(())
+}
+
+fn parse_commit(opened: &Opened) -> Result<Commit, ReadError> {
+    let value = |key| opened.table.metadata(key).unwrap_or_default();
+    for (key, expected) in [(segment::KEY_BANDS, BANDS.to_string()), (segment::KEY_EDGES, segment::edges())] {
+        if value(key) != expected {
+            return Err(opened.damaged(metadata(key, value(key), "the value of format version 1")));
+        }
+    }
+    let text = value(segment::KEY_COMMIT);
+    let commit = serde_json::from_str::<Commit>(text).ok().filter(|commit| {
+        commit.windows >= 1
+            && commit.windows as usize <= SEGMENT_WINDOWS_MAX
+            && commit.first_window.checked_add(commit.windows).is_some()
+            && commit.start_unix_ns < commit.end_unix_ns
+            && commit.files.iter().zip([&WINDOWS, &PAGES, &ZERO]).all(|(mark, table)| mark.name == table.name)
+    });
+    commit.ok_or_else(|| {
+        opened.damaged(metadata(segment::KEY_COMMIT, text, "a commit record, see docs/history-format.md"))
+    })
+}
+
+fn metadata(key: &'static str, value: &str, allowed: &'static str) -> Damage {
+    Damage::Metadata { key, value: value.chars().take(80).collect(), allowed }
+}
+
+fn read_windows(table: &Encoded) -> Result<Vec<Window>, Damage> {
+    let starts = table.column::<Int64Type>(0).read_all()?;
+    let ends = table.column::<Int64Type>(1).read_all()?;
+    let states = table.column::<ByteArrayType>(2).read_all()?;
+    let [written, zero, cost_us] = [3, 4, 5].map(|column| table.column::<Int32Type>(column).read_all());
+    let (written, zero, cost_us) = (written?, zero?, cost_us?);
+    let rows = starts.len();
+    if [ends.len(), states.len(), written.len(), zero.len(), cost_us.len()].iter().any(|length| *length != rows) {
+        return Err(Damage::Row { row: rows as u64, rule: "columns must be of one length" });
+    }
+    let mut windows: Vec<Window> = Vec::with_capacity(rows);
+    for row in 0..rows {
+        let broken = |rule| Damage::Row { row: row as u64, rule };
+        let state = State::from_word(states[row].data());
+        let window = Window {
+            start_unix_ns: starts[row],
+            end_unix_ns: ends[row],
+            state: state.ok_or(broken("state must be recorded, gap or migrating"))?,
+            written: written[row].cast_unsigned(),
+            zero: zero[row].cast_unsigned(),
+            cost_us: cost_us[row].cast_unsigned(),
+        };
+        if window.start_unix_ns >= window.end_unix_ns {
+            return Err(broken("a window must end later than it starts"));
+        }
+        if windows.last().is_some_and(|before| window.start_unix_ns < before.end_unix_ns) {
+            return Err(broken("a window must not start before the one before it ends"));
+        }
+        if window.state != State::Recorded && window.written > 0 {
+            return Err(broken("only a recorded window has written pages"));
+        }
+        windows.push(window);
+    }
+    Ok(windows)
+}
+
+fn read_index(table: &Encoded) -> Result<Vec<IndexRow>, Damage> {
+    let [window, band, bucket, events] = [0, 1, 2, 3].map(|column| table.column::<Int32Type>(column).read_all());
+    let (window, band, bucket, events) = (window?, band?, bucket?, events?);
+    if [band.len(), bucket.len(), events.len()].iter().any(|length| *length != window.len()) {
+        return Err(Damage::Row { row: window.len() as u64, rule: "columns must be of one length" });
+    }
+    let row = |row: usize| {
+        let out = |_| Damage::Row { row: row as u64, rule: "band and bucket must be 16 bits" };
+        Ok(IndexRow {
+            window: window[row].cast_unsigned(),
+            band: band[row].try_into().map_err(out)?,
+            bucket: bucket[row].try_into().map_err(out)?,
+            events: events[row].cast_unsigned(),
+        })
+    };
+    (0..window.len()).map(row).collect()
+}

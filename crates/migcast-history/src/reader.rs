@@ -1,0 +1,373 @@
+//! Reads a history, segment by segment.
+//!
+//! Opening reads the manifest and the commit marks only; a segment's other files are read, and checked against the
+//! mark, when they are asked for. Memory in use is one segment's files, whatever the history's length.
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use migcast_model::dirty::{PageReplay, PageReplayBuilder, ZeroChange};
+use migcast_model::units::PageCount;
+
+use crate::damage::{Damage, Problem, ReadError};
+use crate::disk::TEMPORARY;
+use crate::files::{self, Files};
+use crate::format::Manifest;
+use crate::index::IndexRow;
+use crate::runs::RankRuns;
+use crate::sample::Tracked;
+use crate::segment::{self, Commit, TABLES, WWS};
+use crate::stream::SegmentWindows;
+use crate::timeline::{Entry, Timeline};
+use crate::windows::{State, Window};
+
+/// A history on disk.
+#[derive(Debug)]
+pub struct History {
+    dir: PathBuf,
+    manifest: Manifest,
+    tracked: Tracked,
+    segments: Vec<Segment>,
+    problems: Vec<Problem>,
+}
+
+/// A closed segment.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    number: u32,
+    bytes: u64,
+    commit: Commit,
+}
+
+impl Segment {
+    /// Its number in the file names.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its windows, counted from the start of the history.
+    pub fn windows(&self) -> Range<u32> {
+        self.commit.first_window..self.commit.first_window + self.commit.windows
+    }
+
+    /// Start of its first window, nanoseconds since the Unix epoch.
+    pub fn start_unix_ns(&self) -> i64 {
+        self.commit.start_unix_ns
+    }
+
+    /// End of its last window, nanoseconds since the Unix epoch.
+    pub fn end_unix_ns(&self) -> i64 {
+        self.commit.end_unix_ns
+    }
+
+    /// Length of its four files in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl History {
+    /// Opens a history. Segments that were not closed, or cannot be read, are left out and named in
+    /// [`Self::problems`]; damage inside a file shows only when it is read.
+    ///
+    /// # Errors
+    /// A manifest that is missing, foreign, newer or damaged; a directory that cannot be listed. A history without
+    /// a closed segment opens, and has none.
+    pub fn open(dir: &Path) -> Result<History, ReadError> {
+        let manifest = Manifest::read(dir)?;
+        let tracked = Tracked::of(&manifest).map_err(|source| {
+            ReadError::Manifest(crate::format::ManifestError::Sample {
+                path: dir.join(crate::format::MANIFEST),
+                source,
+            })
+        })?;
+        let mut history = History { dir: dir.into(), manifest, tracked, segments: Vec::new(), problems: Vec::new() };
+        let (closed, begun) = list(dir)?;
+        let last_closed = closed.last().copied();
+        for number in closed {
+            history.add(number);
+        }
+        history.find_missing(last_closed);
+        let after = history.segments.last().map(|segment| timestamp(segment.end_unix_ns()));
+        let lost = begun.into_iter().map(|segment| Problem::Lost { segment, after });
+        history.problems.extend(lost);
+        Ok(history)
+    }
+
+    /// What the history is about.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Where it lies.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The tracked pages and their ranks.
+    pub fn tracked(&self) -> &Tracked {
+        &self.tracked
+    }
+
+    /// The closed segments, ascending.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// What is missing from the history, as far as opening could tell.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Length of all closed segments in bytes.
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.segments.iter().map(Segment::bytes).sum()
+    }
+
+    /// All windows that can be read.
+    ///
+    /// # Errors
+    /// Damage in a `windows` file; [`ReadError::Empty`] where there is none.
+    pub fn timeline(&self) -> Result<Timeline, ReadError> {
+        let mut entries = Vec::new();
+        for segment in &self.segments {
+            let windows = self.windows(segment)?;
+            entries.extend(segment.windows().zip(windows).map(|(index, window)| Entry { index, window }));
+        }
+        Timeline::new(entries).ok_or_else(|| ReadError::Empty { dir: self.dir.clone() })
+    }
+
+    /// The windows of a segment.
+    pub fn windows(&self, segment: &Segment) -> Result<Vec<Window>, ReadError> {
+        self.files(segment).windows()
+    }
+
+    /// The windows of a segment one by one, with the pages written and the changes of the zero map.
+    pub fn read(&self, segment: &Segment) -> Result<SegmentWindows, ReadError> {
+        let files = self.files(segment);
+        SegmentWindows::open(&files, self.tracked.clone())
+    }
+
+    /// The WWS index of a segment: rows by window, band and bucket.
+    pub fn index(&self, segment: &Segment) -> Result<Vec<IndexRow>, ReadError> {
+        self.files(segment).index(self.tracked.count())
+    }
+
+    /// The windows of `range` (counted from the start of the history) one by one, across segments, with the pages
+    /// written and the changes of the zero map.
+    pub fn stream(&self, range: Range<u32>) -> HistoryWindows<'_> {
+        HistoryWindows::new(self, range)
+    }
+
+    /// The recorded windows among `range` (counted from the start of the history) as the model's replay. Windows in
+    /// which nothing was recorded are left out, as if the guest had stood still; the zero map carries on over them.
+    ///
+    /// # Errors
+    /// Damage in a file; [`ReadError::NothingRecorded`] where the range has no recorded window.
+    pub fn page_replay(&self, range: Range<u32>) -> Result<PageReplay, ReadError> {
+        let tracked = PageCount::new(u64::from(self.tracked.count()));
+        let mut builder = PageReplayBuilder::new(tracked, PageCount::new(self.tracked.memory()));
+        let mut stream = self.stream(range.clone());
+        let mut begun = false;
+        // Changes in windows that are left out. They come with the next window; the last of a page counts.
+        let mut waiting = BTreeMap::new();
+        while let Some(view) = stream.next_window()? {
+            if !begun {
+                builder.zero_at_start(view.zero_at_start.iter());
+                begun = true;
+            }
+            if view.window.state != State::Recorded {
+                waiting.extend(view.zero_changes.iter().map(|change| (change.rank, change.zero)));
+            } else if waiting.is_empty() {
+                builder.window(view.window.length(), view.written, view.zero_changes);
+            } else {
+                waiting.extend(view.zero_changes.iter().map(|change| (change.rank, change.zero)));
+                let changes: Vec<_> = waiting.iter().map(|(&rank, &zero)| ZeroChange { rank, zero }).collect();
+                waiting.clear();
+                builder.window(view.window.length(), view.written, &changes);
+            }
+        }
+        let (start, end) = (range.start, range.end);
+        builder.build().ok_or_else(|| ReadError::NothingRecorded { dir: self.dir.clone(), start, end })
+    }
+
+    /// Reads every file of every segment and names what is damaged; slow on long histories.
+    pub fn verify(&self) -> Vec<Problem> {
+        let check = |segment: &Segment| {
+            let mut stream = self.read(segment)?;
+            while stream.advance()?.is_some() {}
+            self.index(segment).map(drop)
+        };
+        let damaged =
+            |segment: &Segment| check(segment).err().map(|error| Problem::Damaged { segment: segment.number, error });
+        self.segments.iter().filter_map(damaged).collect()
+    }
+
+    fn files<'a>(&'a self, segment: &'a Segment) -> Files<'a> {
+        Files::new(&self.dir, &self.manifest, segment.number, &segment.commit)
+    }
+
+    /// Reads a commit mark and takes the segment in, or notes why not.
+    fn add(&mut self, number: u32) {
+        let taken = files::commit(&self.dir, &self.manifest, number).and_then(|(commit, bytes)| {
+            let segment = Segment { number, bytes, commit };
+            self.follows(&segment)?;
+            Ok(segment)
+        });
+        match taken {
+            Ok(segment) => self.segments.push(segment),
+            Err(error) => self.problems.push(Problem::Damaged { segment: number, error }),
+        }
+    }
+
+    /// Checks a segment against the one before it.
+    fn follows(&self, next: &Segment) -> Result<(), ReadError> {
+        let Some(last) = self.segments.last() else { return Ok(()) };
+        let windows = next.windows().start >= last.windows().end;
+        let adjacent = next.number != last.number + 1 || next.windows().start == last.windows().end;
+        if windows && adjacent && next.start_unix_ns() >= last.end_unix_ns() {
+            return Ok(());
+        }
+        let value = format!("windows from {} on", next.windows().start);
+        let allowed = "to begin where the segment before it ends";
+        let damage = Damage::Metadata { key: segment::KEY_COMMIT, value, allowed };
+        Err(ReadError::Damaged { path: segment::path(&self.dir, &WWS, next.number), damage })
+    }
+
+    fn find_missing(&mut self, last: Option<u32>) {
+        let damaged = self.problems.iter().filter_map(|problem| match problem {
+            Problem::Damaged { segment, .. } => Some(*segment),
+            _ => None,
+        });
+        let mut known: Vec<u32> = self.segments.iter().map(Segment::number).chain(damaged).collect();
+        known.sort_unstable();
+        let mut expected = 0;
+        for number in known.into_iter().filter(|number| Some(*number) <= last) {
+            if number > expected {
+                self.problems.push(Problem::Missing { first: expected, last: number - 1 });
+            }
+            expected = number.saturating_add(1);
+        }
+    }
+}
+
+/// Walks through the windows of a history. See [`History::stream`].
+#[derive(Debug)]
+pub struct HistoryWindows<'a> {
+    history: &'a History,
+    range: Range<u32>,
+    /// Index of the next segment to open.
+    next: usize,
+    segment: Option<SegmentWindows>,
+    /// The zero map before the current window.
+    before: RankRuns,
+    /// Whether any window has been walked over.
+    begun: bool,
+    /// Changes of the zero map in the current window.
+    changes: Vec<ZeroChange>,
+}
+
+/// One window of a history.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// Its index, counted from the start of the history.
+    pub index: u32,
+    /// The window itself.
+    pub window: Window,
+    /// Ranks of the tracked pages written, ascending.
+    pub written: &'a [u32],
+    /// Changes of the zero map since the window that was seen before, ascending by rank.
+    pub zero_changes: &'a [ZeroChange],
+    /// The zero map at the window's start, before the changes. Where segments are missing before this window, it is
+    /// the last that was seen.
+    pub zero_at_start: &'a RankRuns,
+}
+
+impl<'a> HistoryWindows<'a> {
+    fn new(history: &'a History, range: Range<u32>) -> Self {
+        let next = history.segments.partition_point(|segment| segment.windows().end <= range.start);
+        let before = RankRuns::default();
+        HistoryWindows { history, range, next, segment: None, before, begun: false, changes: Vec::new() }
+    }
+
+    /// The next window, or `None` after the last one in the range.
+    pub fn next_window(&mut self) -> Result<Option<View<'_>>, ReadError> {
+        loop {
+            if self.segment.is_none() && !self.open_next()? {
+                return Ok(None);
+            }
+            let Some(stream) = &mut self.segment else { return Ok(None) };
+            let Some((index, window)) = stream.advance()? else {
+                self.segment = None;
+                continue;
+            };
+            if index >= self.range.end {
+                return Ok(None);
+            }
+            self.follow_zero();
+            if index < self.range.start {
+                continue;
+            }
+            let written = self.segment.as_ref().map_or(&[][..], SegmentWindows::written);
+            return Ok(Some(View { index, window, written, zero_changes: &self.changes, zero_at_start: &self.before }));
+        }
+    }
+
+    fn open_next(&mut self) -> Result<bool, ReadError> {
+        let Some(segment) = self.history.segments.get(self.next) else { return Ok(false) };
+        if segment.windows().start >= self.range.end {
+            return Ok(false);
+        }
+        self.segment = Some(self.history.read(segment)?);
+        self.next += 1;
+        Ok(true)
+    }
+
+    /// Brings the zero map over the current window.
+    fn follow_zero(&mut self) {
+        let Some(stream) = &self.segment else { return };
+        for change in &self.changes {
+            self.before.set(change.rank, change.zero);
+        }
+        self.changes.clear();
+        let first = stream.is_first();
+        if first && !self.begun {
+            self.before = stream.zero_at_start().clone();
+        }
+        self.begun = true;
+        if first && self.before != *stream.zero_at_start() {
+            // Segments are missing in between: what changed meanwhile shows in this window.
+            let mut after = stream.zero_at_start().clone();
+            stream.zero_changes().iter().for_each(|change| after.set(change.rank, change.zero));
+            self.changes = self.before.changes_to(&after);
+        } else {
+            self.changes.extend_from_slice(stream.zero_changes());
+        }
+    }
+}
+
+/// Segments whose commit mark is there, and segments of which something else is, ascending.
+fn list(dir: &Path) -> Result<(BTreeSet<u32>, BTreeSet<u32>), ReadError> {
+    let (mut closed, mut begun) = (BTreeSet::new(), BTreeSet::new());
+    for table in TABLES {
+        let path = dir.join(table.name);
+        let io = |source| ReadError::Io { path: path.clone(), source };
+        for entry in fs::read_dir(&path).map_err(io)? {
+            let name = entry.map_err(io)?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            match (segment::number(name), table.name == WWS.name) {
+                (Some(number), true) => _ = closed.insert(number),
+                (Some(number), false) => _ = begun.insert(number),
+                (None, _) => begun.extend(name.strip_suffix(TEMPORARY).and_then(segment::number)),
+            }
+        }
+    }
+    begun.retain(|number| !closed.contains(number));
+    Ok((closed, begun))
+}
+
+/// A point in time as read from a file, for people.
+fn timestamp(unix_ns: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_nanosecond(i128::from(unix_ns)).expect("every i64 of nanoseconds is a timestamp")
+}

@@ -1,0 +1,107 @@
+//! What is written is what is read.
+mod support;
+
+use std::collections::BTreeSet;
+
+use migcast_history::index::{BANDS, bucket};
+use migcast_history::reader::History;
+use migcast_history::sample::Sample;
+use migcast_history::windows::State;
+use proptest::prelude::*;
+use support::{Recording, manifest, read_back};
+
+fn recording(sizes: &[u64], one_in: u32, seed: u64, count: usize) -> Recording {
+    Recording::made_up(manifest(sizes, Sample { one_in, seed }), seed, count, 40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn windows_pages_and_zero_map_come_back(
+        sizes in prop::collection::vec(0u64..400, 1..4), one_in in 1u32..9, seed: u64, count in 1usize..1_500,
+    ) {
+        prop_assume!(sizes.iter().sum::<u64>() > 0);
+        let made = recording(&sizes, one_in, seed, count);
+        let dir = tempfile::tempdir().unwrap();
+        made.write(dir.path()).unwrap();
+        let history = History::open(dir.path()).unwrap();
+        prop_assert!(history.problems().is_empty() && history.verify().is_empty());
+        prop_assert_eq!(history.manifest(), &made.manifest);
+        prop_assert_eq!(read_back(&history), made.windows.clone());
+
+        let maps = made.zero_maps();
+        let mut stream = history.stream(0..u32::MAX);
+        while let Some(view) = stream.next_window().unwrap() {
+            let zero: BTreeSet<u64> = view.zero_at_start.iter().flatten().map(|r| made.tracked.page_of_rank(r)).collect();
+            prop_assert_eq!(&zero, &maps[view.index as usize]);
+            prop_assert_eq!(view.window.zero as usize, maps[view.index as usize + 1].len());
+        }
+    }
+
+    #[test]
+    fn a_stream_can_begin_and_end_anywhere(seed: u64, start in 0u32..1_300, length in 0u32..1_300) {
+        let made = recording(&[300, 77], 1, seed, 1_300);
+        let dir = tempfile::tempdir().unwrap();
+        made.write(dir.path()).unwrap();
+        let history = History::open(dir.path()).unwrap();
+        let maps = made.zero_maps();
+        let mut expected = start;
+        let mut stream = history.stream(start..start + length);
+        while let Some(view) = stream.next_window().unwrap() {
+            prop_assert_eq!(view.index, expected);
+            let zero: Vec<u64> = view.zero_at_start.iter().flatten().map(u64::from).collect();
+            prop_assert_eq!(zero, maps[expected as usize].iter().copied().collect::<Vec<_>>());
+            let pages: Vec<u64> = view.written.iter().copied().map(u64::from).collect();
+            prop_assert_eq!(&pages, &made.windows[expected as usize].written);
+            expected += 1;
+        }
+        prop_assert_eq!(expected, (start + length).min(1_300).max(start));
+    }
+
+    #[test]
+    fn the_index_counts_every_event_once(seed: u64, one_in in 1u32..5) {
+        let made = recording(&[500], one_in, seed, 900);
+        let dir = tempfile::tempdir().unwrap();
+        made.write(dir.path()).unwrap();
+        let history = History::open(dir.path()).unwrap();
+        let mut expected = std::collections::BTreeMap::new();
+        let mut last = std::collections::HashMap::new();
+        let mut recorded = 0u32;
+        for (index, window) in made.windows.iter().enumerate().filter(|(_, w)| w.state == State::Recorded) {
+            recorded += 1;
+            for page in &window.written {
+                let rank = made.tracked.rank_of_page(*page).unwrap();
+                let gap = last.insert(rank, recorded).map_or(0, |before| recorded - before);
+                let band = (u64::from(rank) * u64::from(BANDS) / u64::from(made.tracked.count())) as u16;
+                *expected.entry((index as u32, band, bucket(gap))).or_insert(0u32) += 1;
+            }
+        }
+        let rows = history.segments().iter().flat_map(|segment| history.index(segment).unwrap());
+        let found: std::collections::BTreeMap<_, _> = rows.map(|r| ((r.window, r.band, r.bucket), r.events)).collect();
+        prop_assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn segments_are_at_most_60_s() {
+    let made = recording(&[300], 1, 1, 2_000);
+    let dir = tempfile::tempdir().unwrap();
+    made.write(dir.path()).unwrap();
+    let history = History::open(dir.path()).unwrap();
+    assert!(history.segments().len() >= 4);
+    let lengths = history.segments().iter().map(|s| s.end_unix_ns() - s.start_unix_ns());
+    assert!(lengths.clone().all(|length| length <= 60_000_000_000), "{:?}", lengths.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_replay_holds_the_recorded_windows_only() {
+    let made = recording(&[300], 1, 5, 700);
+    let dir = tempfile::tempdir().unwrap();
+    made.write(dir.path()).unwrap();
+    let history = History::open(dir.path()).unwrap();
+    let replay = history.page_replay(0..u32::MAX).unwrap();
+    let written: Vec<u64> = replay.written_per_window().map(|pages| pages.get()).collect();
+    let recorded = made.windows.iter().filter(|window| window.state == State::Recorded);
+    assert_eq!(written, recorded.map(|window| window.written.len() as u64).collect::<Vec<_>>());
+    assert_eq!(written.len(), history.timeline().unwrap().recorded().count());
+}
