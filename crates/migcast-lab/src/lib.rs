@@ -1,1 +1,19 @@
-//! TODO
+//! The laboratory: real guests that are booted, recorded and, later, migrated, to hold forecasts against reality.
+//!
+//! Not part of the product. What it starts it ends: processes die with it (even when it is killed), files it needs
+//! for the moment lie in a [`runtime`] folder that goes when the machine does, everything built is kept in the
+//! [`cache`].
+
+pub mod accel;
+pub mod cache;
+pub mod disk;
+pub mod guest;
+pub mod initramfs;
+pub mod interrupt;
+pub mod kernel;
+pub mod machine;
+pub mod packages;
+pub mod process;
+pub mod qmp;
+pub mod runtime;
+pub mod serial;

@@ -1,0 +1,43 @@
+//! The laboratory's command line. Results go to standard output, progress to standard error; exit code 1 with one
+//! line on failure, 130 when interrupted.
+
+mod guest;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use migcast_lab::interrupt::Interrupt;
+
+/// Real guests for migcast: build, boot, record
+#[derive(Debug, Parser)]
+#[command(max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List, build and boot guests
+    #[command(subcommand)]
+    Guest(guest::Command),
+}
+
+/// Parses the command line, runs the command and turns an error into one line.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = Interrupt::install().and_then(|interrupt| {
+        match &cli.command {
+            Command::Guest(command) => guest::run(command, &interrupt)?,
+        }
+        Ok(interrupt.came())
+    });
+    match outcome {
+        Ok(false) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::from(130),
+        Err(error) => {
+            eprintln!("migcast-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
