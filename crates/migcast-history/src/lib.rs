@@ -10,17 +10,20 @@
 //! ```
 //!
 //! The format is described in `docs/history-format.md`.
+pub mod damage;
+pub mod export;
 pub mod format;
 pub mod index;
 pub mod sample;
 pub mod windows;
 pub mod writer;
 
-pub mod damage;
 pub mod reader;
 pub mod runs;
 pub mod stream;
+pub mod summary;
 pub mod timeline;
+pub mod trim;
 
 mod disk;
 mod files;

@@ -192,6 +192,17 @@ impl History {
         builder.build().ok_or_else(|| ReadError::NothingRecorded { dir: self.dir.clone(), start, end })
     }
 
+    /// The same history without the segments that [`Self::verify`] finds damaged; they are named in
+    /// [`Self::problems`]. Reads everything.
+    pub fn without_damaged(mut self) -> History {
+        let found = self.verify();
+        let damaged =
+            |number: u32| found.iter().any(|p| matches!(p, Problem::Damaged { segment, .. } if *segment == number));
+        self.segments.retain(|segment| !damaged(segment.number));
+        self.problems.extend(found);
+        self
+    }
+
     /// Reads every file of every segment and names what is damaged; slow on long histories.
     pub fn verify(&self) -> Vec<Problem> {
         let check = |segment: &Segment| {
@@ -368,6 +379,6 @@ fn list(dir: &Path) -> Result<(BTreeSet<u32>, BTreeSet<u32>), ReadError> {
 }
 
 /// A point in time as read from a file, for people.
-fn timestamp(unix_ns: i64) -> jiff::Timestamp {
+pub(crate) fn timestamp(unix_ns: i64) -> jiff::Timestamp {
     jiff::Timestamp::from_nanosecond(i128::from(unix_ns)).expect("every i64 of nanoseconds is a timestamp")
 }

@@ -139,7 +139,7 @@ fn properties(table: &Table, metadata: Vec<(String, String)>) -> Result<WriterPr
     Ok(properties.build())
 }
 
-const ZSTD_LEVEL: i32 = 9;
+const ZSTD_LEVEL: i32 = 3;
 const DICTIONARY_BYTES: usize = 1 << 20;
 
 /// Why a table cannot be read.

@@ -105,3 +105,82 @@ fn a_replay_holds_the_recorded_windows_only() {
     assert_eq!(written, recorded.map(|window| window.written.len() as u64).collect::<Vec<_>>());
     assert_eq!(written.len(), history.timeline().unwrap().recorded().count());
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn write_sets_are_those_counted_plainly(seed: u64, count in 2usize..260) {
+        let mut made = recording(&[200], 1, seed, count);
+        let mut start = support::START_NS;
+        for window in &mut made.windows {
+            window.start_unix_ns = start;
+            start += 100_000_000;
+            window.end_unix_ns = start;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        made.write(dir.path()).unwrap();
+        let recorded: Vec<_> = made.windows.iter().filter(|w| w.state == State::Recorded).collect();
+        prop_assume!(!recorded.is_empty());
+        let summary = History::open(dir.path()).unwrap().summary(10).unwrap();
+        let fits = [1, 10, 100, 600].iter().filter(|n| **n <= recorded.len()).count();
+        prop_assert_eq!(summary.wws.len(), fits);
+        for set in summary.wws {
+            let sizes = recorded.windows(set.windows as usize).map(|windows| {
+                windows.iter().flat_map(|w| &w.written).collect::<BTreeSet<_>>().len()
+            });
+            let (sum, places) = sizes.fold((0, 0), |(sum, places), size| (sum + size, places + 1));
+            prop_assert!((set.pages - sum as f64 / f64::from(places)).abs() < 1e-9);
+            prop_assert_eq!(set.pages_standard_error, 0.0);
+        }
+    }
+
+    #[test]
+    fn a_trimmed_history_is_the_piece(seed: u64, one_in in 1u32..4, from in 0usize..900, length in 1usize..900) {
+        let made = recording(&[300, 50], one_in, seed, 900);
+        let (whole, piece) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        made.write(whole.path()).unwrap();
+        let to = (from + length).min(900);
+        let (start, end) = (made.windows[from].start_unix_ns, made.windows[to - 1].end_unix_ns);
+        let history = History::open(whole.path()).unwrap();
+        // One nanosecond less at either end loses the window there.
+        let range = if length % 2 == 0 { start..end } else { start - 1..end + 1 };
+        let trimmed = migcast_history::trim::trim(&history, range, piece.path()).unwrap();
+        prop_assert_eq!(trimmed.windows as usize, to - from);
+        let history = History::open(piece.path()).unwrap();
+        prop_assert_eq!(read_back(&history), made.windows[from..to].to_vec());
+        let mut stream = history.stream(0..1);
+        let view = stream.next_window().unwrap().unwrap();
+        let zero: Vec<u64> = view.zero_at_start.iter().flatten().map(|rank| made.tracked.page_of_rank(rank)).collect();
+        prop_assert_eq!(zero, made.zero_maps()[from].iter().copied().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_cut_window_is_not_kept_and_an_empty_piece_is_refused() {
+    let made = recording(&[300], 1, 2, 10);
+    let (whole, piece) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    made.write(whole.path()).unwrap();
+    let history = History::open(whole.path()).unwrap();
+    let window = &made.windows[4];
+    let cut = window.start_unix_ns + 1..window.end_unix_ns;
+    let error = migcast_history::trim::trim(&history, cut, piece.path()).unwrap_err();
+    assert!(error.to_string().starts_with("no window lies wholly between 2026-01-01T00:00:00."), "{error}");
+}
+
+#[test]
+fn exports_have_a_line_per_row() {
+    let made = recording(&[300], 1, 3, 30);
+    let dir = tempfile::tempdir().unwrap();
+    made.write(dir.path()).unwrap();
+    let history = History::open(dir.path()).unwrap();
+    let (mut windows, mut pages) = (Vec::new(), Vec::new());
+    migcast_history::export::windows_csv(&history, &mut windows).unwrap();
+    migcast_history::export::pages_csv(&history, &mut pages).unwrap();
+    let windows = String::from_utf8(windows).unwrap();
+    assert_eq!(windows.lines().count(), 31);
+    let first = windows.lines().nth(1).unwrap();
+    assert!(first.starts_with("0,2026-01-01T00:00:00.100") && first.split(',').count() == 7, "{first}");
+    let written =
+        made.windows.iter().enumerate().flat_map(|(i, w)| w.written.iter().map(move |page| format!("{i},{page}")));
+    assert!(String::from_utf8(pages).unwrap().lines().skip(1).map(str::to_owned).eq(written));
+}

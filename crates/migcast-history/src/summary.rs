@@ -1,0 +1,190 @@
+//! What a history says in a few numbers.
+use std::time::Duration;
+
+use crate::damage::ReadError;
+use crate::index::LastWrites;
+use crate::reader::History;
+use crate::timeline::{Entry, Timeline};
+use crate::windows::State;
+
+/// The spans for which a summary states the write set.
+pub const SPANS: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60)];
+
+/// A history in numbers. Pages are estimates for the whole memory: counts of tracked pages times what one stands for.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// All windows that can be read.
+    pub timeline: Timeline,
+    /// Mean dirty rate: pages written per window, added up, by recorded second. A page counts once per window.
+    pub pages_per_second: f64,
+    /// The dirty rate over time: equal slices of the history.
+    pub slices: Vec<Slice>,
+    /// Mean size of the write set by span, for the spans the history is long enough for.
+    pub wws: Vec<WriteSet>,
+    /// Zero pages at the start of the first window.
+    pub zero_pages_start: f64,
+    /// Zero pages at the end of the last window.
+    pub zero_pages_end: f64,
+    /// What recording cost.
+    pub cost: Cost,
+}
+
+/// A slice of a history.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slice {
+    /// Its start, since the start of the history.
+    pub offset: Duration,
+    /// Its length.
+    pub length: Duration,
+    /// Dirty rate over the recorded windows that begin in it; `None` without one.
+    pub pages_per_second: Option<f64>,
+}
+
+/// The mean size of the write set of a span.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WriteSet {
+    /// The span asked for.
+    pub span: Duration,
+    /// The recorded windows that come closest to it.
+    pub windows: u32,
+    /// Distinct pages written in so many consecutive recorded windows, mean over all places in the history.
+    pub pages: f64,
+    /// Standard error of `pages` from sampling; 0 where every page is tracked.
+    pub pages_standard_error: f64,
+}
+
+/// CPU time the recorder spent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    /// Of one core, over the time of all windows: 0.05 is 5 %.
+    pub core_share: f64,
+    /// Mean per window.
+    pub mean: Duration,
+    /// 95 % of the windows cost no more.
+    pub p95: Duration,
+}
+
+impl History {
+    /// Reads the whole history once. `slices` ≥ 1 is how finely the dirty rate over time is wanted.
+    ///
+    /// # Errors
+    /// Damage in any file; [`ReadError::Empty`] without a closed segment.
+    pub fn summary(&self, slices: u32) -> Result<Summary, ReadError> {
+        let timeline = self.timeline()?;
+        let weight = self.tracked().weight();
+        let mut counts = WriteSets::new(&timeline, self.tracked().count());
+        let (mut zero_start, mut zero_end) = (None, 0);
+        let mut stream = self.stream(timeline.all());
+        while let Some(view) = stream.next_window()? {
+            zero_start.get_or_insert_with(|| view.zero_at_start.count());
+            zero_end = view.window.zero;
+            if view.window.state == State::Recorded {
+                counts.window(view.written);
+            }
+        }
+        let written: u64 = timeline.recorded().map(|entry| u64::from(entry.window.written)).sum();
+        Ok(Summary {
+            pages_per_second: rate(written as f64 * weight, timeline.recorded_duration()).unwrap_or_default(),
+            slices: cut(&timeline, slices.max(1), weight),
+            wws: counts.finish(self.tracked().count(), self.tracked().memory()),
+            zero_pages_start: f64::from(zero_start.unwrap_or_default()) * weight,
+            zero_pages_end: f64::from(zero_end) * weight,
+            cost: Cost::of(timeline.entries()),
+            timeline,
+        })
+    }
+}
+
+fn rate(pages: f64, time: Duration) -> Option<f64> {
+    (!time.is_zero()).then(|| pages / time.as_secs_f64())
+}
+
+fn cut(timeline: &Timeline, slices: u32, weight: f64) -> Vec<Slice> {
+    let length = timeline.duration() / slices;
+    let mut sums = vec![(0u64, Duration::ZERO); slices as usize];
+    for Entry { window, .. } in timeline.recorded() {
+        let offset = window.start_unix_ns.abs_diff(timeline.start_unix_ns());
+        let slice = u128::from(offset) / length.as_nanos().max(1);
+        let slice = usize::try_from(slice).unwrap_or(usize::MAX).min(sums.len() - 1);
+        sums[slice].0 += u64::from(window.written);
+        sums[slice].1 += window.length();
+    }
+    let slice = |(index, (pages, time)): (u32, (u64, Duration))| Slice {
+        offset: length * index,
+        length,
+        pages_per_second: rate(pages as f64 * weight, time),
+    };
+    (0..).zip(sums).map(slice).collect()
+}
+
+impl Cost {
+    fn of(entries: &[Entry]) -> Cost {
+        let mut costs: Vec<u32> = entries.iter().map(|entry| entry.window.cost_us).collect();
+        costs.sort_unstable();
+        let micros = |us: f64| Duration::from_secs_f64(us / 1e6);
+        let total = costs.iter().map(|us| f64::from(*us)).sum::<f64>();
+        let time: Duration = entries.iter().map(|entry| entry.window.length()).sum();
+        // The smallest cost that at least 95 % of the windows do not exceed.
+        let p95 = costs.get((costs.len() * 95).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default();
+        Cost {
+            core_share: if time.is_zero() { 0.0 } else { total / 1e6 / time.as_secs_f64() },
+            mean: micros(total / costs.len().max(1) as f64),
+            p95: micros(f64::from(p95)),
+        }
+    }
+}
+
+/// Counts, exactly, the distinct pages of every run of s consecutive recorded windows, for several s at once.
+///
+/// A page written in window k and before that in window k − g is new in the windows (a, a + s] for the a with
+/// k − g ≤ a < k ≤ a + s; each event adds as many places as there are such a.
+struct WriteSets {
+    /// Recorded windows of the history.
+    total: u64,
+    recorded: u32,
+    last: LastWrites,
+    /// Span, windows, and the sum over all places.
+    spans: Vec<(Duration, u64, u128)>,
+}
+
+impl WriteSets {
+    fn new(timeline: &Timeline, tracked: u32) -> WriteSets {
+        let total = timeline.recorded().count() as u64;
+        let window = timeline.recorded_duration().as_secs_f64() / total as f64;
+        let spans = SPANS.iter().filter_map(|span| {
+            let windows = (span.as_secs_f64() / window).round() as u64;
+            (1..=total).contains(&windows).then_some((*span, windows, 0))
+        });
+        WriteSets { total, recorded: 0, last: LastWrites::new(tracked), spans: spans.collect() }
+    }
+
+    fn window(&mut self, ranks: &[u32]) {
+        self.recorded += 1;
+        let k = u64::from(self.recorded);
+        for &rank in ranks {
+            let before = self.last.replace(rank, self.recorded).map_or(0, u64::from);
+            for (_, s, sum) in &mut self.spans {
+                let first = before.max(k.saturating_sub(*s));
+                let last = (k - 1).min(self.total - *s);
+                *sum += u128::from((last + 1).saturating_sub(first));
+            }
+        }
+    }
+
+    fn finish(self, tracked: u32, memory: u64) -> Vec<WriteSet> {
+        let weight = memory as f64 / f64::from(tracked);
+        let set = |(span, windows, sum): (Duration, u64, u128)| {
+            let mean = sum as f64 / (self.total - windows + 1) as f64;
+            // Binomial, with the correction for a finite memory; strata only make it better.
+            let spread = (mean * (1.0 - mean / f64::from(tracked)) * (1.0 - 1.0 / weight)).max(0.0).sqrt();
+            WriteSet {
+                span,
+                windows: u32::try_from(windows).expect("windows are numbered with 32 bits"),
+                pages: mean * weight,
+                pages_standard_error: spread * weight,
+            }
+        };
+        self.spans.into_iter().map(set).collect()
+    }
+}
