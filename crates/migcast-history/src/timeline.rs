@@ -79,6 +79,22 @@ impl Timeline {
         self.entries.iter().filter(|entry| entry.window.state == State::Recorded)
     }
 
+    /// How many windows are in a state, and how long they are together.
+    pub fn in_state(&self, state: State) -> (usize, Duration) {
+        let windows = self.entries.iter().map(|entry| entry.window).filter(|window| window.state == state);
+        windows.fold((0, Duration::ZERO), |(count, time), window| (count + 1, time + window.length()))
+    }
+
+    /// Start of the first window.
+    pub fn start(&self) -> jiff::Timestamp {
+        crate::reader::timestamp(self.start_unix_ns())
+    }
+
+    /// End of the last window.
+    pub fn end(&self) -> jiff::Timestamp {
+        crate::reader::timestamp(self.end_unix_ns())
+    }
+
     /// Start of the first window, nanoseconds since the Unix epoch.
     pub fn start_unix_ns(&self) -> i64 {
         self.entries.first().map_or(0, |entry| entry.window.start_unix_ns)

@@ -1,12 +1,165 @@
-//! STUB
+//! `migcast history`: look at, export and cut recorded histories.
+
+mod chart;
+mod document;
+mod screen;
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-#[derive(Debug, clap::Subcommand)]
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use migcast_history::damage::ReadError;
+use migcast_history::export::{self, ExportError};
+use migcast_history::reader::History;
+use migcast_history::summary::Summary;
+use migcast_history::timeline::Moment;
+use migcast_history::trim;
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show what a history holds
-    Info,
+    /// Show what histories hold: guest, length, dirty rate over time, write sets, zero pages, recorder cost
+    Info(InfoArgs),
+    /// Write a history as CSV (its segments are Parquet already and need no export)
+    Export(ExportArgs),
+    /// Copy a piece of a history into a new one
+    Trim(TrimArgs),
 }
 
-pub(crate) fn run(_command: &Command) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not there yet")
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// Directories of histories
+    #[arg(required = true, value_name = "DIR")]
+    dirs: Vec<PathBuf>,
+    /// Print JSON, one document per history and line ("migcast.history-info/1")
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Directory of the history
+    dir: PathBuf,
+    /// What to export
+    #[arg(long, value_enum, default_value_t = Table::Windows)]
+    table: Table,
+    /// File to write, which must not exist; standard output without it
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Table {
+    /// One line per window: window,start,end,state,written_pages,zero_pages,cost_us
+    Windows,
+    /// One line per page written in a window: window,page
+    Pages,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrimArgs {
+    /// Directory of the history
+    dir: PathBuf,
+    /// Keep windows from here on: an offset from the start (90s, 5m) or a time (2026-01-31T12:00:00Z)
+    #[arg(long, value_name = "MOMENT")]
+    from: Option<Moment>,
+    /// Keep windows up to here; only whole windows are kept
+    #[arg(long, value_name = "MOMENT")]
+    to: Option<Moment>,
+    /// Directory of the new history, which must not exist or be empty
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    let done = match command {
+        Command::Info(args) => info(args),
+        Command::Export(args) => export(args),
+        Command::Trim(args) => trim(args),
+    };
+    match done {
+        // Whoever reads the output has seen enough.
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        done => done.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Columns of the chart over time, and slices of the JSON document.
+const SLICES: u32 = 60;
+
+fn info(args: &InfoArgs) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    for (index, dir) in args.dirs.iter().enumerate() {
+        let history = History::open(dir)?.without_damaged();
+        let summary = summary(&history)?;
+        if args.json {
+            serde_json::to_writer(&mut out, &document::Info::of(&history, summary.as_ref()))
+                .map_err(io::Error::from)?;
+            writeln!(out)?;
+        } else {
+            if index > 0 {
+                writeln!(out)?;
+            }
+            screen::info(&mut out, &history, summary.as_ref())?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+/// `None` where no segment was closed: what is known of such a history is worth showing.
+fn summary(history: &History) -> Result<Option<Summary>, ReadError> {
+    match history.summary(SLICES) {
+        Err(ReadError::Empty { .. }) => Ok(None),
+        summary => summary.map(Some),
+    }
+}
+
+fn export(args: &ExportArgs) -> anyhow::Result<()> {
+    let history = History::open(&args.dir)?;
+    warn(&history);
+    let write = |out: &mut dyn Write| -> Result<(), ExportError> {
+        match args.table {
+            Table::Windows => export::windows_csv(&history, out)?,
+            Table::Pages => export::pages_csv(&history, out)?,
+        }
+        Ok(out.flush()?)
+    };
+    match &args.out {
+        None => Ok(write(&mut BufWriter::new(io::stdout().lock()))?),
+        Some(path) => {
+            let file = File::create_new(path).with_context(|| format!("cannot create {}", path.display()))?;
+            write(&mut BufWriter::new(file)).with_context(|| path.display().to_string())
+        }
+    }
+}
+
+fn trim(args: &TrimArgs) -> anyhow::Result<()> {
+    let history = History::open(&args.dir)?;
+    warn(&history);
+    let timeline = history.timeline()?;
+    let from = args.from.map_or(timeline.start_unix_ns(), |moment| timeline.unix_ns(moment));
+    let to = args.to.map_or(timeline.end_unix_ns(), |moment| timeline.unix_ns(moment));
+    if from >= to {
+        anyhow::bail!("--from must lie before --to, and both are counted from {}", name(&args.dir));
+    }
+    let trimmed = trim::trim(&history, from..to, &args.out)?;
+    let seconds = trimmed.end_unix_ns.abs_diff(trimmed.start_unix_ns) as f64 / 1e9;
+    println!("{}: {} windows, {seconds:.1} s", args.out.display(), trimmed.windows);
+    Ok(())
+}
+
+fn warn(history: &History) {
+    for problem in history.problems() {
+        eprintln!("migcast: warning: {}: {problem}", name(history.dir()));
+    }
+}
+
+fn name(dir: &Path) -> std::path::Display<'_> {
+    dir.display()
 }

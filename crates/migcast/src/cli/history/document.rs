@@ -1,0 +1,178 @@
+//! `migcast history info --json`: format "migcast.history-info/1". Base units in the keys; pages are estimates for the
+//! whole memory.
+use migcast_history::format::{Block, WrittenMeans};
+use migcast_history::reader::History;
+use migcast_history::summary::Summary;
+use migcast_history::timeline::Timeline;
+use migcast_history::windows::State;
+use serde::Serialize;
+
+/// A history in numbers.
+#[derive(Debug, Serialize)]
+pub(super) struct Info<'a> {
+    format: &'static str,
+    path: String,
+    guest: Guest<'a>,
+    recorder: &'a str,
+    method: &'a str,
+    written_means: WrittenMeans,
+    resource: &'a str,
+    created: jiff::Timestamp,
+    memory_bytes: u64,
+    page_size_bytes: u64,
+    blocks: &'a [Block],
+    sample: Sample,
+    window_seconds: f64,
+    segments: usize,
+    size_bytes: u64,
+    /// One line each: what is lost, missing or damaged.
+    problems: Vec<String>,
+    /// `null` where no segment was closed.
+    recorded: Option<Recorded>,
+}
+
+#[derive(Debug, Serialize)]
+struct Guest<'a> {
+    name: &'a str,
+    id: String,
+    hypervisor: &'a str,
+    hypervisor_version: &'a str,
+    accelerator: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct Sample {
+    one_in: u32,
+    seed: u64,
+    tracked_pages: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Recorded {
+    start: jiff::Timestamp,
+    end: jiff::Timestamp,
+    duration_seconds: f64,
+    recorded: Windows,
+    gap: Windows,
+    migrating: Windows,
+    dirty_rate: DirtyRate,
+    wws: Vec<WriteSet>,
+    zero_pages_start: f64,
+    zero_pages_end: f64,
+    recorder_cost: Cost,
+}
+
+#[derive(Debug, Serialize)]
+struct Windows {
+    windows: usize,
+    seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct DirtyRate {
+    mean_pages_per_second: f64,
+    slices: Vec<Slice>,
+}
+
+#[derive(Debug, Serialize)]
+struct Slice {
+    offset_seconds: f64,
+    length_seconds: f64,
+    pages_per_second: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct WriteSet {
+    span_seconds: f64,
+    windows: u32,
+    pages: f64,
+    pages_standard_error: f64,
+    bytes: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Cost {
+    core_share: f64,
+    mean_seconds: f64,
+    p95_seconds: f64,
+}
+
+impl<'a> Info<'a> {
+    pub(super) fn of(history: &'a History, summary: Option<&Summary>) -> Info<'a> {
+        let manifest = history.manifest();
+        Info {
+            format: "migcast.history-info/1",
+            path: history.dir().display().to_string(),
+            guest: Guest {
+                name: &manifest.guest_name,
+                id: manifest.guest_id.to_string(),
+                hypervisor: &manifest.hypervisor,
+                hypervisor_version: &manifest.hypervisor_version,
+                accelerator: &manifest.accelerator,
+            },
+            recorder: &manifest.recorder,
+            method: &manifest.method,
+            written_means: manifest.written_means,
+            resource: &manifest.resource,
+            created: manifest.created,
+            memory_bytes: manifest.memory_bytes(),
+            page_size_bytes: manifest.page_size_bytes,
+            blocks: &manifest.blocks,
+            sample: Sample {
+                one_in: manifest.sample.one_in,
+                seed: manifest.sample.seed,
+                tracked_pages: history.tracked().count(),
+            },
+            window_seconds: manifest.window_seconds,
+            segments: history.segments().len(),
+            size_bytes: history.bytes_on_disk(),
+            problems: history.problems().iter().map(ToString::to_string).collect(),
+            recorded: summary.map(|summary| Recorded::of(summary, manifest.page_size_bytes)),
+        }
+    }
+}
+
+impl Recorded {
+    fn of(summary: &Summary, page_size_bytes: u64) -> Recorded {
+        let timeline = &summary.timeline;
+        let slice = |slice: &migcast_history::summary::Slice| Slice {
+            offset_seconds: slice.offset.as_secs_f64(),
+            length_seconds: slice.length.as_secs_f64(),
+            pages_per_second: slice.pages_per_second,
+        };
+        let set = |set: &migcast_history::summary::WriteSet| WriteSet {
+            span_seconds: set.span.as_secs_f64(),
+            windows: set.windows,
+            pages: set.pages,
+            pages_standard_error: set.pages_standard_error,
+            bytes: set.pages * page_size_bytes as f64,
+        };
+        Recorded {
+            start: timeline.start(),
+            end: timeline.end(),
+            duration_seconds: timeline.duration().as_secs_f64(),
+            recorded: Windows::of(timeline, State::Recorded),
+            gap: Windows::of(timeline, State::Gap),
+            migrating: Windows::of(timeline, State::Migrating),
+            dirty_rate: DirtyRate {
+                mean_pages_per_second: summary.pages_per_second,
+                slices: summary.slices.iter().map(slice).collect(),
+            },
+            wws: summary.wws.iter().map(set).collect(),
+            zero_pages_start: summary.zero_pages_start,
+            zero_pages_end: summary.zero_pages_end,
+            recorder_cost: Cost {
+                core_share: summary.cost.core_share,
+                mean_seconds: summary.cost.mean.as_secs_f64(),
+                p95_seconds: summary.cost.p95.as_secs_f64(),
+            },
+        }
+    }
+}
+
+impl Windows {
+    fn of(timeline: &Timeline, state: State) -> Windows {
+        let (windows, time) = timeline.in_state(state);
+        Windows { windows, seconds: time.as_secs_f64() }
+    }
+}
