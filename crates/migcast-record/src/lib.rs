@@ -10,8 +10,25 @@
 
 mod budget;
 mod clock;
+mod guest;
+pub mod libvirt;
 mod memory;
+mod monitor;
+mod pending;
+mod plan;
+pub mod process;
+pub mod qemu;
+mod qmp;
+mod ramblock;
+mod recorder;
 mod scan;
+mod summary;
 
 pub use clock::{Clock, SystemClock};
+pub use guest::{Guest, Identity, Life, Sight, Watch};
 pub use memory::{Look, Memory, MemoryError, PAGE_SIZE, Placement, ProcessMemory, Sink};
+pub use monitor::{Monitor, MonitorError};
+pub use plan::{PlanError, SampleChoice};
+pub use qmp::QmpSocket;
+pub use recorder::{RecordError, Recording, Settings, record};
+pub use summary::{Interrupt, Listener, Progress, Stop, Summary};

@@ -90,7 +90,7 @@ pub enum MemoryError {
 
 impl MemoryError {
     /// Sorts what the kernel said about reading `what` of `pid`.
-    fn of(pid: u32, what: &'static str, source: io::Error) -> MemoryError {
+    pub(crate) fn of(pid: u32, what: &'static str, source: io::Error) -> MemoryError {
         match source.raw_os_error() {
             Some(libc::ESRCH | libc::ENOENT) => MemoryError::Ended { pid },
             Some(libc::EPERM | libc::EACCES) => MemoryError::Permission { pid, source },

@@ -82,7 +82,10 @@ impl Pagemap {
                     tracing::debug!("no PAGEMAP_SCAN here ({error}), reading pagemap entries");
                     self.scans = false;
                 }
-                done => return done,
+                Err(error) => return Err(error),
+                // The scan walks even tables that are being torn down, and would report holes. The entry read fails
+                // once that has begun, so what was scanned before it is sound.
+                Ok(()) => return self.entries(&addresses[..1], &mut [Presence::None]),
             }
         }
         self.entries(addresses, presence)

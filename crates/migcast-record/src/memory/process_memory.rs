@@ -115,6 +115,12 @@ impl ProcessMemory {
         Some((pages * PAGE_SIZE, self.name_of(first.pages.start).to_owned()))
     }
 
+    /// What people should know before these blocks are recorded.
+    pub fn warnings(&self) -> Vec<String> {
+        let Some((bytes, name)) = self.unreadable() else { return Vec::new() };
+        vec![format!("{} KiB of memory cannot be read (first in {name}): they count as never written", bytes >> 10)]
+    }
+
     fn name_of(&self, page: u64) -> &str {
         self.blocks.iter().find(|block| block.pages.contains(&page)).map_or("", |block| &block.name)
     }

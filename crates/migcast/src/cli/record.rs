@@ -1,9 +1,290 @@
-//! STUB
+//! `migcast record`: from a running guest to a history.
+//!
+//! Exit codes beside the common ones: 0 the duration is reached, 130 Ctrl-C, 143 SIGTERM, 4 the guest ended, 5 its
+//! monitor went away or its memory was laid out anew, 1 a failure. In every case one line says what was kept.
+
+use std::hash::BuildHasher;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use migcast_record::{
+    Guest, Interrupt, Listener, Progress, Recording, SampleChoice, Settings, Stop, Summary, SystemClock, libvirt,
+    process, qemu, record,
+};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+#[command(group(clap::ArgGroup::new("guest").required(true)))]
+pub(crate) struct Args {
+    /// The guest's QEMU monitor: the UNIX socket of its -qmp option
+    #[arg(long, value_name = "SOCKET", group = "guest")]
+    qmp: Option<PathBuf>,
+    /// A guest of libvirt, by name, id or UUID
+    #[arg(long, value_name = "DOMAIN", group = "guest")]
+    libvirt: Option<String>,
+    /// libvirt connection, e.g. qemu:///system [default: virsh's own]
+    #[arg(long, requires = "libvirt")]
+    uri: Option<String>,
+    /// Any process, by its id
+    #[arg(long, group = "guest", value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Option<u32>,
+    /// Where the history goes: a directory that is empty or not there yet
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Length of a window, e.g. 100ms
+    #[arg(long, default_value = "100ms", value_parser = window)]
+    window: Duration,
+    /// How long to record, e.g. 60s or 1h [default: until Ctrl-C]
+    #[arg(long, value_parser = duration)]
+    duration: Option<Duration>,
+    /// Which pages to track: all, one in N (1/N), or as many as the CPU limit allows
+    #[arg(long, value_name = "all|1/N|auto", default_value = "auto", value_parser = sample)]
+    sample: SampleChoice,
+    /// Most CPU time the recorder may use, of one core
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = cpu_limit)]
+    cpu_limit: f64,
+    /// Name of the guest in the history [default: its own]
+    #[arg(long)]
+    name: Option<String>,
+}
 
-pub(crate) fn run(_args: &Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not there yet")
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    refuse_used(&args.out)?;
+    let stop = Arc::new(AtomicUsize::new(0));
+    for signal in [SIGINT, SIGTERM] {
+        let number = usize::try_from(signal).expect("signal numbers are small and positive");
+        signal_hook::flag::register_usize(signal, Arc::clone(&stop), number).context("cannot watch for signals")?;
+    }
+    let mut guest = open(args)?;
+    if let Some(name) = &args.name {
+        guest.identity.name.clone_from(name);
+    }
+    let settings = Settings {
+        window: args.window,
+        duration: args.duration,
+        cpu_limit: args.cpu_limit,
+        sample: args.sample,
+        seed: seed(),
+        program: concat!("migcast ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    let mut clock = SystemClock::start(guest.watch.descriptor());
+    let mut terminal = Terminal::new(stop, args.duration);
+    let recording = record(guest, &settings, &args.out, &mut clock, &mut terminal);
+    terminal.bar.finish_and_clear();
+    Ok(match recording? {
+        Recording::Kept(summary) => report(&summary, &args.out),
+        Recording::Stopped(stop) => {
+            eprintln!("migcast: {}; nothing was recorded", why(&stop));
+            code(&stop)
+        }
+    })
+}
+
+/// Says so before the guest is touched.
+fn refuse_used(out: &Path) -> anyhow::Result<()> {
+    let used = match std::fs::read_dir(out) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error).context(format!("--out {}", out.display())),
+    };
+    anyhow::ensure!(!used, "--out {}: not empty; a history is written to a new or an empty directory", out.display());
+    Ok(())
+}
+
+/// Which pages a sample takes must not depend on anything about the guest; the standard library's hash keys are random.
+fn seed() -> u64 {
+    std::collections::hash_map::RandomState::new().hash_one(())
+}
+
+fn open(args: &Args) -> anyhow::Result<Guest> {
+    Ok(match (&args.qmp, &args.libvirt, args.pid) {
+        (Some(socket), _, _) => qemu::open(socket)?,
+        (_, Some(domain), _) => libvirt::open(domain, args.uri.as_deref())?,
+        (_, _, Some(pid)) => process::open(pid)?,
+        _ => unreachable!("clap requires one of the three"),
+    })
+}
+
+/// One line for people, and the exit code.
+fn report(summary: &Summary, out: &Path) -> ExitCode {
+    let kept = if summary.windows == 0 {
+        "nothing was recorded".to_owned()
+    } else {
+        format!(
+            "kept {} windows ({:.1} s) in {}, {}",
+            summary.windows,
+            (summary.recorded + summary.gaps).as_secs_f64(),
+            out.display(),
+            HumanBytes(summary.bytes_on_disk)
+        )
+    };
+    let tracked = match summary.sample.one_in {
+        1 => format!("all {} pages tracked", summary.memory_pages),
+        one_in => format!("{} of {} pages tracked (1/{one_in})", summary.tracked_pages, summary.memory_pages),
+    };
+    let mut line = format!("{}; {kept}; {tracked}; CPU {:.1} % of one core", why(&summary.stop), summary.cost * 100.0);
+    let notes = [
+        (summary.windows_lost, "windows lost"),
+        (summary.overruns, "windows longer than asked for because a scan took too long"),
+        (summary.stretched, "windows longer than asked for to keep --cpu-limit"),
+        (summary.unreadable, "looks at pages that could not be read"),
+    ];
+    for (count, what) in notes {
+        if count > 0 {
+            line.push_str(&format!("; {count} {what}"));
+        }
+    }
+    if !summary.gaps.is_zero() {
+        line.push_str(&format!("; {:.1} s not recorded while the guest migrated", summary.gaps.as_secs_f64()));
+    }
+    eprintln!("migcast: {line}");
+    code(&summary.stop)
+}
+
+fn why(stop: &Stop) -> String {
+    match stop {
+        Stop::Duration => "recorded".to_owned(),
+        Stop::Interrupt(Interrupt::Interrupted) => "stopped by Ctrl-C".to_owned(),
+        Stop::Interrupt(Interrupt::Terminated) => "stopped by SIGTERM".to_owned(),
+        Stop::GuestEnded => "the guest ended".to_owned(),
+        Stop::MonitorGone(why) => format!("the guest's monitor went away ({why})"),
+        Stop::LayoutChanged(what) => format!("{what}: start a new recording, pages are numbered anew"),
+        Stop::Write(error) => chain(error),
+        Stop::Memory(error) => error.to_string(),
+    }
+}
+
+/// An error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn code(stop: &Stop) -> ExitCode {
+    ExitCode::from(match stop {
+        Stop::Duration => 0,
+        Stop::Interrupt(Interrupt::Interrupted) => 130,
+        Stop::Interrupt(Interrupt::Terminated) => 143,
+        Stop::GuestEnded => 4,
+        Stop::MonitorGone(_) | Stop::LayoutChanged(_) => 5,
+        Stop::Write(_) | Stop::Memory(_) => 1,
+    })
+}
+
+/// The person at the terminal: a progress bar there, warnings, Ctrl-C.
+struct Terminal {
+    stop: Arc<AtomicUsize>,
+    bar: ProgressBar,
+}
+
+impl Terminal {
+    fn new(stop: Arc<AtomicUsize>, duration: Option<Duration>) -> Terminal {
+        let bar = if !std::io::stderr().is_terminal() {
+            ProgressBar::hidden()
+        } else if let Some(duration) = duration {
+            ProgressBar::new(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).with_style(
+                ProgressStyle::with_template("{wide_bar} {percent} % · {msg}").expect("the template is well formed"),
+            )
+        } else {
+            ProgressBar::no_length().with_style(
+                ProgressStyle::with_template("{spinner} {elapsed} · {msg}").expect("the template is well formed"),
+            )
+        };
+        Terminal { stop, bar }
+    }
+}
+
+impl Listener for Terminal {
+    fn interrupted(&mut self) -> Option<Interrupt> {
+        match i32::try_from(self.stop.load(Ordering::Relaxed)) {
+            Ok(SIGINT) => Some(Interrupt::Interrupted),
+            Ok(SIGTERM) => Some(Interrupt::Terminated),
+            _ => None,
+        }
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        if self.bar.is_hidden() {
+            return;
+        }
+        self.bar.set_message(format!(
+            "{:.0} pages/s written · CPU {:.1} % · {}",
+            progress.written_per_second,
+            progress.cost * 100.0,
+            HumanBytes(progress.bytes_on_disk)
+        ));
+        self.bar.set_position(u64::try_from(progress.elapsed.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    fn warn(&mut self, warning: &str) {
+        self.bar.suspend(|| eprintln!("migcast: warning: {warning}"));
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(span) if !span.is_zero() => Ok(span),
+        Ok(_) => Err("must be longer than nothing".to_owned()),
+        Err(_) => Err("a number with its unit is wanted, e.g. 500ms, 60s, 5m".to_owned()),
+    }
+}
+
+fn window(text: &str) -> Result<Duration, String> {
+    let (min, max) = (Duration::from_millis(1), Duration::from_secs(60));
+    match duration(text)? {
+        span if span < min || span > max => Err("allowed: 1ms to 60s".to_owned()),
+        span => Ok(span),
+    }
+}
+
+fn sample(text: &str) -> Result<SampleChoice, String> {
+    let wanted = || "allowed: all, auto, or 1/N with N of 1 or more, e.g. 1/16".to_owned();
+    match text {
+        "all" => Ok(SampleChoice::All),
+        "auto" => Ok(SampleChoice::Auto),
+        _ => {
+            let one_in = text.strip_prefix("1/").and_then(|n| n.parse::<u32>().ok()).filter(|&n| n > 0);
+            one_in.map(SampleChoice::OneIn).ok_or_else(wanted)
+        }
+    }
+}
+
+/// A share of one core, as "5%".
+fn cpu_limit(text: &str) -> Result<f64, String> {
+    let wanted = "a percentage of one core is wanted, over 0% and up to 100%, e.g. 5%";
+    let percent: f64 = text.strip_suffix('%').and_then(|number| number.trim().parse().ok()).ok_or(wanted)?;
+    if percent > 0.0 && percent <= 100.0 { Ok(percent / 100.0) } else { Err(wanted.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_need_their_units() {
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(window("100ms"), Ok(Duration::from_millis(100)));
+        for bad in ["60", "", "0s", "-1s", "soon"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert!(window("999us").is_err() && window("61s").is_err());
+        assert_eq!(cpu_limit("5%"), Ok(0.05));
+        for bad in ["5", "0%", "101%", "NaN%", "%"] {
+            assert!(cpu_limit(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_sample_is_all_auto_or_one_in_n() {
+        assert_eq!(sample("1/16"), Ok(SampleChoice::OneIn(16)));
+        assert_eq!((sample("all"), sample("auto")), (Ok(SampleChoice::All), Ok(SampleChoice::Auto)));
+        for bad in ["", "1/0", "2/3", "0.1", "1/x"] {
+            assert!(sample(bad).is_err(), "{bad}");
+        }
+    }
 }

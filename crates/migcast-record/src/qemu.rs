@@ -1,0 +1,352 @@
+//! Recording a QEMU guest: what its monitor says of it, and where its memory lies in the process.
+
+use std::os::fd::OwnedFd;
+
+use migcast_history::format::Block;
+use qapi::qmp;
+
+use crate::guest::{Guest, Identity, Life, Sight, Watch};
+use crate::memory::{MemoryError, PAGE_SIZE, Placement, ProcessMemory, of_process};
+use crate::monitor::{
+    Monitor, MonitorError, QueryMigrate, QueryStatus, ask, ask_human, request, understand,
+};
+use crate::qmp::QmpSocket;
+use crate::ramblock::{self, RamBlock};
+
+/// Guest-physical addresses that lie in main memory on the usual machines: its beginning, and what lies above 4 GiB.
+const PROBES: [u64; 3] = [0, 0x4000_0000, 0x1_0000_0000];
+
+/// Why a QEMU guest cannot be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum QemuError {
+    /// Its monitor does not answer as it should.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    /// Its memory cannot be read.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The process behind the monitor cannot be seen.
+    #[error(
+        "{place}: the process behind it cannot be seen from here (another PID namespace, or a proxy); \
+         run migcast in the namespace of the guest's QEMU, or use --pid"
+    )]
+    NoProcess {
+        /// The monitor.
+        place: String,
+    },
+    /// The monitor's table of memory blocks makes no sense to us.
+    #[error("the monitor's table of memory blocks has an unknown form: {first_line:?}; --pid records without it")]
+    Table {
+        /// How it begins.
+        first_line: String,
+    },
+    /// Much of the memory is not where the monitor says, or nobody knows where it is.
+    #[error(
+        "{unreadable_mib} of {memory_mib} MiB of guest memory cannot be found in process {pid} (first in {block}): \
+         a monitor behind a proxy, or a QEMU that does not tell addresses; --pid records the whole process"
+    )]
+    Partly {
+        /// The process.
+        pid: u32,
+        /// MiB that cannot be read.
+        unreadable_mib: u64,
+        /// MiB of all blocks.
+        memory_mib: u64,
+        /// The first block concerned.
+        block: String,
+    },
+    /// The guest's memory is private to it.
+    #[error("process {pid} keeps guest memory in guest_memfd (SEV-SNP, TDX): it cannot be read from outside the guest")]
+    Encrypted {
+        /// The process.
+        pid: u32,
+    },
+}
+
+/// Prepares to record the guest whose monitor listens on this socket.
+///
+/// # Errors
+/// [`QemuError`]: nobody there, busy, not a monitor, no permission, memory not to be found.
+pub fn open(socket: &std::path::Path) -> Result<Guest, QemuError> {
+    let mut monitor = QmpSocket::new(socket);
+    // The first command connects, which tells the process.
+    ask(&mut monitor, QueryStatus {})?;
+    let place = socket.display().to_string();
+    let pid = monitor.peer().ok_or(QemuError::NoProcess { place })?;
+    open_with(Box::new(monitor), pid)
+}
+
+/// Prepares to record the guest with this monitor and process.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_with(mut monitor: Box<dyn Monitor>, pid: u32) -> Result<Guest, QemuError> {
+    let life = Life::of(pid)?;
+    if has_private_memory(pid) {
+        return Err(QemuError::Encrypted { pid });
+    }
+    let mut identity = identify(monitor.as_mut(), pid)?;
+    let asked = ram_blocks(monitor.as_mut())?;
+    let placements = locate(monitor.as_mut(), pid, asked.clone())?;
+    monitor.release();
+    identity.blocks = placements.iter().map(|placement| placement.block.clone()).collect();
+    let memory = ProcessMemory::open(pid, &placements)?;
+    let bytes: u64 = identity.blocks.iter().map(|block| block.length_bytes).sum();
+    if let Some((unreadable, block)) = memory.unreadable() {
+        // A ROM or two of an old QEMU may be missing; the guest's memory may not.
+        if unreadable * 100 > bytes {
+            let (unreadable_mib, memory_mib) = (unreadable >> 20, bytes >> 20);
+            return Err(QemuError::Partly { pid, unreadable_mib, memory_mib, block });
+        }
+    }
+    let mut warnings = memory.warnings();
+    warnings.extend(warning_of(&identity));
+    let watch = QemuWatch { monitor, life, blocks: asked };
+    Ok(Guest { identity, memory: Box::new(memory), watch: Box::new(watch), warnings })
+}
+
+/// Who the guest is; its blocks are filled in later.
+fn identify(monitor: &mut dyn Monitor, pid: u32) -> Result<Identity, MonitorError> {
+    let version = ask(monitor, qmp::query_version {})?.qemu;
+    let name = ask(monitor, qmp::query_name {})?.name;
+    let id = ask(monitor, qmp::query_uuid {})?.UUID.parse::<uuid::Uuid>().ok();
+    Ok(Identity {
+        method: "qemu",
+        name: name.unwrap_or_else(|| format!("qemu-{pid}")),
+        id: id.filter(|id| !id.is_nil()),
+        hypervisor: "qemu".to_owned(),
+        hypervisor_version: format!("{}.{}.{}", version.major, version.minor, version.micro),
+        accelerator: accelerator(monitor)?,
+        blocks: Vec::new(),
+    })
+}
+
+/// "kvm" or what else it is. Without KVM, QEMU on Linux emulates unless a later version says otherwise.
+fn accelerator(monitor: &mut dyn Monitor) -> Result<String, MonitorError> {
+    match ask(monitor, qmp::query_kvm {}) {
+        Ok(kvm) if kvm.enabled => Ok("kvm".to_owned()),
+        Ok(_) => Ok("tcg".to_owned()),
+        Err(error) if error.is_unknown_command() => Ok("unknown".to_owned()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The blocks as the monitor lists them.
+fn ram_blocks(monitor: &mut dyn Monitor) -> Result<Vec<RamBlock>, QemuError> {
+    let text = match ask(monitor, qmp::x_query_ramblock {}) {
+        Ok(text) => text.human_readable_text,
+        Err(error) if error.is_unknown_command() => ask_human(monitor, "info ramblock")?,
+        Err(error) => return Err(error.into()),
+    };
+    ramblock::parse(&text).filter(|blocks| !blocks.is_empty()).ok_or_else(|| QemuError::Table {
+        first_line: text.lines().next().unwrap_or("").chars().take(80).collect(),
+    })
+}
+
+/// Where the blocks lie in the process and in the guest.
+fn locate(monitor: &mut dyn Monitor, pid: u32, mut blocks: Vec<RamBlock>) -> Result<Vec<Placement>, QemuError> {
+    if blocks.iter().any(|block| block.address.is_none()) {
+        let mut known = Vec::new();
+        for address in PROBES {
+            let said = ask_human(monitor, &format!("gpa2hva {address:#x}"))?;
+            if let Some((name, host)) = ramblock::parse_gpa2hva(&said) {
+                known.push((name, host));
+            }
+        }
+        // Only the first probe is known to be a block's beginning; the others are moved back to their mapping's.
+        let mappings = of_process(pid).map_err(|source| MemoryError::Io { pid, what: "the mappings", source })?;
+        for (_, host) in &mut known {
+            if let Some(mapping) = mappings.iter().find(|mapping| mapping.addresses.contains(host)) {
+                *host = mapping.addresses.start;
+            }
+        }
+        ramblock::place(&mut blocks, &known, &mappings);
+    }
+    // Informative only: a monitor that cannot print its tree is no obstacle.
+    let tree = ask_human(monitor, "info mtree -f").unwrap_or_default();
+    let placement = |block: RamBlock| Placement {
+        block: Block {
+            guest_physical_address: ramblock::physical_address(&tree, &block.name),
+            name: block.name,
+            length_bytes: block.used.next_multiple_of(PAGE_SIZE),
+        },
+        address: block.address,
+    };
+    Ok(blocks.into_iter().filter(|block| block.used > 0).map(placement).collect())
+}
+
+/// Whether the process holds a guest_memfd.
+fn has_private_memory(pid: u32) -> bool {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    descriptors
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .any(|link| link.to_string_lossy().contains("kvm-gmem"))
+}
+
+fn warning_of(identity: &Identity) -> Option<String> {
+    let major: u32 = identity.hypervisor_version.split('.').next()?.parse().ok()?;
+    (identity.accelerator == "tcg" && major < 9).then(|| {
+        format!(
+            "QEMU {} under TCG misses writes in its own dirty log (mended in 9.0): the recording is right, \
+             but a real migration of this guest sends less than it should and than is forecast",
+            identity.hypervisor_version
+        )
+    })
+}
+
+/// Watches a guest through its monitor.
+struct QemuWatch {
+    monitor: Box<dyn Monitor>,
+    life: Life,
+    /// The blocks at the start.
+    blocks: Vec<RamBlock>,
+}
+
+impl QemuWatch {
+    fn state(&mut self) -> Result<Sight, QemuError> {
+        let requests = [request(QueryStatus {})?, request(QueryMigrate {})?, request(qmp::x_query_ramblock {})?];
+        let mut answers = self.monitor.exchange_all(&requests)?.into_iter();
+        let mut next = || answers.next().unwrap_or_default();
+        let status = understand::<QueryStatus>(next())?.status;
+        let migration = understand::<QueryMigrate>(next())?.status;
+        if is_migrating(&status, &migration) {
+            return Ok(Sight::Migrating);
+        }
+        let now = match understand::<qmp::x_query_ramblock>(next()) {
+            Ok(text) => ramblock::parse(&text.human_readable_text),
+            Err(error) if error.is_unknown_command() => {
+                ramblock::parse(&ask_human(self.monitor.as_mut(), "info ramblock")?)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        // A table that cannot be read now could be at the start: it was cut, and the next look will tell.
+        Ok(now.and_then(|now| difference(&self.blocks, &now)).map_or(Sight::Clear, Sight::LayoutChanged))
+    }
+}
+
+impl Watch for QemuWatch {
+    fn look(&mut self) -> Sight {
+        let sight = self.state();
+        self.monitor.release();
+        match sight {
+            Ok(sight) => sight,
+            Err(QemuError::Monitor(MonitorError::Gone { place, reason })) => {
+                Sight::MonitorGone(format!("{place}: {reason}"))
+            }
+            Err(error) => Sight::Busy(error.to_string()),
+        }
+    }
+
+    fn ended(&mut self) -> bool {
+        self.life.ended()
+    }
+
+    fn descriptor(&self) -> Option<OwnedFd> {
+        self.life.descriptor()
+    }
+}
+
+/// By QEMU's run state and migration state. States of a later QEMU count as migrating: they are steps of one.
+fn is_migrating(status: &str, migration: &str) -> bool {
+    matches!(status, "inmigrate" | "postmigrate" | "finish-migrate")
+        || !matches!(migration, "" | "none" | "completed" | "failed" | "cancelled")
+}
+
+/// What is different, in a few words.
+fn difference(before: &[RamBlock], now: &[RamBlock]) -> Option<String> {
+    let missing = |of: &[RamBlock], from: &[RamBlock]| {
+        of.iter().find(|block| !from.iter().any(|other| other.name == block.name)).map(|block| block.name.clone())
+    };
+    if let Some(name) = missing(now, before) {
+        return Some(format!("memory block {name} was added"));
+    }
+    if let Some(name) = missing(before, now) {
+        return Some(format!("memory block {name} was removed"));
+    }
+    let moved = now.iter().find(|block| !before.contains(block))?;
+    Some(format!("memory block {} changed its size or place", moved.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::monitor::fake::FakeMonitor;
+
+    const TABLE: &str = "Block Name PSize Offset Used Total HVA RO\n pc.ram 4 KiB 0x0 0x2000 0x2000 0xADDR rw\n";
+
+    /// A guest of two pages that lies in this very process.
+    fn monitor(memory: &[u8]) -> FakeMonitor {
+        let address = (memory.as_ptr() as u64).next_multiple_of(PAGE_SIZE);
+        let mut fake = FakeMonitor::default();
+        for (name, answer) in [
+            ("query-version", json!({ "qemu": { "major": 8, "minor": 2, "micro": 1 }, "package": "" })),
+            ("query-name", json!({ "name": "guest" })),
+            ("query-uuid", json!({ "UUID": "00000000-0000-0000-0000-000000000000" })),
+            ("query-kvm", json!({ "enabled": false, "present": true })),
+            ("query-status", json!({ "status": "running", "running": true })),
+            ("query-migrate", json!({})),
+            ("x-query-ramblock", json!({ "human-readable-text": TABLE.replace("ADDR", &format!("{address:x}")) })),
+        ] {
+            fake.answers.insert(name.to_owned(), answer);
+        }
+        fake
+    }
+
+    #[test]
+    fn a_guest_is_identified_and_watched() {
+        let memory = vec![1; 4 * 4096];
+        let fake = monitor(&memory);
+        let mut guest = open_with(Box::new(fake.clone()), std::process::id()).unwrap();
+        assert_eq!((guest.identity.name.as_str(), guest.identity.id), ("guest", None));
+        assert_eq!(guest.identity.hypervisor_version, "8.2.1");
+        assert_eq!(guest.identity.blocks[0].length_bytes, 0x2000);
+        assert!(guest.warnings[0].contains("under TCG misses writes"), "{:?}", guest.warnings);
+        assert_eq!(guest.watch.look(), Sight::Clear);
+        assert!(!guest.watch.ended());
+    }
+
+    #[test]
+    fn migration_and_hot_plug_are_seen() {
+        let memory = vec![1; 4 * 4096];
+        let mut fake = monitor(&memory);
+        let blocks = ram_blocks(&mut fake).unwrap();
+        let seen = |name: &str, answer: serde_json::Value| {
+            let mut fake = fake.clone();
+            fake.answers.insert(name.to_owned(), answer);
+            let life = Life::of(std::process::id()).unwrap();
+            QemuWatch { monitor: Box::new(fake), life, blocks: blocks.clone() }.look()
+        };
+        assert_eq!(seen("query-migrate", json!({ "status": "active" })), Sight::Migrating);
+        assert_eq!(seen("query-migrate", json!({ "status": "failed" })), Sight::Clear);
+        assert_eq!(seen("query-status", json!({ "status": "postmigrate" })), Sight::Migrating);
+        let table = format!("{TABLE} dimm0 4 KiB 0x0 0x2000 0x2000 0x7000 rw\n").replace("ADDR", "1000");
+        let changed = seen("x-query-ramblock", json!({ "human-readable-text": table }));
+        assert_eq!(changed, Sight::LayoutChanged("memory block dimm0 was added".into()));
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_one_clear_line() {
+        let mut fake = monitor(&[0; 4096 * 3]);
+        let table = TABLE.replace("0xADDR", "0x1000");
+        fake.answers.insert("x-query-ramblock".into(), json!({ "human-readable-text": table }));
+        let error = open_with(Box::new(fake), std::process::id()).err().unwrap();
+        assert!(matches!(error, QemuError::Partly { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_old_qemu_tells_addresses_one_by_one() {
+        let memory = vec![1; 4 * 4096];
+        let mut fake = monitor(&memory);
+        fake.answers.remove("x-query-ramblock");
+        let text = "Block Name PSize Offset Used Total\n pc.ram 4 KiB 0x0 0x2000 0x2000\n";
+        fake.answers.insert("info ramblock".into(), json!(text));
+        for address in PROBES {
+            let line = format!("Host virtual address for {address:#x} (pc.ram) is {:#x}\n", memory.as_ptr() as u64);
+            fake.answers.insert(format!("gpa2hva {address:#x}"), json!(line));
+        }
+        let mut guest = open_with(Box::new(fake), std::process::id()).unwrap();
+        assert_eq!(guest.watch.look(), Sight::Clear);
+    }
+}

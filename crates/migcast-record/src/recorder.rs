@@ -1,0 +1,498 @@
+//! The recording: windows on a fixed schedule, within a CPU limit, until something ends it.
+//!
+//! ```text
+//! scan   ▓0        ▓1        ▓2        ▓3          ▓ = hash and compare, a few ms
+//! window  ├── 1 ───┼── 2 ────┼── 3 ────┤           a window lies between the middles of two scans
+//! look         ?                   ?               about once a second: migrating? memory as before?
+//! ```
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+use migcast_history::format::{Manifest, WrittenMeans};
+use migcast_history::sample::{Sample, Tracked};
+use migcast_history::windows::State;
+use migcast_history::writer::{WriteError, Writer};
+
+use crate::budget::Budget;
+use crate::clock::Clock;
+use crate::guest::{Guest, Identity, Sight, Watch};
+use crate::memory::{Memory, MemoryError, PAGE_SIZE};
+use crate::pending::{Finished, Pending, Sink};
+use crate::plan::{PlanError, SampleChoice, choose};
+use crate::scan::Scanner;
+use crate::summary::{Listener, Progress, Stop, Summary};
+
+/// Shortest and longest time between two looks at the guest's state.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(30);
+/// Part of the CPU limit that looks may use; dearer ones (a libvirt client) come less often.
+const LOOK_SHARE: f64 = 0.2;
+/// How long a guest's process may outlive its monitor before that counts as a monitor that went away.
+const END_GRACE: Duration = Duration::from_millis(500);
+
+/// How to record.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Nominal length of a window, > 0.
+    pub window: Duration,
+    /// How long to record; `None` until something ends it.
+    pub duration: Option<Duration>,
+    /// CPU limit as a share of one core, > 0.
+    pub cpu_limit: f64,
+    /// Which pages to track.
+    pub sample: SampleChoice,
+    /// Draws the sample.
+    pub seed: u64,
+    /// The program that records, for the manifest, e.g. "migcast 0.1.0".
+    pub program: String,
+}
+
+/// How a recording ended.
+#[derive(Debug)]
+pub enum Recording {
+    /// There is a history.
+    Kept(Summary),
+    /// It was stopped before its first window began; there is nothing.
+    Stopped(Stop),
+}
+
+/// Why a recording could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The sample cannot be chosen or read.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The memory cannot be read.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The history cannot be created.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Records `guest` into a new history at `out`, until something stops it.
+///
+/// # Errors
+/// [`RecordError`] where it cannot begin. What ends it later is in [`Summary::stop`], and what was recorded until then
+/// is kept.
+pub fn record(
+    mut guest: Guest,
+    settings: &Settings,
+    out: &Path,
+    clock: &mut dyn Clock,
+    listener: &mut dyn Listener,
+) -> Result<Recording, RecordError> {
+    for warning in &guest.warnings {
+        listener.warn(warning);
+    }
+    if let Some(stop) = await_calm(&mut guest, clock, listener) {
+        return Ok(Recording::Stopped(stop));
+    }
+    let (began, spent) = (clock.now(), clock.cpu());
+    let measure = (settings.window, settings.cpu_limit, settings.seed);
+    let blocks = &guest.identity.blocks;
+    let sample = choose(settings.sample, measure, blocks, guest.memory.as_mut(), clock)?;
+    let tracked = Tracked::new(blocks, PAGE_SIZE, sample).map_err(PlanError::from)?;
+    let mut run = Run {
+        memory: guest.memory.as_mut(),
+        watch: guest.watch.as_mut(),
+        scanner: Scanner::new(tracked),
+        settings,
+        budget: Budget::new(settings.cpu_limit, began, spent),
+        pending: Pending::default(),
+        clock,
+        listener,
+        schedule: Schedule::default(),
+        counts: Counts::default(),
+    };
+    run.baseline()?;
+    let mut writer = Writer::create(out, manifest(&guest.identity, settings, sample), &run.scanner.zero_pages())?;
+    let stop = run.windows(&mut writer);
+    let mut summary = run.close(stop, sample, writer);
+    summary.bytes_on_disk = directory_bytes(out);
+    Ok(Recording::Kept(summary))
+}
+
+/// Waits until the guest does not migrate. `Some` where something ends the recording before it began.
+fn await_calm(guest: &mut Guest, clock: &mut dyn Clock, listener: &mut dyn Listener) -> Option<Stop> {
+    let mut told = false;
+    loop {
+        if let Some(interrupt) = listener.interrupted() {
+            return Some(Stop::Interrupt(interrupt));
+        }
+        if guest.watch.ended() {
+            return Some(Stop::GuestEnded);
+        }
+        match guest.watch.look() {
+            Sight::Migrating => {
+                if !std::mem::replace(&mut told, true) {
+                    listener.warn("the guest is migrating: recording begins when that is over");
+                }
+                clock.wait(clock.now() + LOOK_INTERVAL);
+            }
+            Sight::MonitorGone(why) => return Some(gone(guest.watch.as_mut(), clock, why)),
+            Sight::LayoutChanged(what) => return Some(Stop::LayoutChanged(what)),
+            Sight::Clear | Sight::Busy(_) => return None,
+        }
+    }
+}
+
+/// A guest that ends takes its monitor away a moment before its process is gone.
+fn gone(watch: &mut dyn Watch, clock: &mut dyn Clock, why: String) -> Stop {
+    let deadline = clock.now() + END_GRACE;
+    while clock.now() < deadline && !watch.ended() {
+        clock.wait(deadline);
+    }
+    if watch.ended() { Stop::GuestEnded } else { Stop::MonitorGone(why) }
+}
+
+/// Bytes of all files under a directory; what cannot be read counts as nothing.
+fn directory_bytes(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let meta = entry.metadata().ok()?;
+            Some(if meta.is_dir() { directory_bytes(&entry.path()) } else { meta.len() })
+        })
+        .sum()
+}
+
+fn manifest(identity: &Identity, settings: &Settings, sample: Sample) -> Manifest {
+    Manifest {
+        format: Manifest::format_now(),
+        created: jiff::Timestamp::now(),
+        recorder: settings.program.clone(),
+        method: identity.method.to_owned(),
+        written_means: WrittenMeans::Content,
+        resource: "ram".to_owned(),
+        guest_name: identity.name.clone(),
+        guest_id: identity.id.unwrap_or_else(uuid::Uuid::new_v4),
+        hypervisor: identity.hypervisor.clone(),
+        hypervisor_version: identity.hypervisor_version.clone(),
+        accelerator: identity.accelerator.clone(),
+        page_size_bytes: PAGE_SIZE,
+        blocks: identity.blocks.clone(),
+        window_seconds: settings.window.as_secs_f64(),
+        sample,
+    }
+}
+
+/// A recording in progress.
+struct Run<'a> {
+    memory: &'a mut dyn Memory,
+    watch: &'a mut dyn Watch,
+    scanner: Scanner,
+    settings: &'a Settings,
+    budget: Budget,
+    pending: Pending,
+    clock: &'a mut dyn Clock,
+    listener: &'a mut dyn Listener,
+    schedule: Schedule,
+    counts: Counts,
+}
+
+/// Where on the clock the recording is.
+#[derive(Debug, Default)]
+struct Schedule {
+    /// Middle of the baseline scan: the start of the first window and of the grid.
+    origin: Duration,
+    /// Grid point of the last scan.
+    slot: u64,
+    /// Middle of the last scan: where the next window starts.
+    boundary: Duration,
+    look_due: Duration,
+    /// CPU time used at the origin, and when the last window was over.
+    spent_origin: Duration,
+    spent_boundary: Duration,
+    scan_cost: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    overruns: u64,
+    stretched: u64,
+    unreadable: u64,
+    busy_warned: bool,
+}
+
+/// What a wait ended with.
+enum Waited {
+    Due,
+    Migrating,
+}
+
+impl Run<'_> {
+    /// The first scan, before any window.
+    fn baseline(&mut self) -> Result<(), MemoryError> {
+        let start = self.clock.now();
+        let cpu = self.clock.cpu();
+        self.scanner.scan(self.memory)?;
+        let end = self.clock.now();
+        self.schedule.scan_cost = self.clock.cpu().saturating_sub(cpu);
+        self.schedule.origin = start + (end - start) / 2;
+        self.schedule.boundary = self.schedule.origin;
+        self.schedule.look_due = end + LOOK_INTERVAL;
+        self.schedule.spent_origin = self.clock.cpu();
+        self.schedule.spent_boundary = self.schedule.spent_origin;
+        Ok(())
+    }
+
+    /// Records window after window.
+    fn windows(&mut self, sink: &mut dyn Sink) -> Stop {
+        let end = self.settings.duration.map_or(Duration::MAX, |span| self.schedule.origin.saturating_add(span));
+        loop {
+            let (slot, due) = self.next_scan();
+            let step = match self.wait(due.min(end), sink) {
+                ControlFlow::Continue(Waited::Migrating) => self.sit_out(sink, end),
+                ControlFlow::Continue(Waited::Due) if due > end => ControlFlow::Break(Stop::Duration),
+                ControlFlow::Continue(Waited::Due) => self.window(slot, State::Recorded),
+                ControlFlow::Break(stop) => ControlFlow::Break(stop),
+            };
+            if let ControlFlow::Break(stop) = step {
+                return stop;
+            }
+        }
+    }
+
+    /// The next grid point that is not past and whose scan is paid for.
+    fn next_scan(&mut self) -> (u64, Duration) {
+        let now = self.clock.now();
+        self.budget.settle(now, self.clock.cpu());
+        let in_time = self.slot_from(now).max(self.schedule.slot + 1);
+        let paid = self.slot_from(self.budget.affordable_at(self.schedule.scan_cost));
+        if in_time > self.schedule.slot + 1 {
+            self.counts.overruns += 1;
+        }
+        if paid > in_time {
+            self.counts.stretched += 1;
+            if self.counts.stretched == 1 {
+                self.warn_of_stretching(paid - self.schedule.slot);
+            }
+        }
+        let slot = in_time.max(paid);
+        let offset = u64::try_from(self.settings.window.as_nanos()).unwrap_or(u64::MAX).saturating_mul(slot);
+        (slot, self.schedule.origin.saturating_add(Duration::from_nanos(offset)))
+    }
+
+    /// The first grid point at or after `at`.
+    fn slot_from(&self, at: Duration) -> u64 {
+        let passed = at.saturating_sub(self.schedule.origin).as_nanos();
+        u64::try_from(passed.div_ceil(self.settings.window.as_nanos().max(1))).unwrap_or(u64::MAX)
+    }
+
+    fn warn_of_stretching(&mut self, slots: u64) {
+        let window = self.settings.window.as_secs_f64();
+        self.listener.warn(&format!(
+            "a scan of {} pages costs {:.1} ms of CPU: to keep the limit of {:.1} % of one core a window becomes {:.1} s \
+             instead of {:.3} s; a sample (--sample auto) or a higher --cpu-limit keeps windows short",
+            self.scanner.tracked(),
+            self.schedule.scan_cost.as_secs_f64() * 1e3,
+            self.settings.cpu_limit * 100.0,
+            slots as f64 * window,
+            window
+        ));
+    }
+
+    /// Sleeps until `due`, looking at the guest's state when that is due.
+    fn wait(&mut self, due: Duration, sink: &mut dyn Sink) -> ControlFlow<Stop, Waited> {
+        loop {
+            if let Some(stop) = self.stop_asked() {
+                return ControlFlow::Break(stop);
+            }
+            let now = self.clock.now();
+            if now >= self.schedule.look_due {
+                if let Sight::Migrating = self.look(sink)? {
+                    return ControlFlow::Continue(Waited::Migrating);
+                }
+            } else if now >= due {
+                return ControlFlow::Continue(Waited::Due);
+            } else {
+                self.clock.wait(due.min(self.schedule.look_due));
+            }
+        }
+    }
+
+    fn stop_asked(&mut self) -> Option<Stop> {
+        if let Some(interrupt) = self.listener.interrupted() {
+            return Some(Stop::Interrupt(interrupt));
+        }
+        self.watch.ended().then_some(Stop::GuestEnded)
+    }
+
+    /// Scans and finishes the window that ends with this scan.
+    fn window(&mut self, slot: u64, state: State) -> ControlFlow<Stop> {
+        let (start, cpu) = (self.clock.now(), self.clock.cpu());
+        let scan = match self.scanner.scan(self.memory) {
+            Ok(scan) => scan,
+            Err(MemoryError::Ended { .. }) => return ControlFlow::Break(Stop::GuestEnded),
+            Err(error) => return ControlFlow::Break(Stop::Memory(error)),
+        };
+        let (end, spent) = (self.clock.now(), self.clock.cpu());
+        let middle = start + (end - start) / 2;
+        self.counts.unreadable += scan.unreadable;
+        let length = middle.saturating_sub(self.schedule.boundary).as_secs_f64();
+        let weight = self.scanner.memory_pages() as f64 / f64::from(self.scanner.tracked());
+        let progress_written = scan.written.len() as f64 * weight / length;
+        self.pending.add(Finished {
+            start: self.schedule.boundary,
+            end: middle,
+            state,
+            written: if state == State::Recorded { scan.written } else { Vec::new() },
+            zero_changes: scan.zero_changes,
+            cost: spent.saturating_sub(self.schedule.spent_boundary),
+        });
+        self.schedule.scan_cost = spent.saturating_sub(cpu);
+        self.schedule.spent_boundary = spent;
+        self.schedule.boundary = middle;
+        self.schedule.slot = slot;
+        self.report(progress_written);
+        ControlFlow::Continue(())
+    }
+
+    fn report(&mut self, written_per_second: f64) {
+        let progress = Progress {
+            elapsed: self.schedule.boundary.saturating_sub(self.schedule.origin),
+            windows: self.pending.count(),
+            written_per_second,
+            cost: self.cost(),
+            bytes_on_disk: self.pending.bytes_on_disk,
+        };
+        self.listener.progress(&progress);
+    }
+
+    /// CPU time per time passed since the first window began.
+    fn cost(&self) -> f64 {
+        let passed = self.clock.now().saturating_sub(self.schedule.origin).as_secs_f64();
+        let spent = self.clock.cpu().saturating_sub(self.schedule.spent_origin).as_secs_f64();
+        if passed > 0.0 { spent / passed } else { 0.0 }
+    }
+
+    /// Looks at the guest and settles the windows held back since the last look.
+    fn look(&mut self, sink: &mut dyn Sink) -> ControlFlow<Stop, Sight> {
+        let cpu = self.clock.cpu();
+        let sight = self.look_once()?;
+        let settled = match &sight {
+            Sight::Migrating => self.pending.disown(sink, self.clock),
+            Sight::Clear => self.pending.confirm(sink, self.clock),
+            _ => Ok(()),
+        };
+        if let Err(error) = settled {
+            return ControlFlow::Break(Stop::Write(error));
+        }
+        if let Sight::Busy(why) = &sight {
+            // Nothing speaks for a migration, and holding windows back for ever would keep them from the disk.
+            if !self.counts.busy_warned {
+                self.counts.busy_warned = true;
+                self.listener.warn(&format!("{why}; recording goes on, but a migration may go unnoticed meanwhile"));
+            }
+            if let Err(error) = self.pending.confirm(sink, self.clock) {
+                return ControlFlow::Break(Stop::Write(error));
+            }
+        }
+        let cost = self.clock.cpu().saturating_sub(cpu).as_secs_f64();
+        let spread = Duration::try_from_secs_f64(cost / (self.settings.cpu_limit * LOOK_SHARE));
+        let interval = spread.unwrap_or(LOOK_INTERVAL_MAX).clamp(LOOK_INTERVAL, LOOK_INTERVAL_MAX);
+        self.schedule.look_due = self.clock.now() + interval;
+        ControlFlow::Continue(sight)
+    }
+
+    /// One look at the guest's state and, unless it migrates, at its mappings.
+    fn look_once(&mut self) -> ControlFlow<Stop, Sight> {
+        match self.watch.look() {
+            Sight::MonitorGone(why) => ControlFlow::Break(gone(self.watch, self.clock, why)),
+            Sight::LayoutChanged(what) => ControlFlow::Break(Stop::LayoutChanged(what)),
+            Sight::Migrating => ControlFlow::Continue(Sight::Migrating),
+            sight => {
+                match self.memory.refresh() {
+                    Ok(warnings) => warnings.iter().for_each(|warning| self.listener.warn(warning)),
+                    Err(MemoryError::Ended { .. }) => return ControlFlow::Break(Stop::GuestEnded),
+                    Err(error) => return ControlFlow::Break(Stop::Memory(error)),
+                }
+                ControlFlow::Continue(sight)
+            }
+        }
+    }
+
+    /// Keeps away while the guest migrates; then takes a fresh baseline, and the time between becomes one window in
+    /// which nothing is known.
+    fn sit_out(&mut self, sink: &mut dyn Sink, end: Duration) -> ControlFlow<Stop> {
+        self.listener.warn("the guest is migrating: recording waits");
+        loop {
+            if let Some(stop) = self.stop_asked() {
+                return self.leave_gap(stop);
+            }
+            let now = self.clock.now();
+            if now >= end {
+                return self.leave_gap(Stop::Duration);
+            }
+            if now < self.schedule.look_due {
+                self.clock.wait(self.schedule.look_due.min(end));
+                continue;
+            }
+            match self.look(sink) {
+                ControlFlow::Break(stop) => return self.leave_gap(stop),
+                ControlFlow::Continue(Sight::Migrating | Sight::Busy(_)) => {}
+                ControlFlow::Continue(_) => break,
+            }
+        }
+        let slot = self.slot_from(self.clock.now());
+        self.window(slot, State::Migrating)
+    }
+
+    /// The time since the last scan becomes a window in which nothing is known.
+    fn leave_gap(&mut self, stop: Stop) -> ControlFlow<Stop> {
+        let now = self.clock.now();
+        if now > self.schedule.boundary {
+            self.pending.add(Finished {
+                start: self.schedule.boundary,
+                end: now,
+                state: State::Migrating,
+                written: Vec::new(),
+                zero_changes: Vec::new(),
+                cost: self.clock.cpu().saturating_sub(self.schedule.spent_boundary),
+            });
+            self.schedule.boundary = now;
+        }
+        ControlFlow::Break(stop)
+    }
+
+    /// Writes what is held back and closes the history.
+    fn close(mut self, stop: Stop, sample: Sample, mut writer: Writer) -> Summary {
+        let cost = self.cost();
+        let mut stop = stop;
+        // A last look tells whether a migration began since the one before; a guest that is gone cannot say.
+        let migrating = matches!(stop, Stop::Duration | Stop::Interrupt(_)) && self.watch.look() == Sight::Migrating;
+        let held = match migrating {
+            true => self.pending.disown(&mut writer, self.clock),
+            false => self.pending.confirm(&mut writer, self.clock),
+        };
+        let closed = writer.bytes_on_disk();
+        let finished = held.and_then(|()| writer.finish().map(|()| self.pending.closed = self.pending.pushed));
+        if let Err(error) = finished {
+            stop = Stop::Write(error);
+        }
+        let mut summary = self.summary(stop, sample, closed);
+        summary.cost = cost;
+        summary
+    }
+
+    fn summary(&self, stop: Stop, sample: Sample, bytes_on_disk: u64) -> Summary {
+        Summary {
+            stop,
+            windows: self.pending.closed,
+            windows_lost: self.pending.count().saturating_sub(self.pending.closed),
+            recorded: self.pending.recorded,
+            gaps: self.pending.gaps,
+            sample,
+            tracked_pages: u64::from(self.scanner.tracked()),
+            memory_pages: self.scanner.memory_pages(),
+            overruns: self.counts.overruns,
+            stretched: self.counts.stretched,
+            unreadable: self.counts.unreadable,
+            cost: self.cost(),
+            bytes_on_disk,
+        }
+    }
+}
