@@ -27,6 +27,7 @@ pub mod trim;
 
 mod disk;
 mod files;
+mod seal;
 mod segment;
 mod table;
 mod zero;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
-use crate::index::{BUCKETS, IndexRow, bucket_start};
+use crate::index::{BUCKETS, bucket_start};
+use crate::seal;
 use crate::table::{Column, Kind, Packing, Table};
 
 /// Longest segment, unless a single window is longer.
@@ -91,8 +92,6 @@ pub(crate) struct Commit {
     pub(crate) end_unix_ns: i64,
     /// The other three files, in the order of [`TABLES`].
     pub(crate) files: [FileMark; 3],
-    /// XXH3 of the rows of the `wws` file itself, see [`rows_hash`].
-    pub(crate) rows_xxh3_64: String,
 }
 
 /// By what a file is known again.
@@ -106,26 +105,8 @@ pub(crate) struct FileMark {
 
 impl FileMark {
     pub(crate) fn of(table: &Table, bytes: &[u8]) -> FileMark {
-        FileMark { name: table.name.into(), bytes: bytes.len() as u64, xxh3_64: hex(XxHash3_64::oneshot(bytes)) }
+        FileMark { name: table.name.into(), bytes: bytes.len() as u64, xxh3_64: seal::hash(XxHash3_64::oneshot(bytes)) }
     }
-}
-
-fn hex(hash: u64) -> String {
-    format!("{hash:016x}")
-}
-
-/// XXH3 over the rows, each as window, band, bucket, events in little-endian order.
-pub(crate) fn rows_hash(rows: &[IndexRow]) -> String {
-    let mut hasher = XxHash3_64::new();
-    for row in rows {
-        let mut bytes = [0; 12];
-        bytes[0..4].copy_from_slice(&row.window.to_le_bytes());
-        bytes[4..6].copy_from_slice(&row.band.to_le_bytes());
-        bytes[6..8].copy_from_slice(&row.bucket.to_le_bytes());
-        bytes[8..12].copy_from_slice(&row.events.to_le_bytes());
-        std::hash::Hasher::write(&mut hasher, &bytes);
-    }
-    hex(std::hash::Hasher::finish(&hasher))
 }
 
 /// The value of [`KEY_EDGES`] in version 1.

@@ -297,7 +297,6 @@ impl Writer {
             start_unix_ns,
             end_unix_ns,
             files: [windows, pages, zero],
-            rows_xxh3_64: segment::rows_hash(self.index.rows()),
         };
         let metadata = vec![
             (segment::KEY_BANDS.into(), BANDS.to_string()),

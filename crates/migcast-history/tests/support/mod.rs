@@ -1,5 +1,5 @@
 //! Made-up recordings: windows from a seed, written to disk and kept in memory to compare with.
-#![allow(dead_code)] // each test binary uses its own part
+#![allow(dead_code, unreachable_pub, missing_docs)] // each test binary uses its own part
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -96,6 +96,11 @@ pub struct Recording {
 impl Recording {
     /// `count` windows of 100 ms with up to `written_max` pages each, some gaps, and zero pages that come and go.
     pub fn made_up(manifest: Manifest, seed: u64, count: usize, written_max: u64) -> Recording {
+        Self::made_up_every(manifest, seed, count, written_max, 100_000_000)
+    }
+
+    /// The same with a window every `period_ns`.
+    pub fn made_up_every(manifest: Manifest, seed: u64, count: usize, written_max: u64, period_ns: i64) -> Recording {
         let tracked = Tracked::of(&manifest).unwrap();
         let mut chance = Chance(seed);
         let pages: Vec<u64> = (0..tracked.count()).map(|rank| tracked.page_of_rank(rank)).collect();
@@ -103,7 +108,7 @@ impl Recording {
         let zero_at_start = zero.iter().copied().collect();
         let mut start_unix_ns = START_NS;
         let windows = (0..count).map(|_| {
-            start_unix_ns += 100_000_000 + chance.below(1_000_000) as i64;
+            start_unix_ns += period_ns + chance.below(1_000_000) as i64;
             let state = match chance.below(20) {
                 0 => State::Gap,
                 1 => State::Migrating,
