@@ -1,6 +1,8 @@
 //! migcast: forecasts the live migration of virtual machines.
 
 mod cli;
+mod platform_file;
+mod report;
 
 use std::process::ExitCode;
 

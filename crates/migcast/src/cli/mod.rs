@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 bad input or failure (one
 //! line on standard error), 2 usage, 3 done but a stated limit is not met; `record` adds its own (see [`record`]).
 
+mod algorithms;
 mod history;
 mod predict;
 mod record;
@@ -28,6 +29,8 @@ enum Command {
     History(history::Command),
     /// Forecast a migration from a history or from a constant dirty rate
     Predict(predict::Args),
+    /// List the hypervisors' algorithms, or one with its settings
+    Algorithms(algorithms::Args),
 }
 
 /// Parses the command line, runs the command and turns an error into one line and exit code 1.
@@ -36,13 +39,38 @@ pub(crate) fn run() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_env_filter(tracing_subscriber::EnvFilter::from_env("MIGCAST_LOG"))
         .init();
-    let outcome = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let outcome = match cli.command {
         Command::Record(args) => record::run(&args),
         Command::History(command) => history::run(&command),
         Command::Predict(args) => predict::run(&args),
+        Command::Algorithms(args) => algorithms::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("migcast: {error:#}");
         ExitCode::from(1)
     })
+}
+
+/// A value that cannot be read is bad input: one line and exit code 1. Everything else is usage, clap's own way.
+fn refuse(error: &clap::Error) -> ExitCode {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        _ => String::new(),
+    };
+    if error.kind() != ErrorKind::ValueValidation {
+        error.exit()
+    }
+    let argument = text(ContextKind::InvalidArg);
+    let argument = argument.split(' ').next().unwrap_or_default();
+    let reason = std::error::Error::source(error).map(ToString::to_string);
+    eprintln!(
+        "migcast: {argument}: {}",
+        reason.unwrap_or_else(|| format!("`{}` is not allowed", text(ContextKind::InvalidValue)))
+    );
+    ExitCode::from(1)
 }

@@ -1,0 +1,41 @@
+//! `migcast algorithms`: what is known, and each one's settings with the source of their defaults.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use migcast_model::algorithm::{Algorithm, TABLE};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// One algorithm, with its settings
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let out = &mut io::stdout().lock();
+    match &args.name {
+        Some(name) => write_one(out, &Algorithm::named(name)?),
+        None => write_all(out),
+    }
+    .context("standard output")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_all(out: &mut impl Write) -> io::Result<()> {
+    TABLE.iter().try_for_each(|entry| writeln!(out, "{:12}{}", entry.name, entry.summary))?;
+    writeln!(
+        out,
+        "\n`qemu` is the newest; each version stands until the next. `migcast algorithms NAME` lists settings."
+    )
+}
+
+fn write_one(out: &mut impl Write, algorithm: &Algorithm) -> io::Result<()> {
+    let summary = TABLE.iter().find(|entry| entry.name == algorithm.name()).map(|entry| entry.summary);
+    writeln!(out, "{}: {}\n", algorithm.name(), summary.unwrap_or_default())?;
+    for setting in algorithm.settings() {
+        writeln!(out, "  {:28}{:12}{}", setting.key, setting.value, setting.about)?;
+    }
+    Ok(())
+}

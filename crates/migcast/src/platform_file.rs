@@ -1,0 +1,181 @@
+//! The platform file (`--platform`): what belongs to a pair of hosts, as versioned JSON.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use migcast_model::link::Link;
+use migcast_model::platform::Platform;
+use migcast_model::units::ByteCount;
+use serde::{Deserialize, Serialize};
+
+const FORMAT: &str = "migcast.platform/1";
+
+/// A platform file, version 1. Every figure is optional on reading: what is missing keeps its default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PlatformFile {
+    format: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    setup_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zero_page_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sync_seconds_per_gib: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_state_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_state_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resume_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest_speed: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_share: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender_buffer_bytes: Option<u64>,
+}
+
+/// Why a platform file was refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlatformFileError {
+    #[error("platform file {}: {source}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("platform file {}: {source}", path.display())]
+    Malformed { path: PathBuf, source: serde_json::Error },
+    #[error("platform file {}: format is `{found}`, this program reads `{FORMAT}`", path.display())]
+    Foreign { path: PathBuf, found: String },
+    #[error("platform file {}: `{field}` is {value}: allowed is {allowed}", path.display())]
+    OutOfRange { path: PathBuf, field: &'static str, value: f64, allowed: &'static str },
+}
+
+impl PlatformFile {
+    /// Reads and checks a file.
+    pub(crate) fn read(path: &Path) -> Result<(Platform, PlatformFile), PlatformFileError> {
+        let at = || path.to_owned();
+        let text =
+            std::fs::read_to_string(path).map_err(|source| PlatformFileError::Unreadable { path: at(), source })?;
+        let file: PlatformFile =
+            serde_json::from_str(&text).map_err(|source| PlatformFileError::Malformed { path: at(), source })?;
+        if file.format != FORMAT {
+            return Err(PlatformFileError::Foreign { path: at(), found: file.format });
+        }
+        let platform = file.platform(path)?;
+        Ok((platform, file))
+    }
+
+    /// The file that holds a platform and what it says of links.
+    pub(crate) fn of(platform: &Platform, link: &Link) -> PlatformFile {
+        let seconds = |span: Duration| Some(span.as_secs_f64());
+        PlatformFile {
+            format: FORMAT.to_owned(),
+            name: Some(platform.name.clone()),
+            connect_seconds: seconds(platform.connect),
+            setup_seconds: seconds(platform.setup),
+            page_seconds: seconds(platform.page_cost),
+            zero_page_seconds: seconds(platform.zero_page_cost),
+            sync_seconds_per_gib: seconds(platform.sync_cost_per_gib),
+            stop_seconds: seconds(platform.stop),
+            device_state_bytes: Some(platform.device_state.get()),
+            device_state_seconds: seconds(platform.device_state_cost),
+            resume_seconds: seconds(platform.resume),
+            guest_speed: Some(platform.guest_speed),
+            payload_share: Some(link.payload_share),
+            sender_buffer_bytes: Some(link.sender_buffer.get()),
+        }
+    }
+
+    /// A link of this line rate as this pair of hosts has it.
+    pub(crate) fn shape(&self, link: Link) -> Link {
+        Link {
+            payload_share: self.payload_share.unwrap_or(link.payload_share),
+            sender_buffer: self.sender_buffer_bytes.map_or(link.sender_buffer, ByteCount::new),
+            ..link
+        }
+    }
+
+    fn platform(&self, path: &Path) -> Result<Platform, PlatformFileError> {
+        let refuse =
+            |field, value, allowed| PlatformFileError::OutOfRange { path: path.to_owned(), field, value, allowed };
+        let span = |field, value: Option<f64>, default| match value {
+            None => Ok(default),
+            Some(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+            Some(seconds) => Err(refuse(field, seconds, "0 to 3600 seconds")),
+        };
+        let share = |field, value: Option<f64>| match value {
+            Some(share) if !(share > 0.0 && share <= 1.0) => Err(refuse(field, share, "more than 0, at most 1")),
+            _ => Ok(()),
+        };
+        share("guest_speed", self.guest_speed)?;
+        share("payload_share", self.payload_share)?;
+        let default = Platform::default();
+        Ok(Platform {
+            name: self.name.clone().unwrap_or_else(|| path.display().to_string()),
+            connect: span("connect_seconds", self.connect_seconds, default.connect)?,
+            setup: span("setup_seconds", self.setup_seconds, default.setup)?,
+            page_cost: span("page_seconds", self.page_seconds, default.page_cost)?,
+            zero_page_cost: span("zero_page_seconds", self.zero_page_seconds, default.zero_page_cost)?,
+            sync_cost_per_gib: span("sync_seconds_per_gib", self.sync_seconds_per_gib, default.sync_cost_per_gib)?,
+            stop: span("stop_seconds", self.stop_seconds, default.stop)?,
+            device_state: self.device_state_bytes.map_or(default.device_state, ByteCount::new),
+            device_state_cost: span("device_state_seconds", self.device_state_seconds, default.device_state_cost)?,
+            resume: span("resume_seconds", self.resume_seconds, default.resume)?,
+            guest_speed: self.guest_speed.unwrap_or(default.guest_speed),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use migcast_model::units::BytesPerSec;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<(Platform, PlatformFile), PlatformFileError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("platform.json");
+        std::fs::write(&path, text).unwrap();
+        PlatformFile::read(&path)
+    }
+
+    #[test]
+    fn a_platform_survives_its_file() {
+        let link = Link { payload_share: 0.9, ..Link::ethernet(BytesPerSec::new(1_000)) };
+        let platform = Platform { resume: Duration::from_millis(77), guest_speed: 0.8, ..Platform::default() };
+        let text = serde_json::to_string(&PlatformFile::of(&platform, &link)).unwrap();
+        let (again, file) = read(&text).unwrap();
+        assert_eq!(again, platform);
+        assert_eq!(file.shape(Link::ethernet(BytesPerSec::new(1_000))), link);
+    }
+
+    #[test]
+    fn what_is_missing_keeps_its_default() {
+        let (platform, _) = read(r#"{"format": "migcast.platform/1", "resume_seconds": 0.2}"#).unwrap();
+        assert_eq!(platform.resume, Duration::from_millis(200));
+        assert_eq!(platform.page_cost, Platform::default().page_cost);
+    }
+
+    #[test]
+    fn bad_files_get_one_line_that_says_what_and_where() {
+        for (text, wanted) in [
+            (r#"{"format": "migcast.platform/2"}"#, "format is `migcast.platform/2`"),
+            (r#"{"format": "migcast.platform/1", "guest_speed": 0}"#, "`guest_speed` is 0: allowed is more than 0"),
+            (
+                r#"{"format": "migcast.platform/1", "resume_seconds": -1}"#,
+                "`resume_seconds` is -1: allowed is 0 to 3600",
+            ),
+            (r#"{"format": "migcast.platform/1", "resume": 1}"#, "unknown field `resume`"),
+            ("hello", "expected value at line 1"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(wanted) && error.lines().count() == 1, "{error}");
+        }
+    }
+}

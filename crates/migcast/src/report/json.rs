@@ -1,0 +1,245 @@
+//! `migcast.prediction/1`: base units in the keys, quantities as distributions, `null` for "does not converge".
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use migcast_model::bounds::Bound;
+use migcast_model::forecast::Distribution as ModelDistribution;
+use migcast_model::outcome::{Completed, Iteration as ModelIteration};
+use serde::Serialize;
+
+use super::{HistoryUsed, Model as UsedModel, Prediction};
+use crate::platform_file::PlatformFile;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    format: &'static str,
+    model: Model<'a>,
+    algorithm: &'static str,
+    settings: BTreeMap<&'static str, String>,
+    guest: Guest<'a>,
+    link: Link,
+    platform: PlatformFile,
+    starts: usize,
+    converged: usize,
+    migration_time_seconds: Distribution,
+    migration_time_reported_seconds: Distribution,
+    downtime_seconds: Distribution,
+    downtime_reported_seconds: Distribution,
+    downtime_parts_of_median_seconds: Option<Parts>,
+    sent_bytes: Distribution,
+    sent_pages: Distribution,
+    zero_pages: Distribution,
+    throttled_seconds: Distribution,
+    iterations: Distribution,
+    stop_reasons: BTreeMap<&'static str, usize>,
+    bounds: Bounds,
+    horizon_seconds: f64,
+    quantile: f64,
+    limits: Vec<Limit>,
+    iterations_of_median: Vec<Iteration>,
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+enum Model<'a> {
+    Hist {
+        history: History<'a>,
+    },
+    Avg {
+        dirty_rate_pages_per_second: f64,
+        working_set_pages: u64,
+        writes: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        history: Option<History<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rate_span_seconds: Option<f64>,
+    },
+}
+
+#[derive(Serialize)]
+struct History<'a> {
+    path: &'a str,
+    guest_id: &'a str,
+    hypervisor: &'a str,
+    start: String,
+    recorded_seconds: f64,
+    windows: usize,
+    sampled_one_in: u32,
+}
+
+#[derive(Serialize)]
+struct Guest<'a> {
+    name: &'a str,
+    memory_bytes: u64,
+    memory_pages: u64,
+    page_size_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Link {
+    rate_bits_per_second: u64,
+    goodput_bits_per_second: u64,
+    payload_share: f64,
+    sender_buffer_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Distribution {
+    mean: Option<f64>,
+    min: Option<f64>,
+    p5: Option<f64>,
+    p50: Option<f64>,
+    p95: Option<f64>,
+    max: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Parts {
+    pages: f64,
+    device_state: f64,
+    drain: f64,
+    resume: f64,
+}
+
+#[derive(Serialize)]
+struct Range {
+    min: f64,
+    max: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Bounds {
+    migration_time_seconds: Range,
+    downtime_seconds: Range,
+}
+
+#[derive(Serialize)]
+struct Limit {
+    quantity: &'static str,
+    allowed_seconds: f64,
+    met: bool,
+}
+
+#[derive(Serialize)]
+struct Iteration {
+    sent_pages: u64,
+    skipped_pages: u64,
+    zero_pages: u64,
+    sent_bytes: u64,
+    seconds: f64,
+}
+
+/// Writes the prediction as one JSON document and a line feed.
+pub(crate) fn write_json(out: &mut impl Write, prediction: &Prediction) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &document(prediction))?;
+    writeln!(out)
+}
+
+fn document(prediction: &Prediction) -> Document<'_> {
+    let Prediction { scenario, forecast, .. } = prediction;
+    let (converged, starts) = prediction.converged();
+    let seconds = |quantity: fn(&Completed) -> Duration| over(prediction, |done| quantity(done).as_secs_f64());
+    let median = forecast.median().1.completed();
+    Document {
+        format: "migcast.prediction/1",
+        model: model(&prediction.model),
+        algorithm: scenario.algorithm.name(),
+        settings: scenario.algorithm.settings().into_iter().map(|setting| (setting.key, setting.value)).collect(),
+        guest: Guest {
+            name: &scenario.guest.name,
+            memory_bytes: scenario.guest.memory_bytes().get(),
+            memory_pages: scenario.guest.memory.get(),
+            page_size_bytes: scenario.guest.page_size.get(),
+        },
+        link: Link {
+            rate_bits_per_second: scenario.link.line_rate.bits(),
+            goodput_bits_per_second: scenario.link.goodput().bits(),
+            payload_share: scenario.link.payload_share,
+            sender_buffer_bytes: scenario.link.sender_buffer.get(),
+        },
+        platform: PlatformFile::of(&scenario.platform, &scenario.link),
+        starts,
+        converged,
+        migration_time_seconds: seconds(|done| done.migration_time),
+        migration_time_reported_seconds: seconds(|done| done.migration_time_reported),
+        downtime_seconds: seconds(|done| done.downtime.total()),
+        downtime_reported_seconds: seconds(|done| done.downtime_reported),
+        downtime_parts_of_median_seconds: median.map(parts),
+        sent_bytes: over(prediction, |done| done.sent_bytes.get() as f64),
+        sent_pages: over(prediction, |done| done.sent.pages().get() as f64),
+        zero_pages: over(prediction, |done| done.sent.zero.get() as f64),
+        throttled_seconds: seconds(|done| done.throttled),
+        iterations: over(prediction, |done| done.iteration_count as f64),
+        stop_reasons: forecast.stop_reasons(),
+        bounds: Bounds {
+            migration_time_seconds: range(prediction.bounds.migration_time),
+            downtime_seconds: range(prediction.bounds.downtime),
+        },
+        horizon_seconds: scenario.horizon.as_secs_f64(),
+        quantile: prediction.quantile,
+        limits: prediction.limits.iter().map(limit).collect(),
+        iterations_of_median: median.map(|done| done.iterations.iter().map(iteration).collect()).unwrap_or_default(),
+        warnings: &prediction.warnings,
+    }
+}
+
+fn model(model: &UsedModel) -> Model<'_> {
+    match model {
+        UsedModel::Hist(used) => Model::Hist { history: history(used) },
+        UsedModel::Avg { rate, working_set, pattern, from } => Model::Avg {
+            dirty_rate_pages_per_second: rate.get(),
+            working_set_pages: working_set.get(),
+            writes: pattern,
+            history: from.as_ref().map(|(used, _)| history(used)),
+            rate_span_seconds: from.as_ref().map(|(_, span)| span.as_secs_f64()),
+        },
+    }
+}
+
+fn history(used: &HistoryUsed) -> History<'_> {
+    History {
+        path: &used.path,
+        guest_id: &used.guest_id,
+        hypervisor: &used.hypervisor,
+        start: used.start.to_string(),
+        recorded_seconds: used.recorded.as_secs_f64(),
+        windows: used.windows,
+        sampled_one_in: used.sampled_one_in,
+    }
+}
+
+fn over(prediction: &Prediction, quantity: impl Fn(&Completed) -> f64) -> Distribution {
+    let ModelDistribution { mean, min, p5, p50, p95, max } = prediction.forecast.distribution(quantity);
+    Distribution { mean, min, p5, p50, p95, max }
+}
+
+fn parts(done: &Completed) -> Parts {
+    let parts = done.downtime;
+    Parts {
+        pages: parts.pages.as_secs_f64(),
+        device_state: parts.device_state.as_secs_f64(),
+        drain: parts.drain.as_secs_f64(),
+        resume: parts.resume.as_secs_f64(),
+    }
+}
+
+fn range(bound: Bound) -> Range {
+    Range { min: bound.min.as_secs_f64(), max: bound.max.map(|max| max.as_secs_f64()) }
+}
+
+fn limit(limit: &super::Limit) -> Limit {
+    Limit { quantity: limit.quantity.name(), allowed_seconds: limit.allowed.as_secs_f64(), met: limit.met }
+}
+
+fn iteration(iteration: &ModelIteration) -> Iteration {
+    Iteration {
+        sent_pages: iteration.sent.pages().get(),
+        skipped_pages: iteration.skipped.get(),
+        zero_pages: iteration.sent.zero.get(),
+        sent_bytes: iteration.sent_bytes.get(),
+        seconds: iteration.end.since(iteration.start).as_secs_f64(),
+    }
+}

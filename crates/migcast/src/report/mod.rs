@@ -1,0 +1,104 @@
+//! One result, many forms: a prediction as a table, as JSON, as a picture.
+
+mod json;
+mod plot;
+mod table;
+
+use std::time::Duration;
+
+use migcast_model::bounds::Bounds;
+use migcast_model::forecast::Forecast;
+use migcast_model::outcome::Completed;
+use migcast_model::simulate::Scenario;
+use migcast_model::units::{PageCount, PagesPerSec};
+
+pub(crate) use json::write_json;
+pub(crate) use plot::{PlotFormat, draw};
+pub(crate) use table::write_table;
+
+/// A finished prediction: the forecast with everything it rests on.
+#[derive(Debug)]
+pub(crate) struct Prediction {
+    pub(crate) scenario: Scenario,
+    /// Where the algorithm's name came from, for people.
+    pub(crate) algorithm_origin: &'static str,
+    pub(crate) model: Model,
+    pub(crate) forecast: Forecast,
+    pub(crate) bounds: Bounds,
+    pub(crate) limits: Vec<Limit>,
+    /// At which quantile limits are judged.
+    pub(crate) quantile: f64,
+    /// What the reader should know, each ending with what to do.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// How the guest's writes were modelled.
+#[derive(Clone, Debug)]
+pub(crate) enum Model {
+    /// A recorded history, page by page.
+    Hist(HistoryUsed),
+    /// A constant rate.
+    Avg {
+        rate: PagesPerSec,
+        working_set: PageCount,
+        pattern: &'static str,
+        /// The history the rate was taken from, and the span it was taken over.
+        from: Option<(HistoryUsed, Duration)>,
+    },
+}
+
+/// What was used of a history.
+#[derive(Clone, Debug)]
+pub(crate) struct HistoryUsed {
+    pub(crate) path: String,
+    pub(crate) guest_id: String,
+    pub(crate) hypervisor: String,
+    pub(crate) start: jiff::Timestamp,
+    /// Recorded time that is replayed.
+    pub(crate) recorded: Duration,
+    pub(crate) windows: usize,
+    pub(crate) sampled_one_in: u32,
+}
+
+/// A limit the user stated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    pub(crate) quantity: Quantity,
+    pub(crate) allowed: Duration,
+    pub(crate) met: bool,
+}
+
+/// A quantity limits are stated for and pictures are drawn of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quantity {
+    MigrationTime,
+    Downtime,
+}
+
+impl Quantity {
+    pub(crate) fn seconds(self, completed: &Completed) -> f64 {
+        match self {
+            Quantity::MigrationTime => completed.migration_time.as_secs_f64(),
+            Quantity::Downtime => completed.downtime.total().as_secs_f64(),
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Quantity::MigrationTime => "migration time",
+            Quantity::Downtime => "downtime",
+        }
+    }
+}
+
+impl Prediction {
+    /// Starts that completed, of all.
+    pub(crate) fn converged(&self) -> (usize, usize) {
+        (self.forecast.completed().count(), self.forecast.starts().len())
+    }
+
+    /// True unless a stated limit is not met.
+    pub(crate) fn limits_met(&self) -> bool {
+        self.limits.iter().all(|limit| limit.met)
+    }
+}

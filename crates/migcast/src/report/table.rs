@@ -1,0 +1,116 @@
+//! A prediction as one screen of text.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use migcast_model::forecast::Distribution;
+use migcast_model::outcome::Completed;
+use migcast_model::quantity::{show_bytes, show_count, show_duration, show_page_rate, show_rate};
+use migcast_model::units::ByteCount;
+
+use super::{HistoryUsed, Model, Prediction};
+
+const NEVER: &str = "never";
+
+/// Writes the prediction for a person: the answer, the stated limits, what was assumed, what to beware of.
+pub(crate) fn write_table(out: &mut impl Write, prediction: &Prediction) -> io::Result<()> {
+    write_headline(out, prediction)?;
+    write_quantities(out, prediction)?;
+    write_limits(out, prediction)?;
+    write_assumptions(out, prediction)?;
+    for warning in &prediction.warnings {
+        writeln!(out, "note: {warning}")?;
+    }
+    Ok(())
+}
+
+fn write_headline(out: &mut impl Write, prediction: &Prediction) -> io::Result<()> {
+    let guest = &prediction.scenario.guest;
+    let memory = show_bytes(guest.memory_bytes());
+    writeln!(
+        out,
+        "Live migration of {} ({memory}) over {}",
+        guest.name,
+        show_rate(prediction.scenario.link.line_rate)
+    )?;
+    let (converged, starts) = prediction.converged();
+    let horizon = show_duration(prediction.scenario.horizon);
+    let share = 100.0 * converged as f64 / starts as f64;
+    match (converged, starts) {
+        (0, _) => writeln!(out, "does NOT converge: still copying after {horizon}, from {}\n", all_points(starts)),
+        _ if converged == starts => writeln!(out, "converges from {}\n", all_points(starts)),
+        _ => writeln!(out, "converges from {converged} of {starts} starting points ({share:.1} %) within {horizon}\n"),
+    }
+}
+
+fn all_points(starts: usize) -> String {
+    if starts == 1 { "the one starting point".to_owned() } else { format!("all {starts} starting points") }
+}
+
+fn write_quantities(out: &mut impl Write, prediction: &Prediction) -> io::Result<()> {
+    let span = |seconds: f64| show_duration(Duration::from_secs_f64(seconds));
+    let bytes = |bytes: f64| show_bytes(ByteCount::new(bytes as u64));
+    let count = |count: f64| show_count(count as u64);
+    writeln!(out, "{:26}{:>12}{:>12}{:>12}{:>12}", "", "median", "5 %", "95 %", "worst")?;
+    let mut row = |name: &str, show: &dyn Fn(f64) -> String, quantity: &dyn Fn(&Completed) -> f64| {
+        let Distribution { p50, p5, p95, max, .. } = prediction.forecast.distribution(quantity);
+        let cell = |value: Option<f64>| value.map_or_else(|| NEVER.to_owned(), show);
+        writeln!(out, "{name:26}{:>12}{:>12}{:>12}{:>12}", cell(p50), cell(p5), cell(p95), cell(max))
+    };
+    row("migration time", &span, &|done| done.migration_time.as_secs_f64())?;
+    row("downtime of the guest", &span, &|done| done.downtime.total().as_secs_f64())?;
+    row("downtime QEMU reports", &span, &|done| done.downtime_reported.as_secs_f64())?;
+    row("sent", &bytes, &|done| done.sent_bytes.get() as f64)?;
+    row("pages sent, with repeats", &count, &|done| done.sent.pages().get() as f64)?;
+    row("dirty syncs", &count, &|done| done.iteration_count as f64)?;
+    writeln!(out)
+}
+
+fn write_limits(out: &mut impl Write, prediction: &Prediction) -> io::Result<()> {
+    for limit in &prediction.limits {
+        let verdict = if limit.met { "met" } else { "NOT met" };
+        let (name, allowed) = (limit.quantity.name(), show_duration(limit.allowed));
+        writeln!(out, "limit: {name} of at most {allowed}: {verdict} at the {} quantile", prediction.quantile)?;
+    }
+    if prediction.limits.is_empty() { Ok(()) } else { writeln!(out) }
+}
+
+fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -> io::Result<()> {
+    let scenario = &prediction.scenario;
+    let link = &scenario.link;
+    let (goodput, buffer) = (show_rate(link.goodput()), show_bytes(link.sender_buffer));
+    let settings: Vec<String> =
+        scenario.algorithm.settings().iter().map(|setting| format!("{} {}", setting.key, setting.value)).collect();
+    writeln!(out, "assumed")?;
+    write_model(out, &prediction.model)?;
+    writeln!(out, "  algorithm  {} ({})", scenario.algorithm.name(), prediction.algorithm_origin)?;
+    writeln!(out, "  settings   {}", settings.join(", "))?;
+    writeln!(out, "  link       {goodput} of payload, alone on it; sender's buffer {buffer}")?;
+    writeln!(out, "  platform   {}", scenario.platform.name)
+}
+
+fn write_model(out: &mut impl Write, model: &Model) -> io::Result<()> {
+    match model {
+        Model::Hist(used) => {
+            writeln!(out, "  model      hist: what was recorded, replayed page by page, over and over")?;
+            writeln!(out, "  history    {}", describe(used))
+        }
+        Model::Avg { rate, working_set, pattern, from } => {
+            let rate = show_page_rate(*rate);
+            let pages = show_count(working_set.get());
+            writeln!(out, "  model      avg: a constant {rate}, {pattern} over {pages} pages")?;
+            match from {
+                Some((used, span)) => {
+                    writeln!(out, "  history    {}; rate taken over {}", describe(used), show_duration(*span))
+                }
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+fn describe(used: &HistoryUsed) -> String {
+    let sampled = if used.sampled_one_in == 1 { String::new() } else { format!(", 1 page of {}", used.sampled_one_in) };
+    let (windows, recorded) = (show_count(used.windows as u64), show_duration(used.recorded));
+    format!("{}: {recorded} from {:.0} in {windows} windows{sampled}, {}", used.path, used.start, used.hypervisor)
+}
