@@ -21,6 +21,7 @@ pub mod qemu;
 mod qmp;
 mod ramblock;
 mod recorder;
+mod recording;
 mod scan;
 mod summary;
 
@@ -30,5 +31,5 @@ pub use memory::{Look, Memory, MemoryError, PAGE_SIZE, Placement, ProcessMemory,
 pub use monitor::{Monitor, MonitorError};
 pub use plan::{PlanError, SampleChoice};
 pub use qmp::QmpSocket;
-pub use recorder::{RecordError, Recording, Settings, record};
+pub use recording::{RecordError, Recording, Settings, record};
 pub use summary::{Interrupt, Listener, Progress, Stop, Summary};

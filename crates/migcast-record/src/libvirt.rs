@@ -94,8 +94,7 @@ impl Virsh {
             },
             _ => MonitorError::Io { place: self.place(), source },
         })?;
-        let (success, out, err) =
-            finish(child).map_err(|source| MonitorError::Io { place: self.place(), source })?;
+        let (success, out, err) = finish(child).map_err(|source| MonitorError::Io { place: self.place(), source })?;
         if success {
             return Ok(out);
         }

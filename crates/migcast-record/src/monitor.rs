@@ -41,7 +41,7 @@ pub enum MonitorError {
         /// The monitor.
         place: String,
         /// How long was waited.
-        seconds: u64,
+        seconds: f64,
     },
     /// Nobody listens there any more, or never did.
     #[error("{place}: {reason}")]
@@ -193,7 +193,9 @@ mod tests {
     #[test]
     fn answers_are_typed_and_refusals_are_named() {
         let mut monitor = FakeMonitor::default();
-        monitor.answers.insert("query-status".into(), serde_json::json!({ "status": "of a later time", "running": true }));
+        monitor
+            .answers
+            .insert("query-status".into(), serde_json::json!({ "status": "of a later time", "running": true }));
         assert_eq!(ask(&mut monitor, QueryStatus {}).unwrap().status, "of a later time");
         let error = ask(&mut monitor, QueryMigrate {}).unwrap_err();
         assert!(error.is_unknown_command());

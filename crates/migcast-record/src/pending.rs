@@ -97,7 +97,11 @@ impl Pending {
         }
         self.pushed += 1;
         let length = window.end - window.start;
-        if window.state == State::Recorded { self.recorded += length } else { self.gaps += length }
+        if window.state == State::Recorded {
+            self.recorded += length
+        } else {
+            self.gaps += length
+        }
         Ok(())
     }
 }

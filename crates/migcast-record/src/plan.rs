@@ -38,6 +38,13 @@ pub enum PlanError {
     Memory(#[from] MemoryError),
 }
 
+/// A sample, and what one scan of it costs in CPU time (zero where that was not tried).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) sample: Sample,
+    pub(crate) scan_cost: Duration,
+}
+
 /// Chooses the sample: trial scans of different pages, each as large as the one before says is affordable.
 pub(crate) fn choose(
     choice: SampleChoice,
@@ -45,12 +52,14 @@ pub(crate) fn choose(
     blocks: &[Block],
     memory: &mut dyn Memory,
     clock: &dyn Clock,
-) -> Result<Sample, PlanError> {
-    match choice {
-        SampleChoice::All => return Ok(Sample::full()),
-        SampleChoice::OneIn(1) => return Ok(Sample::full()),
-        SampleChoice::OneIn(one_in) => return Ok(Sample { one_in, seed }),
-        SampleChoice::Auto => {}
+) -> Result<Plan, PlanError> {
+    let one_in = match choice {
+        SampleChoice::All => Some(1),
+        SampleChoice::OneIn(one_in) => Some(one_in),
+        SampleChoice::Auto => None,
+    };
+    if let Some(one_in) = one_in {
+        return Ok(Plan { sample: sample_of(one_in, seed), scan_cost: Duration::ZERO });
     }
     let pages: u64 = blocks.iter().map(|block| block.length_bytes.div_ceil(PAGE_SIZE)).sum();
     let affordable = window.as_secs_f64() * cpu_limit * SCAN_SHARE;
@@ -64,10 +73,18 @@ pub(crate) fn choose(
         let cost = clock.cpu().saturating_sub(before).as_secs_f64().max(1e-9);
         let fits = f64::from(scanner.tracked()) * affordable / cost;
         let next = one_in_of(pages, fits);
-        tracing::debug!("trial: 1 in {one_in}, {} pages, {:.3} ms CPU; next 1 in {next}", scanner.tracked(), cost * 1e3);
+        tracing::debug!(
+            "trial: 1 in {one_in}, {} pages, {:.3} ms CPU; next 1 in {next}",
+            scanner.tracked(),
+            cost * 1e3
+        );
         one_in = next;
     }
-    Ok(if one_in == 1 { Sample::full() } else { Sample { one_in, seed } })
+    Ok(Plan { sample: sample_of(one_in, seed), scan_cost: Duration::from_secs_f64(affordable) })
+}
+
+fn sample_of(one_in: u32, seed: u64) -> Sample {
+    if one_in == 1 { Sample::full() } else { Sample { one_in, seed } }
 }
 
 /// The smallest 1/N that tracks at most about `tracked` of `pages`.
@@ -106,7 +123,7 @@ mod tests {
         let time = FakeTime::default();
         let blocks = [Block { name: "ram".into(), length_bytes: pages * PAGE_SIZE, guest_physical_address: None }];
         let mut memory = Priced { time: time.clone(), per_page };
-        choose(SampleChoice::Auto, (Duration::from_millis(100), 0.05, 1), &blocks, &mut memory, &time).unwrap()
+        choose(SampleChoice::Auto, (Duration::from_millis(100), 0.05, 1), &blocks, &mut memory, &time).unwrap().sample
     }
 
     #[test]

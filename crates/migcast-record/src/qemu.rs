@@ -7,9 +7,7 @@ use qapi::qmp;
 
 use crate::guest::{Guest, Identity, Life, Sight, Watch};
 use crate::memory::{MemoryError, PAGE_SIZE, Placement, ProcessMemory, of_process};
-use crate::monitor::{
-    Monitor, MonitorError, QueryMigrate, QueryStatus, ask, ask_human, request, understand,
-};
+use crate::monitor::{Monitor, MonitorError, QueryMigrate, QueryStatus, ask, ask_human, request, understand};
 use crate::qmp::QmpSocket;
 use crate::ramblock::{self, RamBlock};
 
@@ -138,9 +136,9 @@ fn ram_blocks(monitor: &mut dyn Monitor) -> Result<Vec<RamBlock>, QemuError> {
         Err(error) if error.is_unknown_command() => ask_human(monitor, "info ramblock")?,
         Err(error) => return Err(error.into()),
     };
-    ramblock::parse(&text).filter(|blocks| !blocks.is_empty()).ok_or_else(|| QemuError::Table {
-        first_line: text.lines().next().unwrap_or("").chars().take(80).collect(),
-    })
+    ramblock::parse(&text)
+        .filter(|blocks| !blocks.is_empty())
+        .ok_or_else(|| QemuError::Table { first_line: text.lines().next().unwrap_or("").chars().take(80).collect() })
 }
 
 /// Where the blocks lie in the process and in the guest.

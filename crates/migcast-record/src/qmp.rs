@@ -30,13 +30,12 @@ pub struct QmpSocket {
 impl QmpSocket {
     /// The monitor at this path; nothing is connected yet.
     pub fn new(path: &Path) -> QmpSocket {
-        QmpSocket {
-            path: path.to_owned(),
-            greeting_timeout: GREETING_TIMEOUT,
-            answer_timeout: ANSWER_TIMEOUT,
-            connection: None,
-            peer: None,
-        }
+        QmpSocket::with_timeouts(path, GREETING_TIMEOUT, ANSWER_TIMEOUT)
+    }
+
+    /// As [`QmpSocket::new`], with other limits for the greeting and for each answer.
+    pub fn with_timeouts(path: &Path, greeting_timeout: Duration, answer_timeout: Duration) -> QmpSocket {
+        QmpSocket { path: path.to_owned(), greeting_timeout, answer_timeout, connection: None, peer: None }
     }
 
     /// The process at the other end, once connected, as the kernel says.
@@ -86,7 +85,7 @@ impl QmpSocket {
     fn greeting_error(&self, error: &io::Error) -> MonitorError {
         match error.kind() {
             io::ErrorKind::TimedOut => {
-                MonitorError::Busy { place: self.place(), seconds: self.greeting_timeout.as_secs() }
+                MonitorError::Busy { place: self.place(), seconds: self.greeting_timeout.as_secs_f64() }
             }
             io::ErrorKind::InvalidData => self.not_qmp(&error.to_string()),
             io::ErrorKind::UnexpectedEof => self.not_qmp("it hung up without a greeting"),

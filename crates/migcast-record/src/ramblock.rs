@@ -38,7 +38,8 @@ fn parse_line(line: &str, after_total: &[&str]) -> Option<RamBlock> {
             address = Some(hexadecimal(field)?);
         }
     }
-    let (total, used, _offset) = (hexadecimal(fields.next()?)?, hexadecimal(fields.next()?)?, hexadecimal(fields.next()?)?);
+    let (total, used, _offset) =
+        (hexadecimal(fields.next()?)?, hexadecimal(fields.next()?)?, hexadecimal(fields.next()?)?);
     let (_unit, _page_size) = (fields.next()?, fields.next()?);
     let mut name: Vec<&str> = fields.collect();
     name.reverse();
@@ -81,7 +82,8 @@ pub(crate) fn parse_gpa2hva(text: &str) -> Option<(String, u64)> {
 /// Reads, from `info mtree -f`, where in the guest's physical memory a block begins: the lines of the system's view
 /// that show it from its offset 0, as in "  0000000000000000-000000000009ffff (prio 0, ram): pc.ram".
 pub(crate) fn physical_address(mtree: &str, name: &str) -> Option<u64> {
-    let view = mtree.split("FlatView #").find(|view| view.lines().any(|line| line.trim() == "Root memory region: system"))?;
+    let view =
+        mtree.split("FlatView #").find(|view| view.lines().any(|line| line.trim() == "Root memory region: system"))?;
     view.lines().find_map(|line| {
         let (range, region) = line.trim().split_once(" (prio ")?;
         let (_, shown) = region.split_once("): ")?;
@@ -102,7 +104,8 @@ mod tests {
               a 0xb name   64 KiB  0x0000000009100000 0x0000000000020000 0x0000000000200000 0x00007fceb2000000  ro
 ";
 
-    const TABLE_7_2: &str = "              Block Name    PSize              Offset               Used              Total
+    const TABLE_7_2: &str =
+        "              Block Name    PSize              Offset               Used              Total
                   pc.ram    4 KiB  0x0000000000000000 0x0000000008000000 0x0000000008000000
                 vga.vram    4 KiB  0x0000000008080000 0x0000000001000000 0x0000000001000000
                   pc.rom    4 KiB  0x0000000008040000 0x0000000000020000 0x0000000000020000

@@ -7,180 +7,33 @@
 //! ```
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::Duration;
 
-use migcast_history::format::{Manifest, WrittenMeans};
-use migcast_history::sample::{Sample, Tracked};
+use migcast_history::sample::Sample;
 use migcast_history::windows::State;
-use migcast_history::writer::{WriteError, Writer};
+use migcast_history::writer::Writer;
 
 use crate::budget::Budget;
 use crate::clock::Clock;
-use crate::guest::{Guest, Identity, Sight, Watch};
-use crate::memory::{Memory, MemoryError, PAGE_SIZE};
+use crate::guest::{Guest, Sight, Watch};
+use crate::memory::{Memory, MemoryError};
 use crate::pending::{Finished, Pending, Sink};
-use crate::plan::{PlanError, SampleChoice, choose};
+use crate::recording::Settings;
 use crate::scan::Scanner;
 use crate::summary::{Listener, Progress, Stop, Summary};
 
 /// Shortest and longest time between two looks at the guest's state.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(30);
 /// Part of the CPU limit that looks may use; dearer ones (a libvirt client) come less often.
 const LOOK_SHARE: f64 = 0.2;
+/// Longest wait for the set-up to be paid for.
+const SAVE_UP_MAX: Duration = Duration::from_secs(5);
 /// How long a guest's process may outlive its monitor before that counts as a monitor that went away.
 const END_GRACE: Duration = Duration::from_millis(500);
 
-/// How to record.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Nominal length of a window, > 0.
-    pub window: Duration,
-    /// How long to record; `None` until something ends it.
-    pub duration: Option<Duration>,
-    /// CPU limit as a share of one core, > 0.
-    pub cpu_limit: f64,
-    /// Which pages to track.
-    pub sample: SampleChoice,
-    /// Draws the sample.
-    pub seed: u64,
-    /// The program that records, for the manifest, e.g. "migcast 0.1.0".
-    pub program: String,
-}
-
-/// How a recording ended.
-#[derive(Debug)]
-pub enum Recording {
-    /// There is a history.
-    Kept(Summary),
-    /// It was stopped before its first window began; there is nothing.
-    Stopped(Stop),
-}
-
-/// Why a recording could not begin.
-#[derive(Debug, thiserror::Error)]
-pub enum RecordError {
-    /// The sample cannot be chosen or read.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// The memory cannot be read.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// The history cannot be created.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-}
-
-/// Records `guest` into a new history at `out`, until something stops it.
-///
-/// # Errors
-/// [`RecordError`] where it cannot begin. What ends it later is in [`Summary::stop`], and what was recorded until then
-/// is kept.
-pub fn record(
-    mut guest: Guest,
-    settings: &Settings,
-    out: &Path,
-    clock: &mut dyn Clock,
-    listener: &mut dyn Listener,
-) -> Result<Recording, RecordError> {
-    for warning in &guest.warnings {
-        listener.warn(warning);
-    }
-    if let Some(stop) = await_calm(&mut guest, clock, listener) {
-        return Ok(Recording::Stopped(stop));
-    }
-    let (began, spent) = (clock.now(), clock.cpu());
-    let measure = (settings.window, settings.cpu_limit, settings.seed);
-    let blocks = &guest.identity.blocks;
-    let sample = choose(settings.sample, measure, blocks, guest.memory.as_mut(), clock)?;
-    let tracked = Tracked::new(blocks, PAGE_SIZE, sample).map_err(PlanError::from)?;
-    let mut run = Run {
-        memory: guest.memory.as_mut(),
-        watch: guest.watch.as_mut(),
-        scanner: Scanner::new(tracked),
-        settings,
-        budget: Budget::new(settings.cpu_limit, began, spent),
-        pending: Pending::default(),
-        clock,
-        listener,
-        schedule: Schedule::default(),
-        counts: Counts::default(),
-    };
-    run.baseline()?;
-    let mut writer = Writer::create(out, manifest(&guest.identity, settings, sample), &run.scanner.zero_pages())?;
-    let stop = run.windows(&mut writer);
-    let mut summary = run.close(stop, sample, writer);
-    summary.bytes_on_disk = directory_bytes(out);
-    Ok(Recording::Kept(summary))
-}
-
-/// Waits until the guest does not migrate. `Some` where something ends the recording before it began.
-fn await_calm(guest: &mut Guest, clock: &mut dyn Clock, listener: &mut dyn Listener) -> Option<Stop> {
-    let mut told = false;
-    loop {
-        if let Some(interrupt) = listener.interrupted() {
-            return Some(Stop::Interrupt(interrupt));
-        }
-        if guest.watch.ended() {
-            return Some(Stop::GuestEnded);
-        }
-        match guest.watch.look() {
-            Sight::Migrating => {
-                if !std::mem::replace(&mut told, true) {
-                    listener.warn("the guest is migrating: recording begins when that is over");
-                }
-                clock.wait(clock.now() + LOOK_INTERVAL);
-            }
-            Sight::MonitorGone(why) => return Some(gone(guest.watch.as_mut(), clock, why)),
-            Sight::LayoutChanged(what) => return Some(Stop::LayoutChanged(what)),
-            Sight::Clear | Sight::Busy(_) => return None,
-        }
-    }
-}
-
-/// A guest that ends takes its monitor away a moment before its process is gone.
-fn gone(watch: &mut dyn Watch, clock: &mut dyn Clock, why: String) -> Stop {
-    let deadline = clock.now() + END_GRACE;
-    while clock.now() < deadline && !watch.ended() {
-        clock.wait(deadline);
-    }
-    if watch.ended() { Stop::GuestEnded } else { Stop::MonitorGone(why) }
-}
-
-/// Bytes of all files under a directory; what cannot be read counts as nothing.
-fn directory_bytes(dir: &Path) -> u64 {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| {
-            let meta = entry.metadata().ok()?;
-            Some(if meta.is_dir() { directory_bytes(&entry.path()) } else { meta.len() })
-        })
-        .sum()
-}
-
-fn manifest(identity: &Identity, settings: &Settings, sample: Sample) -> Manifest {
-    Manifest {
-        format: Manifest::format_now(),
-        created: jiff::Timestamp::now(),
-        recorder: settings.program.clone(),
-        method: identity.method.to_owned(),
-        written_means: WrittenMeans::Content,
-        resource: "ram".to_owned(),
-        guest_name: identity.name.clone(),
-        guest_id: identity.id.unwrap_or_else(uuid::Uuid::new_v4),
-        hypervisor: identity.hypervisor.clone(),
-        hypervisor_version: identity.hypervisor_version.clone(),
-        accelerator: identity.accelerator.clone(),
-        page_size_bytes: PAGE_SIZE,
-        blocks: identity.blocks.clone(),
-        window_seconds: settings.window.as_secs_f64(),
-        sample,
-    }
-}
-
 /// A recording in progress.
-struct Run<'a> {
+pub(crate) struct Recorder<'a> {
     memory: &'a mut dyn Memory,
     watch: &'a mut dyn Watch,
     scanner: Scanner,
@@ -215,6 +68,7 @@ struct Counts {
     stretched: u64,
     unreadable: u64,
     busy_warned: bool,
+    stretching_warned: bool,
 }
 
 /// What a wait ended with.
@@ -223,9 +77,52 @@ enum Waited {
     Migrating,
 }
 
-impl Run<'_> {
+impl<'a> Recorder<'a> {
+    /// Nothing has been seen yet. `began` and `spent` are the time and the CPU time at which its costs begin to count.
+    pub(crate) fn new(
+        guest: &'a mut Guest,
+        scanner: Scanner,
+        settings: &'a Settings,
+        (began, spent): (Duration, Duration),
+        clock: &'a mut dyn Clock,
+        listener: &'a mut dyn Listener,
+    ) -> Recorder<'a> {
+        Recorder {
+            memory: guest.memory.as_mut(),
+            watch: guest.watch.as_mut(),
+            scanner,
+            settings,
+            budget: Budget::new(settings.cpu_limit, began, spent),
+            pending: Pending::default(),
+            clock,
+            listener,
+            schedule: Schedule::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Page numbers of the tracked pages that are zero, ascending.
+    pub(crate) fn zero_pages(&self) -> Vec<u64> {
+        self.scanner.zero_pages()
+    }
+
+    /// Waits until the trials are paid for and so are the baseline and the first window's scan, lest that window be
+    /// longer than the rest.
+    pub(crate) fn save_up(&mut self, scan_cost: Duration) -> Option<Stop> {
+        self.budget.settle(self.clock.now(), self.clock.cpu());
+        let due = self.budget.affordable_at(2 * scan_cost).min(self.clock.now() + SAVE_UP_MAX);
+        while !scan_cost.is_zero() && self.clock.now() < due {
+            let stop = self.stop_asked();
+            if stop.is_some() {
+                return stop;
+            }
+            self.clock.wait(due);
+        }
+        None
+    }
+
     /// The first scan, before any window.
-    fn baseline(&mut self) -> Result<(), MemoryError> {
+    pub(crate) fn baseline(&mut self) -> Result<(), MemoryError> {
         let start = self.clock.now();
         let cpu = self.clock.cpu();
         self.scanner.scan(self.memory)?;
@@ -240,7 +137,7 @@ impl Run<'_> {
     }
 
     /// Records window after window.
-    fn windows(&mut self, sink: &mut dyn Sink) -> Stop {
+    pub(crate) fn windows(&mut self, sink: &mut dyn Sink) -> Stop {
         let end = self.settings.duration.map_or(Duration::MAX, |span| self.schedule.origin.saturating_add(span));
         loop {
             let (slot, due) = self.next_scan();
@@ -267,9 +164,7 @@ impl Run<'_> {
         }
         if paid > in_time {
             self.counts.stretched += 1;
-            if self.counts.stretched == 1 {
-                self.warn_of_stretching(paid - self.schedule.slot);
-            }
+            self.warn_of_stretching();
         }
         let slot = in_time.max(paid);
         let offset = u64::try_from(self.settings.window.as_nanos()).unwrap_or(u64::MAX).saturating_mul(slot);
@@ -282,16 +177,21 @@ impl Run<'_> {
         u64::try_from(passed.div_ceil(self.settings.window.as_nanos().max(1))).unwrap_or(u64::MAX)
     }
 
-    fn warn_of_stretching(&mut self, slots: u64) {
-        let window = self.settings.window.as_secs_f64();
+    /// Says once where windows cannot be as short as asked for. A single long one (closing a segment costs, too) is
+    /// only counted.
+    fn warn_of_stretching(&mut self) {
+        let (window, scan) = (self.settings.window.as_secs_f64(), self.schedule.scan_cost.as_secs_f64());
+        let affordable = scan / self.settings.cpu_limit;
+        if affordable <= window || std::mem::replace(&mut self.counts.stretching_warned, true) {
+            return;
+        }
         self.listener.warn(&format!(
-            "a scan of {} pages costs {:.1} ms of CPU: to keep the limit of {:.1} % of one core a window becomes {:.1} s \
-             instead of {:.3} s; a sample (--sample auto) or a higher --cpu-limit keeps windows short",
+            "a scan of {} pages costs {:.1} ms of CPU: to keep the limit of {:.1} % of one core windows become about \
+             {affordable:.1} s long instead of {window} s; a new recording with --sample auto, or a higher --cpu-limit, \
+             keeps them short",
             self.scanner.tracked(),
-            self.schedule.scan_cost.as_secs_f64() * 1e3,
+            scan * 1e3,
             self.settings.cpu_limit * 100.0,
-            slots as f64 * window,
-            window
         ));
     }
 
@@ -302,14 +202,14 @@ impl Run<'_> {
                 return ControlFlow::Break(stop);
             }
             let now = self.clock.now();
-            if now >= self.schedule.look_due {
-                if let Sight::Migrating = self.look(sink)? {
-                    return ControlFlow::Continue(Waited::Migrating);
-                }
-            } else if now >= due {
+            let look_due = self.schedule.look_due;
+            // The scan goes first, so that looks do not make windows uneven; but looks must not starve.
+            if now >= due && now < look_due + LOOK_INTERVAL {
                 return ControlFlow::Continue(Waited::Due);
-            } else {
-                self.clock.wait(due.min(self.schedule.look_due));
+            } else if now < look_due {
+                self.clock.wait(due.min(look_due));
+            } else if let Sight::Migrating = self.look(sink)? {
+                return ControlFlow::Continue(Waited::Migrating);
             }
         }
     }
@@ -459,7 +359,7 @@ impl Run<'_> {
     }
 
     /// Writes what is held back and closes the history.
-    fn close(mut self, stop: Stop, sample: Sample, mut writer: Writer) -> Summary {
+    pub(crate) fn close(mut self, stop: Stop, sample: Sample, mut writer: Writer) -> Summary {
         let cost = self.cost();
         let mut stop = stop;
         // A last look tells whether a migration began since the one before; a guest that is gone cannot say.
@@ -496,3 +396,15 @@ impl Run<'_> {
         }
     }
 }
+
+/// A guest that ends takes its monitor away a moment before its process is gone.
+pub(crate) fn gone(watch: &mut dyn Watch, clock: &mut dyn Clock, why: String) -> Stop {
+    let deadline = clock.now() + END_GRACE;
+    while clock.now() < deadline && !watch.ended() {
+        clock.wait(deadline);
+    }
+    if watch.ended() { Stop::GuestEnded } else { Stop::MonitorGone(why) }
+}
+
+#[cfg(test)]
+mod tests;

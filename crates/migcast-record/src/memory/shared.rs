@@ -33,10 +33,9 @@ impl SharedFile {
         let candidates = std::iter::once((exact, true)).chain(descriptors(pid).map(|path| (path, false)));
         for (path, exact) in candidates {
             let Ok(meta) = std::fs::metadata(&path) else { continue };
-            if meta.is_file() && (exact || mapping.file == Some((meta.dev(), meta.ino()))) {
-                if let Ok(file) = open_for_reading(&path) {
-                    return SharedFile::new(file).map(Some);
-                }
+            let same = meta.is_file() && (exact || mapping.file == Some((meta.dev(), meta.ino())));
+            if same && let Ok(file) = open_for_reading(&path) {
+                return SharedFile::new(file).map(Some);
             }
         }
         Ok(None)

@@ -1,0 +1,279 @@
+//! The loop against a clock, a memory and a guest that tests move.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use migcast_history::format::Block;
+use migcast_history::sample::{Sample, Tracked};
+use migcast_history::writer::{NewWindow, WriteError};
+
+use super::*;
+use crate::clock::fake::FakeTime;
+use crate::guest::Identity;
+use crate::memory::{Look, PAGE_SIZE};
+use crate::plan::SampleChoice;
+use crate::summary::Interrupt;
+
+const MS: Duration = Duration::from_millis(1);
+const PAGES: u64 = 64;
+
+/// A guest that follows a plan: what it writes, and what it shows, from which time on.
+#[derive(Clone, Default)]
+struct Script {
+    time: FakeTime,
+    /// Pages and the byte they are filled with.
+    writes: BTreeMap<Duration, Vec<(u64, u8)>>,
+    sights: BTreeMap<Duration, Sight>,
+    ends: Option<Duration>,
+    unreadable_from: Option<Duration>,
+    /// What one scan takes.
+    scan_wall: Duration,
+    scan_cpu: Duration,
+    look_cpu: Duration,
+}
+
+impl Memory for Script {
+    fn look(&mut self, pages: &[u64], sink: &mut crate::memory::Sink<'_>) -> Result<(), MemoryError> {
+        let now = self.time.now();
+        if self.unreadable_from.is_some_and(|from| now >= from) {
+            return Err(MemoryError::Ended { pid: 1 });
+        }
+        for (index, &page) in pages.iter().enumerate() {
+            let last = self.writes.range(..=now).rev().find_map(|(_, list)| list.iter().find(|(p, _)| *p == page));
+            sink(index, last.map_or(Look::Hole, |&(_, byte)| Look::Content(&PAGES_OF_BYTES[usize::from(byte)])));
+        }
+        self.time.work(self.scan_wall, self.scan_cpu);
+        Ok(())
+    }
+
+    fn refresh(&mut self) -> Result<Vec<String>, MemoryError> {
+        Ok(Vec::new())
+    }
+}
+
+static PAGES_OF_BYTES: [[u8; PAGE_SIZE as usize]; 4] =
+    [[0; PAGE_SIZE as usize], [1; PAGE_SIZE as usize], [2; PAGE_SIZE as usize], [3; PAGE_SIZE as usize]];
+
+impl Watch for Script {
+    fn look(&mut self) -> Sight {
+        self.time.work(Duration::ZERO, self.look_cpu);
+        self.sights.range(..=self.time.now()).next_back().map_or(Sight::Clear, |(_, sight)| sight.clone())
+    }
+
+    fn ended(&mut self) -> bool {
+        self.ends.is_some_and(|end| self.time.now() >= end)
+    }
+}
+
+/// A window: length, state, pages written, changes of the zero map.
+type Seen = (Duration, State, Vec<u64>, Vec<(u64, bool)>);
+
+/// Remembers windows; refuses them from a given number on.
+#[derive(Default)]
+struct Windows {
+    seen: Vec<Seen>,
+    full_after: Option<usize>,
+}
+
+impl Sink for Windows {
+    fn push(&mut self, window: NewWindow<'_>) -> Result<(), WriteError> {
+        if self.full_after == Some(self.seen.len()) {
+            let source = std::io::Error::from_raw_os_error(libc::ENOSPC);
+            return Err(WriteError::Io { path: "pages".into(), source });
+        }
+        let length = u64::try_from(window.end_unix_ns - window.start_unix_ns).unwrap();
+        let zero = window.zero_changes.iter().map(|change| (change.page, change.zero)).collect();
+        self.seen.push((Duration::from_nanos(length), window.state, window.written.to_vec(), zero));
+        Ok(())
+    }
+
+    fn bytes_on_disk(&self) -> u64 {
+        0
+    }
+}
+
+#[derive(Clone, Default)]
+struct Ear {
+    warnings: Rc<RefCell<Vec<String>>>,
+    stop: Option<(FakeTime, Duration)>,
+}
+
+impl Listener for Ear {
+    fn interrupted(&mut self) -> Option<Interrupt> {
+        self.stop.as_ref().filter(|(time, at)| time.now() >= *at).map(|_| Interrupt::Interrupted)
+    }
+
+    fn progress(&mut self, _: &Progress) {}
+
+    fn warn(&mut self, warning: &str) {
+        self.warnings.borrow_mut().push(warning.to_owned());
+    }
+}
+
+struct Outcome {
+    stop: Stop,
+    windows: Vec<Seen>,
+    overruns: u64,
+    stretched: u64,
+    cost: f64,
+    warnings: Vec<String>,
+}
+
+fn run(script: &Script, duration: Duration, mut ear: Ear, mut sink: Windows) -> Outcome {
+    let settings = Settings {
+        window: 100 * MS,
+        duration: Some(duration),
+        cpu_limit: 0.05,
+        sample: SampleChoice::All,
+        seed: 0,
+        program: String::new(),
+    };
+    let block = Block { name: "ram".into(), length_bytes: PAGES * PAGE_SIZE, guest_physical_address: None };
+    let tracked = Tracked::new(std::slice::from_ref(&block), PAGE_SIZE, Sample::full()).unwrap();
+    let identity = Identity {
+        method: "process",
+        name: "fake".into(),
+        id: None,
+        hypervisor: "unknown".into(),
+        hypervisor_version: String::new(),
+        accelerator: "unknown".into(),
+        blocks: vec![block],
+    };
+    let mut guest =
+        Guest { identity, memory: Box::new(script.clone()), watch: Box::new(script.clone()), warnings: Vec::new() };
+    let mut clock = script.time.clone();
+    let start = (clock.now(), clock.cpu());
+    let mut recorder = Recorder::new(&mut guest, Scanner::new(tracked), &settings, start, &mut clock, &mut ear);
+    recorder.baseline().unwrap();
+    let stop = recorder.windows(&mut sink);
+    recorder.pending.confirm(&mut sink, recorder.clock).unwrap_or(());
+    let (overruns, stretched, cost) = (recorder.counts.overruns, recorder.counts.stretched, recorder.cost());
+    let warnings = ear.warnings.borrow().clone();
+    Outcome { stop, windows: sink.seen, overruns, stretched, cost, warnings }
+}
+
+fn quiet() -> Script {
+    Script::default()
+}
+
+#[test]
+fn windows_lie_on_the_grid_and_hold_what_was_written_in_them() {
+    let mut script = quiet();
+    script.writes.insert(150 * MS, vec![(3, 1), (9, 1)]);
+    script.writes.insert(310 * MS, vec![(9, 0)]);
+    let outcome = run(&script, 500 * MS, Ear::default(), Windows::default());
+    assert!(matches!(outcome.stop, Stop::Duration));
+    let written: Vec<&[u64]> = outcome.windows.iter().map(|window| window.2.as_slice()).collect();
+    assert_eq!(written, [&[][..], &[3, 9], &[], &[9], &[]]);
+    assert_eq!(outcome.windows[1].3, [(3, false), (9, false)]);
+    assert_eq!(outcome.windows[3].3, [(9, true)]);
+    assert!(outcome.windows.iter().all(|window| window.0 == 100 * MS && window.1 == State::Recorded));
+    assert_eq!((outcome.overruns, outcome.stretched), (0, 0));
+}
+
+#[test]
+fn the_cpu_limit_is_kept_by_longer_windows_and_said() {
+    let mut script = quiet();
+    (script.scan_wall, script.scan_cpu) = (20 * MS, 20 * MS);
+    let outcome = run(&script, Duration::from_secs(20), Ear::default(), Windows::default());
+    assert!(outcome.cost <= 0.0501, "{}", outcome.cost);
+    // 20 ms at 5 % are paid for in 400 ms.
+    assert!(outcome.windows.len() >= 47, "{}", outcome.windows.len());
+    assert!(outcome.windows[1..].iter().all(|window| window.0 == 400 * MS), "{:?}", outcome.windows[1]);
+    assert!(outcome.stretched > 40);
+    let warnings: Vec<&String> = outcome.warnings.iter().filter(|warning| warning.contains("costs 20.0 ms")).collect();
+    assert_eq!(warnings.len(), 1, "{:?}", outcome.warnings);
+}
+
+#[test]
+fn a_scan_that_overruns_makes_its_window_longer() {
+    let mut script = quiet();
+    (script.scan_wall, script.scan_cpu) = (130 * MS, MS / 10);
+    let outcome = run(&script, Duration::from_secs(4), Ear::default(), Windows::default());
+    assert!(outcome.overruns > 10, "{}", outcome.overruns);
+    assert!(outcome.windows.iter().skip(1).all(|window| window.0 == 200 * MS), "{:?}", outcome.windows);
+}
+
+#[test]
+fn while_the_guest_migrates_nothing_is_scanned_or_claimed() {
+    let mut script = quiet();
+    script.sights.insert(2500 * MS, Sight::Migrating);
+    script.sights.insert(5200 * MS, Sight::Clear);
+    script.writes.insert(2550 * MS, vec![(1, 1)]);
+    script.writes.insert(4000 * MS, vec![(2, 1)]);
+    script.writes.insert(6150 * MS, vec![(3, 1)]);
+    let outcome = run(&script, 7000 * MS, Ear::default(), Windows::default());
+    let total: Duration = outcome.windows.iter().map(|window| window.0).sum();
+    assert_eq!(total, 7000 * MS);
+    let migrating: Vec<_> = outcome.windows.iter().filter(|window| window.1 == State::Migrating).collect();
+    assert!(migrating.iter().all(|window| window.2.is_empty()));
+    // From the last look that found it calm, at 2 s, to the first that does again, at 6 s.
+    let gap: Duration = migrating.iter().map(|window| window.0).sum();
+    assert_eq!(gap, 4000 * MS);
+    // The zero map stays true across the gap.
+    let zero: Vec<_> = migrating.iter().flat_map(|window| window.3.clone()).collect();
+    assert_eq!(zero, [(1, false), (2, false)]);
+    let after: Vec<u64> = outcome.windows.iter().flat_map(|window| window.2.clone()).collect();
+    assert_eq!(after, [3]);
+}
+
+#[test]
+fn a_busy_monitor_is_no_error_and_said_once() {
+    let mut script = quiet();
+    script.sights.insert(1500 * MS, Sight::Busy("monitor: busy".into()));
+    let outcome = run(&script, 5000 * MS, Ear::default(), Windows::default());
+    assert_eq!(outcome.windows.len(), 50);
+    assert!(outcome.windows.iter().all(|window| window.1 == State::Recorded));
+    assert_eq!(outcome.warnings.len(), 1, "{:?}", outcome.warnings);
+}
+
+#[test]
+fn every_end_has_its_name_and_keeps_what_was_recorded() {
+    let mut ends = quiet();
+    ends.ends = Some(750 * MS);
+    let outcome = run(&ends, 5000 * MS, Ear::default(), Windows::default());
+    assert!(matches!(outcome.stop, Stop::GuestEnded) && outcome.windows.len() == 7);
+
+    let mut torn = quiet();
+    torn.unreadable_from = Some(750 * MS);
+    let outcome = run(&torn, 5000 * MS, Ear::default(), Windows::default());
+    assert!(matches!(outcome.stop, Stop::GuestEnded) && outcome.windows.len() == 7);
+
+    let mut gone = quiet();
+    gone.sights.insert(1500 * MS, Sight::MonitorGone("socket: nobody listens there".into()));
+    let outcome = run(&gone, 5000 * MS, Ear::default(), Windows::default());
+    assert!(matches!(outcome.stop, Stop::MonitorGone(_)), "{:?}", outcome.stop);
+    // A monitor that goes a moment before the process is the guest's end.
+    gone.ends = Some(2200 * MS);
+    let outcome = run(&gone, 5000 * MS, Ear::default(), Windows::default());
+    assert!(matches!(outcome.stop, Stop::GuestEnded), "{:?}", outcome.stop);
+
+    let mut plugged = quiet();
+    plugged.sights.insert(1500 * MS, Sight::LayoutChanged("memory block dimm0 was added".into()));
+    let outcome = run(&plugged, 5000 * MS, Ear::default(), Windows::default());
+    assert!(matches!(outcome.stop, Stop::LayoutChanged(_)));
+
+    let script = quiet();
+    let ear = Ear { stop: Some((script.time.clone(), 1020 * MS)), ..Ear::default() };
+    let outcome = run(&script, 5000 * MS, ear, Windows::default());
+    assert!(matches!(outcome.stop, Stop::Interrupt(Interrupt::Interrupted)));
+    assert!(matches!(outcome.windows.len(), 10 | 11), "{}", outcome.windows.len());
+}
+
+#[test]
+fn a_full_disk_ends_the_recording() {
+    let sink = Windows { full_after: Some(12), ..Windows::default() };
+    let outcome = run(&quiet(), 5000 * MS, Ear::default(), sink);
+    assert!(matches!(outcome.stop, Stop::Write(WriteError::Io { .. })), "{:?}", outcome.stop);
+    assert_eq!(outcome.windows.len(), 12);
+}
+
+#[test]
+fn looks_that_cost_much_come_less_often() {
+    let mut script = quiet();
+    script.look_cpu = 45 * MS;
+    let outcome = run(&script, Duration::from_secs(60), Ear::default(), Windows::default());
+    assert!(outcome.cost < 0.0125, "{}", outcome.cost);
+    assert_eq!(outcome.stretched, 0);
+}

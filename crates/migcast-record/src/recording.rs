@@ -1,0 +1,147 @@
+//! A recording from its beginning to its end: sample, baseline, history, summary.
+
+use std::path::Path;
+use std::time::Duration;
+
+use migcast_history::format::{Manifest, WrittenMeans};
+use migcast_history::sample::{Sample, Tracked};
+use migcast_history::writer::{WriteError, Writer};
+
+use crate::clock::Clock;
+use crate::guest::{Guest, Identity, Sight};
+use crate::memory::{MemoryError, PAGE_SIZE};
+use crate::plan::{Plan, PlanError, SampleChoice, choose};
+use crate::recorder::{LOOK_INTERVAL, Recorder, gone};
+use crate::scan::Scanner;
+use crate::summary::{Listener, Stop, Summary};
+
+/// How to record.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Nominal length of a window, > 0.
+    pub window: Duration,
+    /// How long to record; `None` until something ends it.
+    pub duration: Option<Duration>,
+    /// CPU limit as a share of one core, > 0.
+    pub cpu_limit: f64,
+    /// Which pages to track.
+    pub sample: SampleChoice,
+    /// Draws the sample.
+    pub seed: u64,
+    /// The program that records, for the manifest, e.g. "migcast 0.1.0".
+    pub program: String,
+}
+
+/// How a recording ended.
+#[derive(Debug)]
+pub enum Recording {
+    /// There is a history.
+    Kept(Summary),
+    /// It was stopped before its first window began; there is nothing.
+    Stopped(Stop),
+}
+
+/// Why a recording could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The sample cannot be chosen or read.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The memory cannot be read.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The history cannot be created.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Records `guest` into a new history at `out`, until something stops it.
+///
+/// # Errors
+/// [`RecordError`] where it cannot begin. What ends it later is in [`Summary::stop`], and what was recorded until then
+/// is kept.
+pub fn record(
+    mut guest: Guest,
+    settings: &Settings,
+    out: &Path,
+    clock: &mut dyn Clock,
+    listener: &mut dyn Listener,
+) -> Result<Recording, RecordError> {
+    for warning in &guest.warnings {
+        listener.warn(warning);
+    }
+    if let Some(stop) = await_calm(&mut guest, clock, listener) {
+        return Ok(Recording::Stopped(stop));
+    }
+    let (began, spent) = (clock.now(), clock.cpu());
+    let measure = (settings.window, settings.cpu_limit, settings.seed);
+    let blocks = &guest.identity.blocks;
+    let Plan { sample, scan_cost } = choose(settings.sample, measure, blocks, guest.memory.as_mut(), clock)?;
+    let scanner = Scanner::new(Tracked::new(blocks, PAGE_SIZE, sample).map_err(PlanError::from)?);
+    let manifest = manifest(&guest.identity, settings, sample);
+    let mut recorder = Recorder::new(&mut guest, scanner, settings, (began, spent), clock, listener);
+    if let Some(stop) = recorder.save_up(scan_cost) {
+        return Ok(Recording::Stopped(stop));
+    }
+    recorder.baseline()?;
+    let mut writer = Writer::create(out, manifest, &recorder.zero_pages())?;
+    let stop = recorder.windows(&mut writer);
+    let mut summary = recorder.close(stop, sample, writer);
+    summary.bytes_on_disk = directory_bytes(out);
+    Ok(Recording::Kept(summary))
+}
+
+/// Waits until the guest does not migrate. `Some` where something ends the recording before it began.
+fn await_calm(guest: &mut Guest, clock: &mut dyn Clock, listener: &mut dyn Listener) -> Option<Stop> {
+    let mut told = false;
+    loop {
+        if let Some(interrupt) = listener.interrupted() {
+            return Some(Stop::Interrupt(interrupt));
+        }
+        if guest.watch.ended() {
+            return Some(Stop::GuestEnded);
+        }
+        match guest.watch.look() {
+            Sight::Migrating => {
+                if !std::mem::replace(&mut told, true) {
+                    listener.warn("the guest is migrating: recording begins when that is over");
+                }
+                clock.wait(clock.now() + LOOK_INTERVAL);
+            }
+            Sight::MonitorGone(why) => return Some(gone(guest.watch.as_mut(), clock, why)),
+            Sight::LayoutChanged(what) => return Some(Stop::LayoutChanged(what)),
+            Sight::Clear | Sight::Busy(_) => return None,
+        }
+    }
+}
+
+/// Bytes of all files under a directory; what cannot be read counts as nothing.
+fn directory_bytes(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let meta = entry.metadata().ok()?;
+            Some(if meta.is_dir() { directory_bytes(&entry.path()) } else { meta.len() })
+        })
+        .sum()
+}
+
+fn manifest(identity: &Identity, settings: &Settings, sample: Sample) -> Manifest {
+    Manifest {
+        format: Manifest::format_now(),
+        created: jiff::Timestamp::now(),
+        recorder: settings.program.clone(),
+        method: identity.method.to_owned(),
+        written_means: WrittenMeans::Content,
+        resource: "ram".to_owned(),
+        guest_name: identity.name.clone(),
+        guest_id: identity.id.unwrap_or_else(uuid::Uuid::new_v4),
+        hypervisor: identity.hypervisor.clone(),
+        hypervisor_version: identity.hypervisor_version.clone(),
+        accelerator: identity.accelerator.clone(),
+        page_size_bytes: PAGE_SIZE,
+        blocks: identity.blocks.clone(),
+        window_seconds: settings.window.as_secs_f64(),
+        sample,
+    }
+}
