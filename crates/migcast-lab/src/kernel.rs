@@ -10,7 +10,7 @@ use crate::packages::{self, Packages};
 
 /// Modules a guest with a disk needs, in the order they are loaded; the rest is built in.
 pub const MODULES: [&str; 7] =
-    ["virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "overlay"];
+    ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "overlay"];
 
 /// The unpacked kernel.
 #[derive(Clone, Debug)]

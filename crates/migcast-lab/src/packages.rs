@@ -4,7 +4,7 @@
 //! downloaded, verified by apt and unpacked into a folder. So guests are the same on every host, and root is not
 //! needed.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -138,7 +138,21 @@ impl Packages {
 /// Unpacks a package into `folder`, without running any of its scripts.
 ///
 /// # Errors
-/// `dpkg-deb` is missing or reports a damaged package.
+/// `dpkg-deb` or `tar` is missing, or the package is damaged.
 pub fn unpack(package: &Path, folder: &Path) -> Result<()> {
-    process::run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(folder))
+    let tar = package.with_extension("tar");
+    let file = File::create(&tar).with_context(|| format!("making {}", tar.display()))?;
+    process::run_into(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(package), file)?;
+    // dpkg-deb's own unpacking would replace the merged system's link /bin by a folder.
+    let done = process::run(
+        Command::new("tar")
+            .arg("--extract")
+            .arg("--keep-directory-symlink")
+            .arg("--file")
+            .arg(&tar)
+            .arg("--directory")
+            .arg(folder),
+    );
+    fs::remove_file(&tar).with_context(|| format!("removing {}", tar.display()))?;
+    done
 }

@@ -1,5 +1,6 @@
 //! Other programs: run to the end with their output at hand, or started so that they cannot outlive us.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,22 +17,37 @@ pub fn run(command: &mut Command) -> Result<()> {
     output(command).map(drop)
 }
 
+/// Runs a program to its end with its standard output in `file`.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_into(command: &mut Command, file: File) -> Result<()> {
+    finish(command.stdout(file)).map(drop)
+}
+
 /// Runs a program to its end and returns what it wrote to standard output.
 ///
 /// # Errors
 /// As for [`run`].
 pub fn output(command: &mut Command) -> Result<String> {
+    let said = finish(command.stdout(Stdio::piped()))?;
+    Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+fn finish(command: &mut Command) -> Result<Vec<u8>> {
     let program = command.get_program().to_string_lossy().into_owned();
     let done = bound(command, Signal::KILL)
         .stdin(Stdio::null())
-        .output()
+        .stderr(Stdio::piped())
+        .spawn()
+        .and_then(Child::wait_with_output)
         .with_context(|| format!("starting {program} (missing? `cargo xtask setup` says what is needed)"))?;
     if !done.status.success() {
         let said = String::from_utf8_lossy(&done.stderr);
         let last: Vec<&str> = said.lines().rev().take(3).collect();
         bail!("{program} {}: {}", ending(done.status), last.into_iter().rev().collect::<Vec<_>>().join(" | "));
     }
-    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+    Ok(done.stdout)
 }
 
 /// Says how a program ended: "ended with code 1", "was ended by signal 9".

@@ -12,6 +12,7 @@ use migcast_lab::guest::{GUESTS, Guest};
 use migcast_lab::interrupt::Interrupt;
 use migcast_lab::machine::{Images, Machine, Spec};
 use migcast_lab::process::ending;
+use migcast_lab::serial::SerialLine;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -133,7 +134,11 @@ fn keep_running(spec: &Spec, span: Option<Duration>, verbose: bool, interrupt: &
     let mut machine = Machine::start(&images, spec, interrupt)?;
     println!("qmp {}", machine.qmp().display());
     println!("pid {}", machine.qemu().id());
-    machine.wait_ready(interrupt)?;
+    let ready = machine.wait_ready(interrupt);
+    if verbose && ready.is_err() {
+        print_lines("console", machine.console());
+    }
+    ready?;
     println!("ready after {:.1} s", begin.elapsed().as_secs_f64());
 
     let end = span.map(|span| Instant::now() + span);
@@ -146,12 +151,14 @@ fn keep_running(spec: &Spec, span: Option<Duration>, verbose: bool, interrupt: &
         }
     }
     if verbose {
-        for line in machine.console().lines() {
-            println!("console: {}", line.text);
-        }
-        for line in machine.log().lines() {
-            println!("log: {}", line.text);
-        }
+        print_lines("console", machine.console());
+        print_lines("log", machine.log());
     }
     Ok(())
+}
+
+fn print_lines(name: &str, line: &SerialLine) {
+    for line in line.lines() {
+        println!("{name}: {}", line.text);
+    }
 }
