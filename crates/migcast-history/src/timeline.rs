@@ -160,7 +160,7 @@ mod tests {
 
     fn timeline(states: &[State]) -> Timeline {
         let window = |(index, state): (usize, &State)| {
-            let start_unix_ns = 1_000_000_000 * index as i64;
+            let start_unix_ns = 1_000_000_000 * i64::try_from(index).unwrap();
             let window = Window {
                 start_unix_ns,
                 end_unix_ns: start_unix_ns + 900_000_000,

@@ -1,4 +1,6 @@
 //! Whatever happens to its files, a history says so in one line and never panics.
+#![allow(clippy::unwrap_used, clippy::cast_possible_wrap)] // helpers of tests
+
 mod support;
 
 use std::fs;

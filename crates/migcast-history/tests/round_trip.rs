@@ -1,4 +1,6 @@
 //! What is written is what is read.
+#![allow(clippy::unwrap_used, clippy::cast_possible_wrap)] // helpers of tests
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,0 +1,50 @@
+//! A history written when the format was young, kept for ever: every later version must read it the same.
+#![allow(clippy::unwrap_used, clippy::cast_possible_wrap)] // helpers of tests
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use migcast_history::export::{pages_csv, windows_csv};
+use migcast_history::reader::History;
+use migcast_history::sample::Sample;
+use support::{Recording, manifest};
+
+fn room() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/format/v1")
+}
+
+/// What the history says, as text: both exports, the zero map before each window in runs, and the index.
+fn text(history: &History) -> String {
+    let mut text = Vec::new();
+    windows_csv(history, &mut text).unwrap();
+    pages_csv(history, &mut text).unwrap();
+    let mut text = String::from_utf8(text).unwrap();
+    text += "window,zero ranks before it\n";
+    let mut stream = history.stream(0..u32::MAX);
+    while let Some(view) = stream.next_window().unwrap() {
+        let runs: Vec<String> = view.zero_at_start.iter().map(|run| format!("{}-{}", run.start, run.end)).collect();
+        text += &format!("{},{}\n", view.index, runs.join(" "));
+    }
+    text += "window,band,bucket,events\n";
+    for row in history.segments().iter().flat_map(|segment| history.index(segment).unwrap()) {
+        text += &format!("{},{},{},{}\n", row.window, row.band, row.bucket, row.events);
+    }
+    text
+}
+
+#[test]
+fn version_1_is_read_as_it_was_written() {
+    let room = room();
+    if std::env::var_os("MIGCAST_WRITE_FORMAT_V1").is_some() && !room.exists() {
+        let sample = Sample { one_in: 3, seed: 42 };
+        let made = Recording::made_up_every(manifest(&[400, 0, 90], sample), 1, 45, 25, 2_500_000_000);
+        made.write(&room.join("history")).unwrap();
+        fs::write(room.join("content.txt"), text(&History::open(&room.join("history")).unwrap())).unwrap();
+    }
+    let history = History::open(&room.join("history")).unwrap();
+    assert!(history.problems().is_empty() && history.verify().is_empty());
+    assert_eq!(history.segments().len(), 2);
+    assert_eq!(text(&history), fs::read_to_string(room.join("content.txt")).unwrap());
+}
