@@ -1,1 +1,59 @@
-fn main() {}
+//! The chores of this repository: `cargo xtask setup|ci|tidy|golden`, one file each.
+
+mod ci;
+mod golden;
+mod packages;
+mod setup;
+mod shell;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The chores of this repository
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what the tests need from the system, after listing it
+    Setup(setup::Args),
+    /// Everything that must hold before a change is taken: format, lints, tests, house rules
+    Ci(ci::Args),
+    /// The house rules that no other tool checks
+    Tidy,
+    /// Rewrite the golden files from what the tests see now; look at the difference before committing it
+    Golden(golden::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Setup(args) => setup::run(&args),
+        Task::Ci(args) => ci::run(&args),
+        Task::Tidy => tidy::run(&root()),
+        Task::Golden(args) => golden::run(&args),
+    };
+    report(outcome)
+}
+
+fn report(outcome: Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The top of the repository.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
+}
