@@ -50,9 +50,22 @@ pub(crate) fn run() -> ExitCode {
         Command::Algorithms(args) => algorithms::run(&args),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("migcast: {error:#}");
+        eprintln!("migcast: {}", one_line(&error));
         ExitCode::from(1)
     })
+}
+
+/// An error with its causes in one line; a cause that the line already ends with is not repeated.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }
 
 /// A value that cannot be read is bad input: one line and exit code 1. Everything else is usage, clap's own way.

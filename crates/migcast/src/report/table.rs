@@ -51,11 +51,19 @@ fn write_quantities(out: &mut impl Write, prediction: &Prediction) -> io::Result
     let span = |seconds: f64| show_duration(Duration::from_secs_f64(seconds));
     let bytes = |bytes: f64| show_bytes(ByteCount::new(bytes as u64));
     let count = |count: f64| show_count(count as u64);
-    writeln!(out, "{:26}{:>12}{:>12}{:>12}{:>12}", "", "median", "5 %", "95 %", "worst")?;
+    // One starting point has no distribution.
+    let spread = prediction.forecast.starts().len() > 1;
+    if spread {
+        writeln!(out, "{:26}{:>12}{:>12}{:>12}{:>12}", "", "median", "5 %", "95 %", "worst")?;
+    }
     let mut row = |name: &str, show: &dyn Fn(f64) -> String, quantity: &dyn Fn(&Completed) -> f64| {
         let Distribution { p50, p5, p95, max, .. } = prediction.forecast.distribution(quantity);
         let cell = |value: Option<f64>| value.map_or_else(|| NEVER.to_owned(), show);
-        writeln!(out, "{name:26}{:>12}{:>12}{:>12}{:>12}", cell(p50), cell(p5), cell(p95), cell(max))
+        write!(out, "{name:26}{:>12}", cell(p50))?;
+        if spread {
+            write!(out, "{:>12}{:>12}{:>12}", cell(p5), cell(p95), cell(max))?;
+        }
+        writeln!(out)
     };
     row("migration time", &span, &|done| done.migration_time.as_secs_f64())?;
     row("downtime of the guest", &span, &|done| done.downtime.total().as_secs_f64())?;
@@ -86,7 +94,9 @@ fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -> io::Resul
     writeln!(out, "  algorithm  {} ({})", scenario.algorithm.name(), prediction.algorithm_origin)?;
     writeln!(out, "  settings   {}", settings.join(", "))?;
     writeln!(out, "  link       {goodput} of payload, alone on it; sender's buffer {buffer}")?;
-    writeln!(out, "  platform   {}", scenario.platform.name)
+    let platform = &scenario.platform;
+    let (before, resume) = (show_duration(platform.connect + platform.setup), show_duration(platform.resume));
+    writeln!(out, "  platform   {}: set-up {before}, resume {resume}", platform.name)
 }
 
 fn write_model(out: &mut impl Write, model: &Model) -> io::Result<()> {
