@@ -31,3 +31,6 @@ mod seal;
 mod segment;
 mod table;
 mod zero;
+
+#[cfg(test)]
+mod crafted;

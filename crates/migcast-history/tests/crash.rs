@@ -65,7 +65,7 @@ fn start_recorder(dir: &Path, file_limit: Option<u64>) -> Child {
 
 /// Reads the recorder's output up to the end of this line, counted from 0, or to its end. The pipe is handed back: closed,
 /// it would end the recorder.
-fn read_to_line(child: &mut Child, line: u64) -> impl Sized {
+fn read_to_line(child: &mut Child, line: u64) -> impl Sized + use<> {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     lines.by_ref().map(Result::unwrap).skip_while(|line| line != "creating").take(line as usize + 1).for_each(drop);
     lines

@@ -82,7 +82,8 @@ fn recorded(out: &mut dyn Write, history: &History, summary: &Summary) -> io::Re
     for (state, word) in [(State::Gap, "gaps"), (State::Migrating, "migrating")] {
         let (windows, time) = timeline.in_state(state);
         if windows > 0 {
-            writeln!(out, "  {word:<11} {windows} windows, {}", seconds(time))?;
+            let plural = if windows == 1 { "" } else { "s" };
+            writeln!(out, "  {word:<11} {windows} window{plural}, {}", seconds(time))?;
         }
     }
     let segments = history.segments().len();
@@ -126,7 +127,7 @@ fn write_sets(out: &mut dyn Write, summary: &Summary, page_size: f64) -> io::Res
     for (index, set) in summary.wws.iter().enumerate() {
         let heading = if index == 0 { "write set" } else { "" };
         let error = if set.pages_standard_error > 0.0 {
-            format!(" ± {}", pages(set.pages_standard_error))
+            format!(", give or take {}", pages(set.pages_standard_error))
         } else {
             String::new()
         };
