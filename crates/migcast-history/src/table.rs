@@ -58,6 +58,17 @@ pub(crate) enum Values {
     Word(Vec<&'static str>),
 }
 
+impl Values {
+    fn is_empty(&self) -> bool {
+        match self {
+            Values::U32(values) => values.is_empty(),
+            Values::U64(values) => values.is_empty(),
+            Values::Bool(values) => values.is_empty(),
+            Values::Word(values) => values.is_empty(),
+        }
+    }
+}
+
 impl Kind {
     fn physical(self) -> Physical {
         match self {
@@ -88,6 +99,17 @@ pub(crate) fn encode(
 ) -> Result<Vec<u8>, ParquetError> {
     assert_eq!(table.columns.len(), values.len(), "a value list per column of {}", table.name);
     let mut file = SerializedFileWriter::new(Vec::new(), schema(table)?, Arc::new(properties(table, metadata)?))?;
+    // A row group without rows (a guest that wrote nothing has no events) has columns without pages, whose offsets
+    // mean nothing; a reader takes them for damage. No rows, no group.
+    if values.iter().any(|values| !values.is_empty()) {
+        write_group(&mut file, values)?;
+    }
+    let mut bytes = file.into_inner()?;
+    seal::seal(&mut bytes);
+    Ok(bytes)
+}
+
+fn write_group(file: &mut SerializedFileWriter<Vec<u8>>, values: &[Values]) -> Result<(), ParquetError> {
     let mut group = file.next_row_group()?;
     for values in values {
         let mut column = group.next_column()?.expect("the schema has a column per value list");
@@ -103,9 +125,7 @@ pub(crate) fn encode(
         column.close()?;
     }
     group.close()?;
-    let mut bytes = file.into_inner()?;
-    seal::seal(&mut bytes);
-    Ok(bytes)
+    Ok(())
 }
 
 fn schema(table: &Table) -> Result<Arc<Type>, ParquetError> {
