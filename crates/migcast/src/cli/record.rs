@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DOMAIN", group = "guest")]
     libvirt: Option<String>,
     /// libvirt connection, e.g. qemu:///system [default: virsh's own]
-    #[arg(long, requires = "libvirt")]
+    #[arg(long, requires = "libvirt", conflicts_with_all = ["qmp", "pid"])]
     uri: Option<String>,
     /// Any process, by its id
     #[arg(long, group = "guest", value_parser = clap::value_parser!(u32).range(1..))]

@@ -1,0 +1,235 @@
+//! A real QEMU under emulation: recorded with private and with shared memory, migrated, killed.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use migcast_history::reader::History;
+use migcast_history::windows::State;
+use migcast_record::{
+    Interrupt, Life, Listener, Monitor, MonitorError, Progress, QmpSocket, Recording, SampleChoice, Settings, Sight,
+    Stop, Summary, SystemClock, qemu, record,
+};
+
+/// A guest without an operating system: its firmware finds nothing to boot and idles.
+struct Machine {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Machine {
+    fn start(more: &[&str]) -> Machine {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("qmp");
+        let child = Command::new("qemu-system-x86_64")
+            .args(["-accel", "tcg", "-m", "128", "-display", "none", "-nic", "none", "-name", "idle"])
+            .arg("-qmp")
+            .arg(format!("unix:{},server=on,wait=off", socket.display()))
+            .args(more)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("qemu-system-x86_64 runs: `cargo xtask setup` installs what the tests need");
+        let machine = Machine { child, dir };
+        machine.wait_until("its monitor answers", |machine| machine.ask(r#"{"execute":"query-status"}"#).is_ok());
+        machine
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("qmp")
+    }
+
+    fn ask(&self, command: &str) -> Result<serde_json::Value, MonitorError> {
+        QmpSocket::new(&self.socket()).exchange(command)
+    }
+
+    /// Asks until it is so; fails after a minute.
+    fn wait_until(&self, what: &str, so: impl Fn(&Machine) -> bool) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while !so(self) {
+            assert!(std::time::Instant::now() < deadline, "waited in vain until {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn status(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Blocks of its memfd, where it has one.
+    fn memfd_blocks(&self) -> Option<u64> {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        descriptors.flatten().find_map(|entry| {
+            let link = std::fs::read_link(entry.path()).ok()?;
+            let guest = link.to_string_lossy().starts_with("/memfd:memory-backend-memfd");
+            guest.then(|| std::fs::metadata(entry.path()).unwrap().blocks())
+        })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// Does something to the machine after so many windows.
+struct After<'a> {
+    windows: u64,
+    act: Option<Box<dyn FnOnce() + 'a>>,
+    warnings: Vec<String>,
+    /// Stops the recording this many windows later.
+    then: u64,
+    seen: u64,
+}
+
+impl<'a> After<'a> {
+    fn windows(windows: u64, then: u64, act: impl FnOnce() + 'a) -> After<'a> {
+        After { windows, act: Some(Box::new(act)), warnings: Vec::new(), then, seen: 0 }
+    }
+}
+
+impl Listener for After<'_> {
+    fn interrupted(&mut self) -> Option<Interrupt> {
+        (self.seen >= self.windows + self.then).then_some(Interrupt::Interrupted)
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        self.seen = progress.windows;
+        if self.seen == self.windows
+            && let Some(act) = self.act.take()
+        {
+            act();
+        }
+    }
+
+    fn warn(&mut self, warning: &str) {
+        self.warnings.push(warning.to_owned());
+    }
+}
+
+fn run(machine: &Machine, out: &Path, listener: &mut After<'_>) -> Summary {
+    let guest = qemu::open(&machine.socket()).unwrap();
+    let settings = Settings {
+        window: Duration::from_millis(100),
+        duration: Some(Duration::from_secs(120)),
+        cpu_limit: 1.0,
+        sample: SampleChoice::All,
+        seed: 1,
+        program: "test".to_owned(),
+    };
+    let mut clock = SystemClock::start(guest.watch.descriptor());
+    match record(guest, &settings, out, &mut clock, listener).unwrap() {
+        Recording::Kept(summary) => summary,
+        Recording::Stopped(stop) => panic!("{stop:?}"),
+    }
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+#[test]
+fn private_and_shared_memory_are_recorded_and_left_alone() {
+    let shared = ["-object", "memory-backend-memfd,id=ram,size=128M,share=on", "-machine", "pc,memory-backend=ram"];
+    for more in [&[][..], &shared[..]] {
+        let machine = Machine::start(more);
+        // Stopped, it changes nothing by itself: what differs afterwards is the recorder's doing.
+        machine.ask(r#"{"execute":"stop"}"#).unwrap();
+        let (rss, tables, blocks) = (machine.status("VmRSS"), machine.status("VmPTE"), machine.memfd_blocks());
+        let out = machine.dir.path().join("history");
+        let summary = run(&machine, &out, &mut After::windows(20, 0, || {}));
+        assert_eq!((summary.windows_lost, summary.unreadable), (0, 0));
+        let history = History::open(&out).unwrap();
+        let manifest = history.manifest();
+        assert_eq!((manifest.guest_name.as_str(), manifest.accelerator.as_str()), ("idle", "tcg"));
+        let lengths: Vec<u64> = manifest.blocks.iter().map(|block| block.length_bytes).collect();
+        assert_eq!(lengths[0], 128 << 20, "the largest block comes first: {:?}", manifest.blocks);
+        assert!(manifest.blocks.iter().any(|block| block.name.ends_with("vga.vram")));
+        assert!(history.timeline().unwrap().entries().iter().all(|entry| entry.window.written == 0));
+        assert_eq!(machine.memfd_blocks(), blocks);
+        // Its monitor allocates a little for the answers.
+        let growth = (machine.status("VmRSS").saturating_sub(rss), machine.status("VmPTE").saturating_sub(tables));
+        assert!(growth.0 < 1024 && growth.1 < 64, "RSS and page tables grew by {growth:?} KiB");
+        let status = machine.ask(r#"{"execute":"query-status"}"#).unwrap();
+        assert_eq!(status["return"]["status"], "paused", "the recorder neither stops nor resumes a guest");
+    }
+}
+
+#[test]
+fn a_qemu_that_dies_ends_the_recording_in_order() {
+    let machine = Machine::start(&[]);
+    let out = machine.dir.path().join("history");
+    let pid = machine.child.id();
+    let summary = run(&machine, &out, &mut After::windows(5, 1000, || kill(pid)));
+    assert!(matches!(summary.stop, Stop::GuestEnded), "{:?}", summary.stop);
+    let history = History::open(&out).unwrap();
+    assert!(history.problems().is_empty());
+    assert!(history.timeline().unwrap().entries().len() >= 5);
+}
+
+#[test]
+fn a_migration_is_kept_away_from_and_marked() {
+    let machine = Machine::start(&[]);
+    let out = machine.dir.path().join("history");
+    // Nothing receives it: the guest is sent, stands stopped for a while, and is set going again.
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let resumer = std::thread::spawn({
+        let socket = machine.socket();
+        move || {
+            let ask = |command: &str| QmpSocket::new(&socket).exchange(command).unwrap();
+            receiver.recv().unwrap();
+            while ask(r#"{"execute":"query-status"}"#)["return"]["status"] != "postmigrate" {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            std::thread::sleep(Duration::from_secs(2));
+            ask(r#"{"execute":"cont"}"#);
+        }
+    });
+    let mut after = After::windows(15, 30, || {
+        machine.ask(r#"{"execute":"migrate","arguments":{"uri":"exec:cat >/dev/null"}}"#).unwrap();
+        sender.send(()).unwrap();
+    });
+    let summary = run(&machine, &out, &mut after);
+    resumer.join().unwrap();
+    assert!(
+        after.warnings.iter().any(|warning| warning.contains("is migrating: recording waits")),
+        "{:?}",
+        after.warnings
+    );
+    let history = History::open(&out).unwrap();
+    let timeline = history.timeline().unwrap();
+    let states: Vec<State> = timeline.entries().iter().map(|entry| entry.window.state).collect();
+    assert!(states.contains(&State::Migrating) && states.last() == Some(&State::Recorded), "{states:?}");
+    assert!(summary.gaps >= Duration::from_secs(2), "{:?}", summary.gaps);
+}
+
+#[test]
+fn a_held_monitor_is_one_line_that_names_the_cure() {
+    let machine = Machine::start(&[]);
+    let mut holder = QmpSocket::new(&machine.socket());
+    holder.exchange(r#"{"execute":"query-status"}"#).unwrap();
+    let error = qemu::open(&machine.socket()).err().unwrap();
+    assert!(error.to_string().contains("another client (e.g. libvirt) holds this monitor"), "{error}");
+}
+
+#[test]
+fn hot_plugged_memory_is_noticed() {
+    let machine = Machine::start(&["-m", "128M,slots=2,maxmem=1G"]);
+    let mut guest = qemu::open(&machine.socket()).unwrap();
+    assert_eq!(guest.watch.look(), Sight::Clear);
+    for command in [
+        r#"{"execute":"object-add","arguments":{"qom-type":"memory-backend-ram","id":"m1","size":134217728}}"#,
+        r#"{"execute":"device_add","arguments":{"driver":"pc-dimm","id":"d1","memdev":"m1"}}"#,
+    ] {
+        let answer = machine.ask(command).unwrap();
+        assert!(answer.get("return").is_some(), "{answer}");
+    }
+    let sight = guest.watch.look();
+    assert!(matches!(&sight, Sight::LayoutChanged(what) if what.contains("m1")), "{sight:?}");
+    assert!(!Life::of(machine.child.id()).unwrap().ended());
+}
