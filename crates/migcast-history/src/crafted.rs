@@ -15,6 +15,9 @@ const MANIFEST: &str = r#"{"format": "migcast.history/1", "created": "2026-01-01
     "accelerator": "tcg", "page_size_bytes": 4096, "window_seconds": 0.1,
     "blocks": [{"name": "a", "length_bytes": 409600}], "sample": {"one_in": 1, "seed": 0}}"#;
 
+/// Changes the commit record, or gives another text for it.
+type Spoil = Box<dyn FnOnce(&mut Commit) -> Option<String>>;
+
 /// A segment of three windows to be spoilt.
 struct Craft {
     starts: Vec<i64>,
@@ -29,7 +32,7 @@ struct Craft {
     pages_table: &'static Table,
     version: String,
     bands: String,
-    commit: Box<dyn FnOnce(&mut Commit) -> Option<String>>,
+    commit: Spoil,
 }
 
 fn run(window: u32, page: u64, pages: u32, zero: bool) -> ZeroRun {
@@ -62,7 +65,7 @@ impl Craft {
     fn write(self, dir: &Path) {
         std::fs::write(dir.join("manifest.json"), MANIFEST).unwrap();
         let manifest = Manifest::read(dir).unwrap();
-        let identity = vec![
+        let identity = [
             (segment::KEY_VERSION.to_owned(), self.version.clone()),
             (segment::KEY_GUEST.to_owned(), manifest.guest_id.to_string()),
             (segment::KEY_SEGMENT.to_owned(), "0".to_owned()),
@@ -187,7 +190,7 @@ fn the_index_is_checked() {
 
 #[test]
 fn the_commit_mark_is_checked() {
-    let mut wrong: Vec<Box<dyn FnOnce(&mut Commit) -> Option<String>>> = vec![
+    let wrong: [Spoil; 7] = [
         Box::new(|_| Some("{}".into())),
         Box::new(|_| Some("[".repeat(100_000))),
         Box::new(|c| (c.windows = 0, None).1),
@@ -196,7 +199,7 @@ fn the_commit_mark_is_checked() {
         Box::new(|c| (c.end_unix_ns = 0, None).1),
         Box::new(|c| (c.files.swap(0, 1), None).1),
     ];
-    for wrong in wrong.drain(..) {
+    for wrong in wrong {
         expect("metadata migcast.commit is ", |c| c.commit = wrong);
     }
     expect("those of the commit mark", |c| c.commit = Box::new(|c| (c.windows = 2, None).1));

@@ -11,7 +11,7 @@ use crate::format::{Manifest, VERSION};
 use crate::index::{BANDS, BUCKETS, IndexRow};
 use crate::seal;
 use crate::segment::{self, Commit, FileMark, PAGES, SEGMENT_EVENTS_MAX, SEGMENT_WINDOWS_MAX, WINDOWS, WWS, ZERO};
-use crate::table::{Encoded, Table};
+use crate::table::{Encoded, Table, quoted};
 use crate::windows::{State, Window};
 
 /// No file of a segment is longer; a commit mark that says otherwise is wrong. In bytes.
@@ -212,7 +212,7 @@ fn check_identity(opened: &Opened, manifest: &Manifest, number: u32) -> Result<(
     }
     let (found, expected) = (value(segment::KEY_GUEST), manifest.guest_id.to_string());
     if found != expected {
-        let found = found.chars().take(80).collect();
+        let found = quoted(found);
         return Err(ReadError::Foreign { path: opened.path.clone(), found, expected });
     }
     let text = value(segment::KEY_SEGMENT);

@@ -34,3 +34,5 @@ mod zero;
 
 #[cfg(test)]
 mod crafted;
+#[cfg(test)]
+mod mutated;

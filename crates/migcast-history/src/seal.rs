@@ -43,7 +43,7 @@ pub(crate) fn hash(hash: u64) -> String {
 }
 
 /// Where the digits stand: behind the last occurrence of the key, as the footer is the end of a file.
-fn place(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
+pub(crate) fn place(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
     let mark = [KEY.as_bytes(), &STRING_OF_16].concat();
     let start = bytes.windows(mark.len()).rposition(|window| window == mark)? + mark.len();
     (start + OPEN.len() <= bytes.len()).then_some(start..start + OPEN.len())

@@ -172,8 +172,11 @@ const DICTIONARY_BYTES: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// The bytes are not a Parquet file, or a damaged one.
-    #[error("not a readable Parquet file")]
-    Parquet(#[from] ParquetError),
+    #[error("not a readable Parquet file ({reason})")]
+    Parquet {
+        /// What the decoder said, on one line: it may quote the file.
+        reason: String,
+    },
     /// The decoder gave up on the bytes in a way of its own.
     #[error("not a readable Parquet file (the decoder stopped at an inconsistency)")]
     Decoder,
@@ -206,6 +209,17 @@ pub enum TableError {
 fn guarded<V>(decode: impl FnOnce() -> Result<V, TableError>) -> Result<V, TableError> {
     // What the closure borrows is a reader that is given up after an error, and a list that is cleared before use.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)).unwrap_or(Err(TableError::Decoder))
+}
+
+impl From<ParquetError> for TableError {
+    fn from(error: ParquetError) -> TableError {
+        TableError::Parquet { reason: quoted(&error.to_string()) }
+    }
+}
+
+/// Text out of a file as part of a line for people: control characters escaped, and cut.
+pub(crate) fn quoted(text: &str) -> String {
+    text.chars().take(200).flat_map(char::escape_debug).collect()
 }
 
 /// An encoded table that was found to have the right columns and a footer that makes sense.
@@ -274,11 +288,7 @@ fn check_columns(table: &Table, file: &SerializedFileReader<Bytes>) -> Result<()
     let found = described.collect::<Vec<_>>().join(", ");
     let expected = table.columns.iter().map(|column| format!("{} {}", column.name, column.kind.physical()));
     let expected = expected.collect::<Vec<_>>().join(", ");
-    if found == expected {
-        Ok(())
-    } else {
-        Err(TableError::Columns { found: found.chars().take(200).collect(), expected })
-    }
+    if found == expected { Ok(()) } else { Err(TableError::Columns { found: quoted(&found), expected }) }
 }
 
 /// A place in a column.
