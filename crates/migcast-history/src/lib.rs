@@ -18,6 +18,7 @@ pub mod sample;
 pub mod windows;
 pub mod writer;
 
+pub mod observed;
 pub mod reader;
 pub mod runs;
 pub mod stream;

@@ -186,3 +186,38 @@ fn exports_have_a_line_per_row() {
         made.windows.iter().enumerate().flat_map(|(i, w)| w.written.iter().map(move |page| format!("{i},{page}")));
     assert!(String::from_utf8(pages).unwrap().lines().skip(1).map(str::to_owned).eq(written));
 }
+
+#[test]
+fn a_guest_that_writes_nothing_and_has_no_zero_page_is_a_history_too() {
+    let mut made = recording(&[300], 1, 4, 30);
+    made.zero_at_start.clear();
+    for window in &mut made.windows {
+        window.state = State::Recorded;
+        window.written.clear();
+        window.zero_changes.clear();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    made.write(dir.path()).unwrap();
+    let history = History::open(dir.path()).unwrap();
+    assert!(history.problems().is_empty() && history.verify().is_empty());
+    assert_eq!(read_back(&history), made.windows);
+    let summary = history.summary(5).unwrap();
+    assert!(summary.pages_per_second == 0.0 && summary.wws.iter().all(|set| set.pages == 0.0));
+    assert_eq!(history.page_replay(0..u32::MAX).unwrap().windows(), 30);
+}
+
+#[test]
+fn a_history_of_gaps_has_nothing_to_replay() {
+    let mut made = recording(&[300], 1, 4, 30);
+    for window in &mut made.windows {
+        window.state = State::Gap;
+        window.written.clear();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    made.write(dir.path()).unwrap();
+    let history = History::open(dir.path()).unwrap();
+    let summary = history.summary(5).unwrap();
+    assert!(summary.wws.is_empty() && summary.slices.iter().all(|slice| slice.pages_per_second.is_none()));
+    let error = history.page_replay(0..30).unwrap_err();
+    assert!(error.to_string().ends_with("nothing was recorded in windows 0 to 30"), "{error}");
+}
