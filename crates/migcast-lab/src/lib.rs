@@ -6,6 +6,7 @@
 
 pub mod accel;
 pub mod cache;
+pub mod check;
 pub mod disk;
 pub mod guest;
 pub mod initramfs;
@@ -15,5 +16,7 @@ pub mod machine;
 pub mod packages;
 pub mod process;
 pub mod qmp;
+pub mod recording;
 pub mod runtime;
 pub mod serial;
+pub mod write_log;

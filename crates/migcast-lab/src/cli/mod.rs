@@ -2,6 +2,7 @@
 //! line on failure, 130 when interrupted.
 
 mod guest;
+mod record;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,10 @@ enum Command {
     /// List, build and boot guests
     #[command(subcommand)]
     Guest(guest::Command),
+    /// Boot a guest and record it with `migcast record`
+    Record(record::Record),
+    /// Compare a recording of the microbenchmark with its own log
+    CheckRecord(record::CheckRecord),
 }
 
 /// Parses the command line, runs the command and turns an error into one line.
@@ -29,6 +34,8 @@ pub(crate) fn run() -> ExitCode {
     let outcome = Interrupt::install().and_then(|interrupt| {
         match &cli.command {
             Command::Guest(command) => guest::run(command, &interrupt)?,
+            Command::Record(args) => record::record(args, &interrupt)?,
+            Command::CheckRecord(args) => record::check_record(args)?,
         }
         Ok(interrupt.came())
     });

@@ -1,0 +1,107 @@
+//! A recording made the way a user makes one: a guest, and the program `migcast record` on its monitor.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+
+use crate::interrupt::Interrupt;
+use crate::machine::{Images, Machine, Spec};
+use crate::process::{Running, ending};
+use crate::write_log;
+
+/// How the recording is made.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The program `migcast`.
+    pub program: PathBuf,
+    /// Its options besides the guest, the folder and the name, e.g. `--window 100ms`.
+    pub options: Vec<String>,
+    /// Where the microbenchmark's log goes, if anywhere.
+    pub log: Option<PathBuf>,
+}
+
+/// How long `migcast record` may take to end in order.
+const STOP_MAX: Duration = Duration::from_secs(30);
+
+/// The program `migcast`: the environment's `MIGCAST`, else the one beside this program.
+///
+/// # Errors
+/// There is none; the message says how to build it.
+pub fn program() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("MIGCAST") {
+        return Ok(named.into());
+    }
+    let own = std::env::current_exe().context("finding our own program")?;
+    // A test runs from a folder below.
+    let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join("migcast")).find(|path| path.is_file());
+    beside.with_context(|| format!("no `migcast` beside {}: run `cargo build -p migcast` first", own.display()))
+}
+
+/// Boots a guest, records it into `out` once it is ready, and ends it. An interrupt ends the recording in order;
+/// what it has by then is kept.
+///
+/// # Errors
+/// The guest or the program fails.
+pub fn record(spec: &Spec, images: &Images, settings: &Settings, out: &Path, interrupt: &Interrupt) -> Result<Made> {
+    let mut machine = Machine::start(images, spec, interrupt)?;
+    machine.wait_ready(interrupt)?;
+    let mut command = Command::new(&settings.program);
+    command.arg("record").arg("--qmp").arg(machine.qmp()).arg("--out").arg(out);
+    command.args(["--name", spec.guest.name]).args(&settings.options);
+    let mut recorder = Running::start("migcast record", &mut command, Signal::TERM)?;
+    let status = loop {
+        if let Some(status) = recorder.ended()? {
+            break status;
+        }
+        if interrupt.wait(Duration::from_millis(50)) {
+            recorder.signal(Signal::INT)?;
+            break recorder.wait(STOP_MAX)?.context("migcast record did not end within 30 s of being asked to")?;
+        }
+    };
+    ensure!(status.success() || interrupt.came(), "migcast record {}", ending(status));
+    if let Some(status) = machine.qemu().ended()? {
+        bail!("QEMU {} during the recording; its console said last: {}", ending(status), machine.console().tail(5));
+    }
+    let log = machine.log().lines();
+    if let Some(path) = &settings.log {
+        write_log::save(&log, path)?;
+    }
+    Ok(Made { qemu: machine.version().to_owned(), log })
+}
+
+/// What a recording leaves behind besides the history.
+#[derive(Debug)]
+pub struct Made {
+    /// QEMU's version.
+    pub qemu: String,
+    /// The microbenchmark's log; empty for a guest that runs a real program.
+    pub log: Vec<crate::serial::Line>,
+}
+
+/// Writes `MADE.md` into a history: the exact command, versions and date.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn describe(out: &Path, spec: &Spec, made: &Made, command: &str) -> Result<()> {
+    let about = match &spec.pattern {
+        Some(pattern) => format!("The microbenchmark with the pattern {pattern}."),
+        None => format!("{}{}.", spec.guest.about[..1].to_uppercase(), &spec.guest.about[1..]),
+    };
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    let text = format!(
+        "# {name}\n\n{about}\n\nRecorded on {date} from a guest of {memory} MiB under QEMU {qemu} ({accel}), Debian \
+         {release}, by migcast {version}:\n\n```\n{command}\n```\n",
+        name = spec.guest.name,
+        memory = spec.memory_mib,
+        qemu = made.qemu,
+        accel = spec.accel,
+        release = crate::packages::RELEASE,
+        version = env!("CARGO_PKG_VERSION"),
+    );
+    let path = out.join("MADE.md");
+    fs::write(&path, text).with_context(|| path.display().to_string())
+}
