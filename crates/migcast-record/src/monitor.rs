@@ -60,7 +60,7 @@ pub enum MonitorError {
         what: String,
     },
     /// It fell silent or hung up in the middle.
-    #[error("{place}: {source}")]
+    #[error("{place}: no answer")]
     Io {
         /// The monitor.
         place: String,
@@ -85,6 +85,11 @@ pub enum MonitorError {
         /// What did not fit.
         what: String,
     },
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn one_line(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl MonitorError {

@@ -35,7 +35,12 @@ pub fn open(pid: u32) -> Result<Guest, ProcessError> {
         error => ProcessError::Memory(error),
     };
     let life = Life::of(pid).map_err(found)?;
-    let (memory, placements) = ProcessMemory::open_whole(pid).map_err(found)?;
+    let opened = ProcessMemory::open_whole(pid);
+    // A kernel thread is there, and yet the kernel says of its memory what it says of a process that has ended.
+    if matches!(opened, Err(MemoryError::Ended { .. })) && !life.ended() {
+        return Err(ProcessError::NoMemory { pid });
+    }
+    let (memory, placements) = opened.map_err(found)?;
     if placements.is_empty() {
         return Err(ProcessError::NoMemory { pid });
     }

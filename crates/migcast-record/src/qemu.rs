@@ -7,7 +7,7 @@ use qapi::qmp;
 
 use crate::guest::{Guest, Identity, Life, Sight, Watch};
 use crate::memory::{MemoryError, PAGE_SIZE, Placement, ProcessMemory, of_process};
-use crate::monitor::{Monitor, MonitorError, QueryMigrate, QueryStatus, ask, ask_human, request, understand};
+use crate::monitor::{Monitor, MonitorError, QueryMigrate, QueryStatus, ask, ask_human, one_line, request, understand};
 use crate::qmp::QmpSocket;
 use crate::ramblock::{self, RamBlock};
 
@@ -231,7 +231,7 @@ impl Watch for QemuWatch {
             Err(QemuError::Monitor(MonitorError::Gone { place, reason })) => {
                 Sight::MonitorGone(format!("{place}: {reason}"))
             }
-            Err(error) => Sight::Busy(error.to_string()),
+            Err(error) => Sight::Busy(one_line(&error)),
         }
     }
 

@@ -1,7 +1,8 @@
 //! A real process, recorded from outside: exact write sets, and nothing of it changed.
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -281,4 +282,15 @@ fn nothing_is_traced() {
 fn a_process_that_is_not_there_is_one_line() {
     let error = process::open(4_000_000).err().unwrap();
     assert_eq!(error.to_string(), "no process has the id 4000000");
+}
+
+#[test]
+fn a_process_without_memory_is_one_line() {
+    // Ended, and not yet waited for: it still has its id, and no memory. A kernel thread looks the same.
+    let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+    child.stdout.take().unwrap().read_to_end(&mut Vec::new()).unwrap();
+    let error = process::open(child.id()).err().unwrap().to_string();
+    assert!(error.contains("no process has the id") || error.contains("has no writable memory"), "{error}");
+    assert!(!error.contains('\n'));
+    child.wait().unwrap();
 }

@@ -77,7 +77,7 @@ pub enum MemoryError {
         source: io::Error,
     },
     /// Anything else the kernel said.
-    #[error("cannot read {what} of process {pid}: {source}")]
+    #[error("cannot read {what} of process {pid}")]
     Io {
         /// Its id.
         pid: u32,

@@ -156,7 +156,7 @@ fn why(stop: &Stop) -> String {
         Stop::MonitorGone(why) => format!("the guest's monitor went away ({why})"),
         Stop::LayoutChanged(what) => format!("{what}: start a new recording, pages are numbered anew"),
         Stop::Write(error) => chain(error),
-        Stop::Memory(error) => error.to_string(),
+        Stop::Memory(error) => chain(error),
     }
 }
 
