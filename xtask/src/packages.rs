@@ -35,7 +35,6 @@ pub(crate) const NEEDS: [Need; 7] = [
     Need { package: "qemu-system-x86", why: "runs the guests; 9.0 or newer", proof: Proof::Qemu },
     Need { package: "iproute2", why: "shapes the links of migrations", proof: Proof::Program("ip") },
     Need { package: "e2fsprogs", why: "makes the guests' disk image", proof: Proof::Program("mke2fs") },
-    Need { package: "gcc", why: "links what is built", proof: Proof::Program("cc") },
     Need {
         package: "libc6-dev",
         why: "links the guests' own program statically",
@@ -46,7 +45,8 @@ pub(crate) const NEEDS: [Need; 7] = [
         why: "verifies the guests' packages",
         proof: Proof::File("/usr/share/keyrings/debian-archive-keyring.gpg"),
     },
-    Need { package: "procps", why: "lets tests look for what was left behind", proof: Proof::Program("ps") },
+    Need { package: "procps", why: "brings `kill`, with which tests end recorders", proof: Proof::Program("kill") },
+    Need { package: "git", why: "lists the files that tidy looks at", proof: Proof::Program("git") },
 ];
 
 impl Need {

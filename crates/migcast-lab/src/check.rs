@@ -269,3 +269,51 @@ fn row<'a>(
     let span = Duration::from_nanos(nanos / starts as u64);
     Some(Row { span, starts, logged: mean(logged), recorded: mean(recorded), beside: mean(beside) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten windows of 100 ms; window `k` writes page `k` inside and page 99 beside.
+    fn windows() -> Vec<Seen> {
+        let window = |k: u32| {
+            let start = i64::from(k) * 100_000_000;
+            Seen { start, end: start + 100_000_000, inside: vec![k], beside: vec![99] }
+        };
+        (0..10).map(window).collect()
+    }
+
+    fn row_of(windows: &[Seen], writes: &[(i64, u32)], span_ms: u64) -> Option<Row> {
+        let between = |from: i64, to: i64| {
+            let at = |time: i64| writes.partition_point(|write| write.0 < time);
+            &writes[at(from)..at(to)]
+        };
+        row(windows, Duration::from_millis(span_ms), &mut Distinct::new(10), between)
+    }
+
+    #[test]
+    fn a_faithful_recording_has_no_error_over_any_span() {
+        let writes: Vec<_> = (0..10).map(|k| (i64::from(k) * 100_000_000 + 1, k)).collect();
+        for (span_ms, pages, starts) in [(100, 1.0, 10), (300, 3.0, 8), (1000, 10.0, 1)] {
+            let row = row_of(&windows(), &writes, span_ms).unwrap();
+            assert_eq!((row.logged, row.recorded, row.beside, row.starts), (pages, pages, 1.0, starts));
+            assert_eq!(row.error(), 0.0);
+        }
+        assert!(row_of(&windows(), &writes, 3000).is_none());
+    }
+
+    #[test]
+    fn a_lost_page_is_an_error() {
+        let writes: Vec<_> = (0..10).map(|k| (i64::from(k) * 100_000_000 + 1, k)).collect();
+        let mut windows = windows();
+        windows[4].inside.clear();
+        let row = row_of(&windows, &writes, 1000).unwrap();
+        assert!((row.error() + 0.1).abs() < 1e-9, "{}", row.error());
+    }
+
+    #[test]
+    fn a_page_written_twice_counts_once_in_a_span() {
+        let writes: Vec<_> = (0..10).map(|k| (i64::from(k) * 100_000_000 + 1, 7)).collect();
+        assert_eq!(row_of(&windows(), &writes, 1000).unwrap().logged, 1.0);
+    }
+}

@@ -8,9 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
+use crate::check::Check;
 use crate::interrupt::Interrupt;
 use crate::machine::{Images, Machine, Spec};
+use crate::packages;
 use crate::process::{Running, ending};
+use crate::serial::Line;
 use crate::write_log;
 
 /// How the recording is made.
@@ -79,29 +82,32 @@ pub struct Made {
     /// QEMU's version.
     pub qemu: String,
     /// The microbenchmark's log; empty for a guest that runs a real program.
-    pub log: Vec<crate::serial::Line>,
+    pub log: Vec<Line>,
 }
 
-/// Writes `MADE.md` into a history: the exact command, versions and date.
+/// Writes `MADE.md` into a history: the exact command, versions and date, and what a check of it said, if any.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn describe(out: &Path, spec: &Spec, made: &Made, command: &str) -> Result<()> {
+pub fn describe(out: &Path, spec: &Spec, made: &Made, command: &str, check: Option<&Check>) -> Result<()> {
+    let Spec { guest, memory_mib, accel, .. } = spec;
     let about = match &spec.pattern {
-        Some(pattern) => format!("The microbenchmark with the pattern {pattern}."),
-        None => format!("{}{}.", spec.guest.about[..1].to_uppercase(), &spec.guest.about[1..]),
+        Some(pattern) => format!("the microbenchmark with the pattern {pattern}"),
+        None => guest.about.to_owned(),
     };
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
-    let text = format!(
-        "# {name}\n\n{about}\n\nRecorded on {date} from a guest of {memory} MiB under QEMU {qemu} ({accel}), Debian \
-         {release}, by migcast {version}:\n\n```\n{command}\n```\n",
-        name = spec.guest.name,
-        memory = spec.memory_mib,
-        qemu = made.qemu,
-        accel = spec.accel,
-        release = crate::packages::RELEASE,
-        version = env!("CARGO_PKG_VERSION"),
+    let (version, release, qemu) = (env!("CARGO_PKG_VERSION"), packages::RELEASE, &made.qemu);
+    let mut text = format!(
+        "# {}\n\nA real guest: {about}.\n\n{memory_mib} MiB, one CPU, under QEMU {qemu} ({accel}), made of Debian \
+         {release}; recorded on {date} by migcast {version} with\n\n```\n{command}\n```\n",
+        guest.name,
     );
+    if let Some(check) = check {
+        text.push_str(&format!(
+            "\nHeld against the guest's own log of its writes (means in pages; beside: what the rest of the guest \
+             wrote):\n\n```\n{check}\n```\n"
+        ));
+    }
     let path = out.join("MADE.md");
     fs::write(&path, text).with_context(|| path.display().to_string())
 }

@@ -3,6 +3,7 @@
 
 mod guest;
 mod record;
+mod ship;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,8 @@ enum Command {
     Guest(guest::Command),
     /// Boot a guest and record it with `migcast record`
     Record(record::Record),
+    /// Make the recordings in testdata/histories anew
+    Ship(ship::Ship),
     /// Compare a recording of the microbenchmark with its own log
     CheckRecord(record::CheckRecord),
 }
@@ -35,6 +38,7 @@ pub(crate) fn run() -> ExitCode {
         match &cli.command {
             Command::Guest(command) => guest::run(command, &interrupt)?,
             Command::Record(args) => record::record(args, &interrupt)?,
+            Command::Ship(args) => ship::ship(args, &interrupt)?,
             Command::CheckRecord(args) => record::check_record(args)?,
         }
         Ok(interrupt.came())

@@ -48,7 +48,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    fn options(&self) -> Vec<String> {
+    pub(crate) fn options(&self) -> Vec<String> {
         let duration = humantime::format_duration(self.duration).to_string();
         let window = humantime::format_duration(self.window).to_string();
         let pairs = [
@@ -67,7 +67,7 @@ pub(crate) fn record(args: &Record, interrupt: &Interrupt) -> Result<()> {
     let images = guest::images(spec.guest)?;
     let made = recording::record(&spec, &images, &settings, &args.out, interrupt)?;
     let command = command_line();
-    recording::describe(&args.out, &spec, &made, &command)
+    recording::describe(&args.out, &spec, &made, &command, None)
 }
 
 /// The command that was typed, without the folder the program lies in.
