@@ -1,10 +1,9 @@
 //! Private memory: the process's own pages, read with `process_vm_readv` where its page tables say there are any.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use super::pagemap::{Pagemap, Presence};
+use super::shared::SharedFile;
 use super::{BATCH_PAGES, Look, PAGE_SIZE, Sink};
 
 /// What a page holds that the process has not got in its page tables.
@@ -15,7 +14,7 @@ pub(super) enum Beneath {
     /// The page of a file that is mapped privately, from this byte of it on.
     File {
         /// The file.
-        file: File,
+        file: SharedFile,
         /// What to add to an address to get the byte of the file that is mapped there (modulo 2^64).
         shift: u64,
     },
@@ -41,7 +40,7 @@ impl PrivateReader {
         &mut self,
         pages: &[u64],
         origin: u64,
-        beneath: &Beneath,
+        beneath: &mut Beneath,
         buffer: &mut [u8],
         sink: &mut Sink<'_>,
     ) -> io::Result<()> {
@@ -52,19 +51,20 @@ impl PrivateReader {
         self.pagemap.query(&self.addresses, &mut self.presence)?;
         let mut at = 0;
         while at < pages.len() {
-            match self.presence[at] {
-                Presence::Present => {
-                    let count =
-                        self.presence[at..].iter().take(BATCH_PAGES).take_while(|&&p| p == Presence::Present).count();
-                    self.read_present(at, count, buffer, sink)?;
-                    at += count;
-                    continue;
+            let here = self.presence[at];
+            let count = self.presence[at..].iter().take(BATCH_PAGES).take_while(|&&presence| presence == here).count();
+            match (here, &mut *beneath) {
+                (Presence::Present, _) => self.read_present(at, count, buffer, sink)?,
+                (Presence::Swapped, _) => (at..at + count).for_each(|index| sink(index, Look::Absent)),
+                (Presence::None, Beneath::File { file, shift }) => {
+                    let sink = &mut |index: usize, look: Look<'_>| sink(at + index, look);
+                    file.look(&pages[at..at + count], origin.wrapping_add(*shift), buffer, sink);
                 }
-                Presence::Swapped => sink(at, Look::Absent),
-                Presence::ZeroPage => sink(at, Look::Hole),
-                Presence::None => look_beneath(beneath, self.addresses[at], at, buffer, sink),
+                (Presence::ZeroPage, _) | (Presence::None, Beneath::Zero) => {
+                    (at..at + count).for_each(|index| sink(index, Look::Hole));
+                }
             }
-            at += 1;
+            at += count;
         }
         Ok(())
     }
@@ -87,19 +87,6 @@ impl PrivateReader {
             }
         }
         Ok(())
-    }
-}
-
-fn look_beneath(beneath: &Beneath, address: u64, index: usize, buffer: &mut [u8], sink: &mut Sink<'_>) {
-    let Beneath::File { file, shift } = beneath else {
-        return sink(index, Look::Hole);
-    };
-    let content = &mut buffer[..PAGE_SIZE as usize];
-    match file.read_exact_at(content, shift.wrapping_add(address)) {
-        Ok(()) => sink(index, Look::Content(content)),
-        // Past the end of the file there is nothing.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => sink(index, Look::Hole),
-        Err(_) => sink(index, Look::Unreadable),
     }
 }
 

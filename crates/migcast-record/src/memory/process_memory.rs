@@ -175,7 +175,7 @@ impl ProcessMemory {
         Ok(match (opened, mapping.shared) {
             (Some(file), true) => (Reader::Shared(file), shift),
             // What has not been copied yet still lies in the file; addresses stay those of the process.
-            (Some(file), false) => (Reader::Private(Beneath::File { file: file.into_file(), shift }), 0),
+            (Some(file), false) => (Reader::Private(Beneath::File { file, shift }), 0),
             // A file nobody lets us open: the pages this process has touched can be read as its own.
             (None, _) => (Reader::Private(Beneath::Zero), 0),
         })
@@ -327,5 +327,44 @@ mod tests {
     fn a_process_that_is_not_there_has_ended() {
         let error = ProcessMemory::open_whole(u32::MAX - 1).unwrap_err();
         assert!(matches!(error, MemoryError::Ended { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_private_copy_of_a_sparse_file_is_read_from_both_and_fills_neither() {
+        use std::os::unix::fs::{FileExt, MetadataExt};
+        let file = std::fs::File::from(rustix::fs::memfd_create("copy", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+        file.set_len(100 * PAGE_SIZE).unwrap();
+        file.write_all_at(&[5; 4096], 50 * PAGE_SIZE).unwrap();
+        let (prot, flags) = (rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE, rustix::mm::MapFlags::PRIVATE);
+        // SAFETY: a fresh mapping at an address of the kernel's choice, of which one byte is written.
+        let address = unsafe {
+            let address = rustix::mm::mmap(std::ptr::null_mut(), 100 * 4096, prot, flags, &file, 0).unwrap();
+            address.cast::<u8>().add(7 * 4096).write_volatile(9);
+            address as u64
+        };
+        let blocks = file.metadata().unwrap().blocks();
+        let block = Block { name: "copy".into(), length_bytes: 100 * PAGE_SIZE, guest_physical_address: None };
+        let placement = Placement { block, address: Some(address) };
+        let mut memory = ProcessMemory::open(std::process::id(), &[placement]).unwrap();
+        let pages: Vec<u64> = (0..100).collect();
+        let mut first_bytes = vec![None; 100];
+        memory
+            .look(&pages, &mut |index, look| {
+                first_bytes[index] = match look {
+                    Look::Content(bytes) => Some(bytes[0]),
+                    Look::Hole => Some(0),
+                    Look::Absent | Look::Unreadable => None,
+                };
+            })
+            .unwrap();
+        let expected: Vec<Option<u8>> = (0..100)
+            .map(|page| match page {
+                7 => Some(9),
+                50 => Some(5),
+                _ => Some(0),
+            })
+            .collect();
+        assert_eq!(first_bytes, expected);
+        assert_eq!(file.metadata().unwrap().blocks(), blocks);
     }
 }

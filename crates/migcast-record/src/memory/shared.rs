@@ -52,11 +52,6 @@ impl SharedFile {
         Ok(SharedFile { file, size, residency })
     }
 
-    /// The file alone, for memory that is a private copy of it.
-    pub(super) fn into_file(self) -> File {
-        self.file
-    }
-
     /// Looks at `pages`, of which page p lies at byte `origin + p × PAGE_SIZE` of the file (modulo 2^64).
     pub(super) fn look(&mut self, pages: &[u64], origin: u64, buffer: &mut [u8], sink: &mut Sink<'_>) {
         // Up to here (in the file) everything is known to be a hole.
