@@ -216,8 +216,10 @@ fn write_sets_are_exact_and_nothing_is_allocated() {
     let after = writer.footprint();
     assert_eq!(before.0, after.0, "the memfd grew");
     for ((name, before), (_, after)) in before.1.iter().zip(&after.1) {
-        // The writer itself reads lines and prints; 128 MiB of holes read carelessly would be 131072 KiB.
-        assert!(after.abs_diff(*before) <= 256, "{name} went from {before} to {after} KiB");
+        // The writer itself reads lines and prints. 128 MiB of holes read carelessly would be 131072 KiB of pages, or,
+        // where the kernel maps its zero page, 128 KiB of page tables for each half.
+        let allowed = if name == "VmPTE" { 32 } else { 256 };
+        assert!(after.abs_diff(*before) <= allowed, "{name} went from {before} to {after} KiB");
     }
 }
 
