@@ -23,7 +23,7 @@ const PAGES: usize = 16384;
 
 /// Not a check: the program that the tests below record. It does what its standard input says: "p3" writes page 3 of
 /// its private memory, "s3" of its shared memory, "z3" gives private page 3 back (as a balloon does), "q" unmaps the
-/// private memory; after each line it says "ok".
+/// private memory, "m" maps 64 MiB more; after each line it says "ok".
 #[test]
 fn writer() {
     if std::env::var_os(ROLE).is_none() {
@@ -54,7 +54,9 @@ fn writer() {
                     "p" => private.add(offset).write_volatile(turn as u8 + 1),
                     "s" => shared.add(offset).write_volatile(turn as u8 + 1),
                     "z" => madvise(private.add(offset).cast(), PAGE_SIZE as usize, Advice::LinuxDontNeed).unwrap(),
-                    _ => rustix::mm::munmap(private.cast(), length).unwrap(),
+                    "m" => drop(mmap_anonymous(std::ptr::null_mut(), length, prot, MapFlags::PRIVATE).unwrap()),
+                    "q" => rustix::mm::munmap(private.cast(), length).unwrap(),
+                    _ => panic!("{word} is no order"),
                 }
             }
         }
@@ -252,6 +254,19 @@ fn memory_that_is_unmapped_counts_as_zero_and_is_told() {
     let (windows, zero) = written_in(&out, writer.private);
     assert_eq!(windows.concat(), [7]);
     assert!(zero as usize >= 2 * PAGES, "{zero}");
+}
+
+#[test]
+fn memory_that_is_mapped_later_is_told_with_its_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::start();
+    let mut lines = vec!["m"];
+    lines.resize(40, "");
+    let mut script = Script::new(&mut writer, &lines);
+    run(&mut script, SampleChoice::All, &dir.path().join("history"));
+    let told: Vec<&String> = script.warnings.iter().filter(|w| w.contains("has mapped more memory")).collect();
+    assert_eq!(told.len(), 1, "{:?}", script.warnings);
+    assert!(told[0].contains("64 MiB of its "), "{}", told[0]);
 }
 
 #[test]

@@ -125,7 +125,6 @@ impl ProcessMemory {
         self.blocks.iter().find(|block| block.pages.contains(&page)).map_or("", |block| &block.name)
     }
 
-    /// The mappings that hold any of the blocks.
     fn read_mappings(&self) -> Result<Vec<Mapping>, MemoryError> {
         of_process(self.pid).map_err(|source| MemoryError::of(self.pid, "the mappings", source))
     }
@@ -181,28 +180,31 @@ impl ProcessMemory {
         })
     }
 
-    fn overlapping(&self, mut mappings: Vec<Mapping>) -> Vec<Mapping> {
-        let mut ranges: Vec<Range<u64>> = self
-            .blocks
-            .iter()
-            .filter_map(|block| {
-                let address = block.address?;
-                Some(address..address + (block.pages.end - block.pages.start) * PAGE_SIZE)
-            })
-            .collect();
+    /// Where the blocks lie in the process, by address.
+    fn ranges(&self) -> Vec<Range<u64>> {
+        let range = |block: &PlacedBlock| {
+            let address = block.address?;
+            Some(address..address + (block.pages.end - block.pages.start) * PAGE_SIZE)
+        };
+        let mut ranges: Vec<Range<u64>> = self.blocks.iter().filter_map(range).collect();
         ranges.sort_by_key(|range| range.start);
-        mappings.retain(|mapping| {
-            let index = ranges.partition_point(|range| range.end <= mapping.addresses.start);
-            ranges.get(index).is_some_and(|range| range.start < mapping.addresses.end)
-        });
+        ranges
+    }
+
+    /// The mappings that hold any of the blocks.
+    fn overlapping(&self, mut mappings: Vec<Mapping>) -> Vec<Mapping> {
+        let ranges = self.ranges();
+        mappings.retain(|mapping| overlap(&ranges, &mapping.addresses) > 0);
         mappings
     }
 
     /// A warning where much memory is not tracked, at most once per doubling.
     fn untracked(&mut self, now: &[Mapping]) -> Option<String> {
-        let length = |mapping: &Mapping| mapping.addresses.end - mapping.addresses.start;
-        let writable: u64 = now.iter().filter(|m| m.is_writable_memory()).map(length).sum();
-        let tracked: u64 = self.overlapping(now.to_vec()).iter().filter(|m| m.is_writable_memory()).map(length).sum();
+        let ranges = self.ranges();
+        let memory = || now.iter().filter(|mapping| mapping.is_writable_memory()).map(|mapping| &mapping.addresses);
+        let writable: u64 = memory().map(|addresses| addresses.end - addresses.start).sum();
+        // The kernel joins a new mapping to a neighbour: only what lies in the blocks is tracked, not what touches them.
+        let tracked: u64 = memory().map(|addresses| overlap(&ranges, addresses)).sum();
         let untracked = writable.saturating_sub(tracked);
         if untracked * 100 <= writable || untracked < 2 * self.untracked_warned {
             return None;
@@ -259,6 +261,13 @@ impl Memory for ProcessMemory {
     }
 }
 
+/// Bytes of `addresses` that lie in `ranges`, which ascend and do not overlap.
+fn overlap(ranges: &[Range<u64>], addresses: &Range<u64>) -> u64 {
+    let first = ranges.partition_point(|range| range.end <= addresses.start);
+    let inside = ranges[first..].iter().take_while(|range| range.start < addresses.end);
+    inside.map(|range| range.end.min(addresses.end) - range.start.max(addresses.start)).sum()
+}
+
 /// The page map of a process that is gone reads as empty.
 fn ended_or(pid: u32, source: io::Error) -> MemoryError {
     if source.kind() == io::ErrorKind::UnexpectedEof {
@@ -307,6 +316,14 @@ mod tests {
             .unwrap();
         assert_eq!(seen, 1);
         assert!(memory.refresh().unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_what_lies_in_a_block_counts_as_tracked() {
+        let ranges = [10..20, 20..30, 50..60];
+        assert_eq!(overlap(&ranges, &(0..100)), 30);
+        assert_eq!(overlap(&ranges, &(15..55)), 20);
+        assert_eq!(overlap(&ranges, &(30..50)), 0);
     }
 
     #[test]

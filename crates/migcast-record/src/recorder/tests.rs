@@ -13,6 +13,7 @@ use crate::clock::fake::FakeTime;
 use crate::guest::Identity;
 use crate::memory::{Look, PAGE_SIZE};
 use crate::plan::SampleChoice;
+use crate::recording::{Recording, record};
 use crate::summary::Interrupt;
 
 const MS: Duration = Duration::from_millis(1);
@@ -120,17 +121,22 @@ struct Outcome {
     warnings: Vec<String>,
 }
 
-fn run(script: &Script, duration: Duration, mut ear: Ear, mut sink: Windows) -> Outcome {
-    let settings = Settings {
+fn settings(duration: Duration) -> Settings {
+    Settings {
         window: 100 * MS,
         duration: Some(duration),
         cpu_limit: 0.05,
         sample: SampleChoice::All,
         seed: 0,
         program: String::new(),
-    };
-    let block = Block { name: "ram".into(), length_bytes: PAGES * PAGE_SIZE, guest_physical_address: None };
-    let tracked = Tracked::new(std::slice::from_ref(&block), PAGE_SIZE, Sample::full()).unwrap();
+    }
+}
+
+fn block() -> Block {
+    Block { name: "ram".into(), length_bytes: PAGES * PAGE_SIZE, guest_physical_address: None }
+}
+
+fn guest(script: &Script, block: Block) -> Guest {
     let identity = Identity {
         method: "process",
         name: "fake".into(),
@@ -140,8 +146,13 @@ fn run(script: &Script, duration: Duration, mut ear: Ear, mut sink: Windows) -> 
         accelerator: "unknown".into(),
         blocks: vec![block],
     };
-    let mut guest =
-        Guest { identity, memory: Box::new(script.clone()), watch: Box::new(script.clone()), warnings: Vec::new() };
+    Guest { identity, memory: Box::new(script.clone()), watch: Box::new(script.clone()), warnings: Vec::new() }
+}
+
+fn run(script: &Script, duration: Duration, mut ear: Ear, mut sink: Windows) -> Outcome {
+    let (settings, block) = (settings(duration), block());
+    let tracked = Tracked::new(std::slice::from_ref(&block), PAGE_SIZE, Sample::full()).unwrap();
+    let mut guest = guest(script, block);
     let mut clock = script.time.clone();
     let start = (clock.now(), clock.cpu());
     let mut recorder = Recorder::new(&mut guest, Scanner::new(tracked), &settings, start, &mut clock, &mut ear);
@@ -276,4 +287,29 @@ fn looks_that_cost_much_come_less_often() {
     let outcome = run(&script, Duration::from_secs(60), Ear::default(), Windows::default());
     assert!(outcome.cost < 0.0125, "{}", outcome.cost);
     assert_eq!(outcome.stretched, 0);
+}
+
+#[test]
+fn a_guest_that_is_migrating_already_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut script = quiet();
+    script.sights.insert(Duration::ZERO, Sight::Migrating);
+    script.sights.insert(2500 * MS, Sight::Clear);
+    let (mut ear, mut clock) = (Ear::default(), script.time.clone());
+    let out = dir.path().join("history");
+    let recording =
+        record(guest(&script, block()), &settings(Duration::from_secs(1)), &out, &mut clock, &mut ear).unwrap();
+    let Recording::Kept(summary) = recording else { panic!("{recording:?}") };
+    assert_eq!((summary.windows, summary.windows_lost), (10, 0));
+    assert_eq!(script.time.now(), Duration::from_secs(4), "three looks, then a second of windows");
+    assert_eq!(*ear.warnings.borrow(), ["the guest is migrating: recording begins when that is over"]);
+
+    // Stopped while it waits, it leaves nothing behind.
+    script.sights.insert(2500 * MS, Sight::Migrating);
+    let mut ear = Ear { stop: Some((script.time.clone(), Duration::from_secs(9))), ..Ear::default() };
+    let out = dir.path().join("other");
+    let recording =
+        record(guest(&script, block()), &settings(Duration::from_secs(1)), &out, &mut clock, &mut ear).unwrap();
+    assert!(matches!(recording, Recording::Stopped(Stop::Interrupt(_))), "{recording:?}");
+    assert!(!out.exists());
 }
