@@ -114,3 +114,73 @@ fn hash(bytes: &[u8]) -> u64 {
         hash => hash,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use migcast_history::format::Block;
+    use migcast_history::sample::Sample;
+
+    use super::*;
+
+    /// Shows the same to whoever looks, page by page.
+    struct Shown(Vec<Look<'static>>);
+
+    impl Memory for Shown {
+        fn look(&mut self, pages: &[u64], sink: &mut crate::memory::Sink<'_>) -> Result<(), MemoryError> {
+            pages.iter().enumerate().for_each(|(index, &page)| {
+                sink(index, self.0[usize::try_from(page).expect("a test has few pages") % self.0.len()]);
+            });
+            Ok(())
+        }
+
+        fn refresh(&mut self) -> Result<Vec<String>, MemoryError> {
+            Ok(Vec::new())
+        }
+    }
+
+    const ONES: Look<'static> = Look::Content(&[1; PAGE_SIZE as usize]);
+    const TWOS: Look<'static> = Look::Content(&[2; PAGE_SIZE as usize]);
+    const ZEROS: Look<'static> = Look::Content(&[0; PAGE_SIZE as usize]);
+
+    fn scanner(pages: u64, one_in: u32) -> Scanner {
+        let block = Block { name: "ram".into(), length_bytes: pages * PAGE_SIZE, guest_physical_address: None };
+        Scanner::new(Tracked::new(&[block], PAGE_SIZE, Sample { one_in, seed: 3 }).unwrap())
+    }
+
+    fn change(page: u64, zero: bool) -> ZeroChange {
+        ZeroChange { page, zero }
+    }
+
+    #[test]
+    fn a_hole_and_a_page_of_zeros_are_the_same() {
+        let mut scanner = scanner(2, 1);
+        scanner.scan(&mut Shown(vec![Look::Hole, ONES])).unwrap();
+        assert_eq!(scanner.zero_pages(), [0]);
+        let scan = scanner.scan(&mut Shown(vec![ZEROS, Look::Hole])).unwrap();
+        assert_eq!((scan.written, scan.zero_changes), (vec![1], vec![change(1, true)]));
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_unchanged() {
+        let mut scanner = scanner(4, 1);
+        scanner.scan(&mut Shown(vec![ONES, ONES, Look::Absent, Look::Unreadable])).unwrap();
+        assert!(scanner.zero_pages().is_empty(), "a page that was never seen is not zero");
+        let scan = scanner.scan(&mut Shown(vec![Look::Absent, Look::Unreadable, TWOS, Look::Hole])).unwrap();
+        // Seen for the first time is not written; where it is zero, that is news.
+        assert_eq!((scan.written, scan.zero_changes, scan.unreadable), (vec![], vec![change(3, true)], 1));
+        let scan = scanner.scan(&mut Shown(vec![ONES, TWOS, TWOS, Look::Hole])).unwrap();
+        assert_eq!((scan.written, scan.zero_changes), (vec![1], vec![]));
+    }
+
+    #[test]
+    fn pages_beyond_one_chunk_and_of_a_sample_keep_their_numbers() {
+        let pages = u64::from(CHUNK) * 2 + 5;
+        for one_in in [1, 2] {
+            let mut scanner = scanner(pages, one_in);
+            scanner.scan(&mut Shown(vec![ONES])).unwrap();
+            let scan = scanner.scan(&mut Shown(vec![TWOS])).unwrap();
+            let expected: Vec<u64> = (0..scanner.tracked()).map(|rank| scanner.tracked.page_of_rank(rank)).collect();
+            assert_eq!(scan.written, expected);
+        }
+    }
+}
