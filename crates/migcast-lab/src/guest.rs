@@ -72,7 +72,7 @@ pub const GUESTS: [Guest; 10] = [
     },
     Guest {
         name: "sort",
-        about: "sort | uniq -c over 40 MB of words in eight pieces, then merge (the paper's MR)",
+        about: "sort | uniq -c over 40 MB of words in four pieces, then merge (the paper's MR)",
         memory_mib: 512,
         load: Load::Workload("sort"),
     },
