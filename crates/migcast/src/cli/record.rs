@@ -15,7 +15,7 @@ use anyhow::Context;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use migcast_record::{
     Guest, Interrupt, Listener, Progress, Recording, SampleChoice, Settings, Stop, Summary, SystemClock, libvirt,
-    process, qemu, record,
+    process, qemu, record, stand_back,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -60,6 +60,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for signal in [SIGINT, SIGTERM] {
         let number = usize::try_from(signal).expect("signal numbers are small and positive");
         signal_hook::flag::register_usize(signal, Arc::clone(&stop), number).context("cannot watch for signals")?;
+    }
+    if let Err(error) = stand_back() {
+        tracing::debug!("cannot become a batch job: {error}");
     }
     let mut guest = open(args)?;
     if let Some(name) = &args.name {
