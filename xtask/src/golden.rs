@@ -12,7 +12,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut test = shell::cargo();
-    test.args(["test", "--package", "migcast"]).args(&args.filter).env("UPDATE_GOLDEN", "1");
+    test.args(["test", "--package", "migcast"]).args(&args.filter).env("TRYCMD", "overwrite");
     shell::run(&mut test)?;
     println!("golden: rewritten; `git diff` shows what changed");
     Ok(())

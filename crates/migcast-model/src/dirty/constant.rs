@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{DirtySource, Estimate, PageCursor, PageSource};
+use super::{DirtySource, Estimate, PageCursor, PageReplay, PageSource};
+use crate::page_set::PageSet;
 use crate::units::{GuestTime, PageCount, PagesPerSec};
 
 /// How the writes fall on the working set.
@@ -18,14 +19,15 @@ pub enum WritePattern {
 /// A guest that writes at a constant rate: the AVG model of Akoush et al. (2010).
 ///
 /// Write `i` falls at `(i + ½) ÷ rate`. The working set is spread evenly over the memory, so that no scan order favours
-/// it. No page is zero.
-#[derive(Clone, Copy, Debug)]
+/// it. No page is zero unless [`ConstantRate::with_zero_of`] says so; one that is written is zero no longer.
+#[derive(Clone, Debug)]
 pub struct ConstantRate {
     memory: PageCount,
     working_set: PageCount,
     rate: PagesPerSec,
     pattern: WritePattern,
     seed: u64,
+    zero: PageSet,
 }
 
 impl ConstantRate {
@@ -33,7 +35,20 @@ impl ConstantRate {
     /// empty one writes nothing. `seed` fixes where uniform writes fall.
     pub fn new(memory: PageCount, working_set: PageCount, rate: PagesPerSec, pattern: WritePattern, seed: u64) -> Self {
         let rate = if working_set.is_zero() || memory.is_zero() { PagesPerSec::ZERO } else { rate };
-        ConstantRate { memory, working_set: working_set.min(memory), rate, pattern, seed }
+        let pages = u32::try_from(memory.get()).expect("a page-level source has fewer than 2^32 pages");
+        ConstantRate { memory, working_set: working_set.min(memory), rate, pattern, seed, zero: PageSet::empty(pages) }
+    }
+
+    /// The same with the zero map a recorded guest had at its start. In a sampled one a page is zero if the tracked page
+    /// that stands for it is.
+    pub fn with_zero_of(mut self, replay: &PageReplay) -> Self {
+        let first = replay.cursor(Duration::ZERO);
+        let tracked = replay.tracked().get();
+        for page in 0..self.zero.universe() {
+            let rank = u128::from(page) * u128::from(tracked) / u128::from(self.memory.get());
+            self.zero.set(page, first.is_zero(u32::try_from(rank).expect("a rank is below the page's number")));
+        }
+        self
     }
 
     /// Writes per second.
@@ -77,11 +92,11 @@ impl DirtySource for ConstantRate {
     }
 
     fn zero(&self) -> Estimate {
-        Estimate::exact(0.0)
+        Estimate::exact(f64::from(self.zero.len()))
     }
 
     fn never_zero(&self) -> PageCount {
-        self.memory
+        self.memory - PageCount::new(u64::from(self.zero.len()))
     }
 }
 
@@ -98,7 +113,7 @@ impl PageSource for ConstantRate {
 
     fn cursor(&self, start: Duration) -> ConstantCursor<'_> {
         let skipped = self.writes_until(start.as_secs_f64());
-        ConstantCursor { source: self, start_seconds: start.as_secs_f64(), next: skipped }
+        ConstantCursor { source: self, start_seconds: start.as_secs_f64(), next: skipped, zero: self.zero.clone() }
     }
 }
 
@@ -110,24 +125,27 @@ impl ConstantRate {
 }
 
 /// Walks the writes of a [`ConstantRate`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConstantCursor<'a> {
     source: &'a ConstantRate,
     start_seconds: f64,
     next: u64,
+    zero: PageSet,
 }
 
 impl PageCursor for ConstantCursor<'_> {
     fn advance(&mut self, until: GuestTime, mut written: impl FnMut(u32)) {
         let end = self.source.writes_until(self.start_seconds + until.as_nanos() as f64 / 1e9);
         while self.next < end {
-            written(self.source.rank_of_write(self.next));
+            let rank = self.source.rank_of_write(self.next);
+            self.zero.set(rank, false);
+            written(rank);
             self.next += 1;
         }
     }
 
-    fn is_zero(&self, _rank: u32) -> bool {
-        false
+    fn is_zero(&self, rank: u32) -> bool {
+        self.zero.contains(rank)
     }
 }
 
@@ -144,6 +162,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::dirty::PageReplayBuilder;
 
     fn distinct(source: &ConstantRate, span: Duration) -> usize {
         let mut pages = BTreeSet::new();
@@ -210,5 +229,22 @@ mod tests {
             ConstantRate::new(PageCount::new(1_000), PageCount::ZERO, PagesPerSec::new(9.0), WritePattern::Uniform, 1);
         assert_eq!(distinct(&source, Duration::from_secs(100)), 0);
         assert_eq!(source.write_set(Duration::from_secs(1)).mean, 0.0);
+    }
+
+    #[test]
+    fn zero_pages_of_a_history_are_zero_until_they_are_written() {
+        let mut builder = PageReplayBuilder::new(PageCount::new(10), PageCount::new(20));
+        builder.zero_at_start(std::iter::once(5..10));
+        builder.window(Duration::from_secs(1), &[], &[]);
+        let replay = builder.build().unwrap();
+        let memory = PageCount::new(20);
+        let source =
+            ConstantRate::new(memory, memory, PagesPerSec::new(1.0), WritePattern::Sequential, 0).with_zero_of(&replay);
+        assert_eq!((source.zero().mean, source.never_zero().get()), (10.0, 10));
+        let mut cursor = source.cursor(Duration::ZERO);
+        let zero = |cursor: &ConstantCursor<'_>| (0..20).filter(|rank| cursor.is_zero(*rank)).count();
+        assert_eq!(zero(&cursor), 10);
+        cursor.advance(GuestTime::from_nanos(13_000_000_000), |_| {});
+        assert_eq!(zero(&cursor), 7, "pages 0 to 12 were written, three of them had been zero");
     }
 }

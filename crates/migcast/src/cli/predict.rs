@@ -214,10 +214,10 @@ fn from_history(args: &Args, dir: &Path) -> anyhow::Result<Prediction> {
     };
     let algorithm = algorithm(args, Some(manifest))?;
     let part = replayed_part(args, &timeline);
-    let replay = history.page_replay(part)?;
-    let used = history_used(dir, manifest, &timeline, &replay);
+    let replay = history.page_replay(part.clone())?;
+    let used = history_used(dir, manifest, &timeline, &replay, part.start);
     if args.model == Some(ModelName::Avg) {
-        let source = constant_rate(args, &guest, replay.average_rate(args.avg_span));
+        let source = constant_rate(args, &guest, replay.average_rate(args.avg_span)).with_zero_of(&replay);
         let model = avg_model(args, &source, Some((used, args.avg_span)));
         ensure!(args.start == Start::All, "--start has no meaning for --model avg: a constant rate has no time of day");
         return predict(args, guest, algorithm, &source, vec![Duration::ZERO], model, warnings);
@@ -230,8 +230,11 @@ fn from_history(args: &Args, dir: &Path) -> anyhow::Result<Prediction> {
     predict(args, guest, algorithm, &replay, starts, Model::Hist(used), warnings)
 }
 
-fn history_used(dir: &Path, manifest: &Manifest, timeline: &Timeline, replay: &PageReplay) -> HistoryUsed {
-    let start = jiff::Timestamp::from_nanosecond(i128::from(timeline.start_unix_ns()));
+/// What a replay from the window of index `first` on has used of its history.
+fn history_used(dir: &Path, manifest: &Manifest, timeline: &Timeline, replay: &PageReplay, first: u32) -> HistoryUsed {
+    let entry = timeline.recorded().find(|entry| entry.index >= first);
+    let start = entry.map_or(timeline.start_unix_ns(), |entry| entry.window.start_unix_ns);
+    let start = jiff::Timestamp::from_nanosecond(i128::from(start));
     HistoryUsed {
         path: dir.display().to_string(),
         guest_id: manifest.guest_id.to_string(),
