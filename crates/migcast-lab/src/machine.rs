@@ -28,6 +28,8 @@ pub const READY_MAX: Duration = Duration::from_secs(300);
 
 /// How long QEMU may take to open its monitor.
 const START_MAX: Duration = Duration::from_secs(30);
+/// How long a QEMU whose monitor broke off may take to say why.
+const WORDS_MAX: Duration = Duration::from_secs(5);
 
 /// The files a guest is booted from.
 #[derive(Clone, Debug)]
@@ -139,8 +141,12 @@ impl Machine {
 
         let end = Instant::now() + START_MAX;
         let monitor = loop {
-            if let Some(monitor) = awaited.accept()? {
-                break monitor;
+            match awaited.accept() {
+                Ok(Some(monitor)) => break monitor,
+                Ok(None) => {}
+                // QEMU connects before it has understood all its options; why it ended tells more than that it did.
+                Err(error) if running.wait(WORDS_MAX)?.is_none() => return Err(error),
+                Err(_) => {}
             }
             if let Some(status) = running.ended()? {
                 let said = fs::read_to_string(&said).unwrap_or_default();

@@ -79,6 +79,15 @@ fn a_machine_that_is_dropped_leaves_nothing() {
     assert!(!is_alive(pid) && !folder.exists());
 }
 
+#[test]
+fn a_qemu_that_does_not_start_says_why() {
+    let _alone = alone();
+    let (spec, images) = small_guest();
+    let qmp = Some("/no/such/folder/qmp".into());
+    let error = Machine::start(&images, &Spec { qmp, ..spec }, &Interrupt::default()).unwrap_err().to_string();
+    assert!(error.starts_with("QEMU ended with code 1: ") && error.contains("/no/such/folder/qmp"), "{error}");
+}
+
 /// Starts the laboratory's own program with a guest, ends it with `signal` once the guest's QEMU runs, and returns
 /// QEMU's process id and folder, which lies below `runtime`.
 fn end_laboratory(signal: Signal, runtime: &Path) -> (u32, std::path::PathBuf) {
