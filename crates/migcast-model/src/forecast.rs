@@ -61,9 +61,15 @@ impl Forecast {
         self.starts.iter().filter_map(|(_, outcome)| outcome.completed())
     }
 
-    /// The distribution of one quantity.
+    /// The distribution of one quantity over the starting points.
     pub fn distribution(&self, quantity: impl Fn(&Completed) -> f64) -> Distribution {
-        let sorted = self.sorted(quantity);
+        self.scattered(quantity, 0.0)
+    }
+
+    /// The distribution of one quantity over the starting points times a scatter of the platform: each start's value
+    /// is spread log-normally with this relative standard deviation (≥ 0).
+    pub fn scattered(&self, quantity: impl Fn(&Completed) -> f64, scatter: f64) -> Distribution {
+        let sorted = self.sorted(quantity, scatter);
         let finite = |value: f64| value.is_finite().then_some(value);
         let at = |q| finite(quantile(&sorted, q));
         let mean = sorted.iter().sum::<f64>() / sorted.len() as f64;
@@ -77,9 +83,15 @@ impl Forecast {
         }
     }
 
-    /// One quantity at the quantile `q` in [0, 1]; `None` where that start does not converge.
+    /// One quantity at the quantile `q` in [0, 1], over the starting points alone; `None` where that start does not
+    /// converge.
     pub fn quantile(&self, quantity: impl Fn(&Completed) -> f64, q: f64) -> Option<f64> {
-        Some(quantile(&self.sorted(quantity), q)).filter(|value| value.is_finite())
+        self.scattered_quantile(quantity, 0.0, q)
+    }
+
+    /// The same with a scatter of the platform, see [`Forecast::scattered`].
+    pub fn scattered_quantile(&self, quantity: impl Fn(&Completed) -> f64, scatter: f64, q: f64) -> Option<f64> {
+        Some(quantile(&self.sorted(quantity, scatter), q)).filter(|value| value.is_finite())
     }
 
     /// How often each stop reason occurs.
@@ -99,13 +111,26 @@ impl Forecast {
         order[rank(order.len(), 0.5)]
     }
 
-    fn sorted(&self, quantity: impl Fn(&Completed) -> f64) -> Vec<f64> {
+    fn sorted(&self, quantity: impl Fn(&Completed) -> f64, scatter: f64) -> Vec<f64> {
         let value = |outcome: &Outcome| outcome.completed().map_or(f64::INFINITY, &quantity);
-        let mut values: Vec<f64> = self.starts.iter().map(|(_, outcome)| value(outcome)).collect();
+        let starts = self.starts.iter().map(|(_, outcome)| value(outcome));
+        let mut values: Vec<f64> = if scatter == 0.0 {
+            starts.collect()
+        } else {
+            let factors = NORMAL_PARTS.map(|z| libm::exp(scatter * z));
+            starts.flat_map(|value| factors.map(|factor| value * factor)).collect()
+        };
         values.sort_by(f64::total_cmp);
         values
     }
 }
+
+/// The standard normal distribution in 20 equal parts: the quantiles at 2.5 %, 7.5 %, … 97.5 %.
+const NORMAL_PARTS: [f64; 20] = [
+    -1.959_964, -1.439_531, -1.150_349, -0.934_589, -0.755_415, -0.597_760, -0.453_762, -0.318_639, -0.189_118,
+    -0.062_707, 0.062_707, 0.189_118, 0.318_639, 0.453_762, 0.597_760, 0.755_415, 0.934_589, 1.150_349, 1.439_531,
+    1.959_964,
+];
 
 /// The value at the nearest rank of quantile `q` in sorted, non-empty values.
 fn quantile(sorted: &[f64], q: f64) -> f64 {
@@ -129,5 +154,30 @@ mod tests {
         assert_eq!(quantile(&values, 0.5), 3.0);
         assert_eq!(quantile(&values, 0.8), 4.0);
         assert_eq!(quantile(&values, 0.95), f64::INFINITY);
+    }
+
+    #[test]
+    fn scatter_widens_a_band_and_leaves_its_middle() {
+        // A single value of 100 with 5 % of scatter: 5 to 95 % is 100 × e^(∓1.64 × 0.05), 92 to 109.
+        let source = crate::dirty::ConstantRate::new(
+            crate::units::PageCount::new(100),
+            crate::units::PageCount::ZERO,
+            crate::units::PagesPerSec::ZERO,
+            crate::dirty::WritePattern::Uniform,
+            0,
+        );
+        let scenario = Scenario {
+            guest: crate::guest::Guest::new("g", crate::units::ByteCount::new(100 * 4096)),
+            link: crate::link::Link::ethernet(crate::units::BytesPerSec::new(1_000_000)),
+            platform: crate::platform::Platform::free(),
+            algorithm: crate::algorithm::Algorithm::named("qemu").unwrap(),
+            horizon: Duration::from_secs(60),
+        };
+        let forecast = Forecast::new(&scenario, &source, &[Duration::ZERO], || {});
+        let band = forecast.scattered(|_| 100.0, 0.05);
+        assert!((band.p5.unwrap() - 92.1).abs() < 1.5, "{band:?}");
+        assert!((band.p95.unwrap() - 108.6).abs() < 1.5, "{band:?}");
+        assert!((band.p50.unwrap() - 100.0).abs() < 0.5, "{band:?}");
+        assert_eq!(forecast.distribution(|_| 100.0).p95, Some(100.0));
     }
 }

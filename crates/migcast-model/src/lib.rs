@@ -10,6 +10,7 @@
 
 pub mod algorithm;
 pub mod bounds;
+pub mod calibrate;
 pub mod dirty;
 pub mod due;
 pub mod forecast;

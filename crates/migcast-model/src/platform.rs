@@ -37,6 +37,10 @@ pub struct Platform {
     pub resume: Duration,
     /// Speed of the guest while it is being migrated, against its speed while it was recorded, in (0, 1].
     pub guest_speed: f64,
+    /// Relative standard deviation of migration times about their forecast, from the same starting point, ≥ 0.
+    pub time_scatter: f64,
+    /// The same for downtimes.
+    pub downtime_scatter: f64,
 }
 
 impl Default for Platform {
@@ -55,6 +59,8 @@ impl Default for Platform {
             device_state_cost: Duration::from_millis(10),
             resume: Duration::from_millis(30),
             guest_speed: 1.0,
+            time_scatter: 0.0,
+            downtime_scatter: 0.0,
         }
     }
 }
@@ -74,6 +80,8 @@ impl Platform {
             device_state_cost: Duration::ZERO,
             resume: Duration::ZERO,
             guest_speed: 1.0,
+            time_scatter: 0.0,
+            downtime_scatter: 0.0,
         }
     }
 }

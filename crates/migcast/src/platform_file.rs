@@ -38,6 +38,10 @@ pub(crate) struct PlatformFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     guest_speed: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    time_scatter: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    downtime_scatter: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     payload_share: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sender_buffer_bytes: Option<u64>,
@@ -87,6 +91,8 @@ impl PlatformFile {
             device_state_seconds: seconds(platform.device_state_cost),
             resume_seconds: seconds(platform.resume),
             guest_speed: Some(platform.guest_speed),
+            time_scatter: Some(platform.time_scatter),
+            downtime_scatter: Some(platform.downtime_scatter),
             payload_share: Some(link.payload_share),
             sender_buffer_bytes: Some(link.sender_buffer.get()),
         }
@@ -115,6 +121,10 @@ impl PlatformFile {
         };
         share("guest_speed", self.guest_speed)?;
         share("payload_share", self.payload_share)?;
+        let scatter = |field, value: Option<f64>| match value {
+            Some(scatter) if !(0.0..=1.0).contains(&scatter) => Err(refuse(field, scatter, "0 to 1")),
+            _ => Ok(value.unwrap_or(0.0)),
+        };
         let default = Platform::default();
         Ok(Platform {
             name: self.name.clone().unwrap_or_else(|| path.display().to_string()),
@@ -128,6 +138,8 @@ impl PlatformFile {
             device_state_cost: span("device_state_seconds", self.device_state_seconds, default.device_state_cost)?,
             resume: span("resume_seconds", self.resume_seconds, default.resume)?,
             guest_speed: self.guest_speed.unwrap_or(default.guest_speed),
+            time_scatter: scatter("time_scatter", self.time_scatter)?,
+            downtime_scatter: scatter("downtime_scatter", self.downtime_scatter)?,
         })
     }
 }
@@ -148,7 +160,8 @@ mod tests {
     #[test]
     fn a_platform_survives_its_file() {
         let link = Link { payload_share: 0.9, ..Link::ethernet(BytesPerSec::new(1_000)) };
-        let platform = Platform { resume: Duration::from_millis(77), guest_speed: 0.8, ..Platform::default() };
+        let platform =
+            Platform { resume: Duration::from_millis(77), guest_speed: 0.8, time_scatter: 0.02, ..Platform::default() };
         let text = serde_json::to_string(&PlatformFile::of(&platform, &link)).unwrap();
         let (again, file) = read(&text).unwrap();
         assert_eq!(again, platform);

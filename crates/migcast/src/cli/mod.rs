@@ -4,6 +4,7 @@
 //! line on standard error), 2 usage, 3 done but a stated limit is not met; `record` adds its own (see [`record`]).
 
 mod algorithms;
+mod calibrate;
 mod history;
 mod predict;
 mod record;
@@ -29,6 +30,8 @@ enum Command {
     History(history::Command),
     /// Forecast a migration from a history or from a constant dirty rate
     Predict(predict::Args),
+    /// Fit a platform file to migrations that were really seen
+    Calibrate(calibrate::Args),
     /// List the hypervisors' algorithms, or one with its settings
     Algorithms(algorithms::Args),
 }
@@ -47,6 +50,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Record(args) => record::run(&args),
         Command::History(command) => history::run(&command),
         Command::Predict(args) => predict::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Algorithms(args) => algorithms::run(&args),
     };
     outcome.unwrap_or_else(|error| {

@@ -323,16 +323,17 @@ fn predict<S: PageSource>(
     progress.finish_and_clear();
     warnings.extend(forecast_warnings(args, &scenario, source, &forecast));
     let bounds = Bounds::of(&scenario, source);
-    let limits = limits(args, &forecast);
+    let limits = limits(args, &scenario.platform, &forecast);
     let quantile = args.quantile;
     Ok(Prediction { scenario, algorithm_origin, model, forecast, bounds, limits, quantile, warnings })
 }
 
-fn limits(args: &Args, forecast: &Forecast) -> Vec<Limit> {
+fn limits(args: &Args, platform: &Platform, forecast: &Forecast) -> Vec<Limit> {
     let stated = [(Quantity::Downtime, args.max_downtime), (Quantity::MigrationTime, args.max_time)];
     let judge = |(quantity, allowed): (Quantity, Option<Duration>)| {
         let allowed = allowed?;
-        let reached = forecast.quantile(|done| quantity.seconds(done), args.quantile);
+        let scatter = quantity.scatter(platform);
+        let reached = forecast.scattered_quantile(|done| quantity.seconds(done), scatter, args.quantile);
         Some(Limit { quantity, allowed, met: reached.is_some_and(|seconds| seconds <= allowed.as_secs_f64()) })
     };
     stated.into_iter().filter_map(judge).collect()
@@ -371,7 +372,7 @@ fn forecast_warnings<S: PageSource>(args: &Args, scenario: &Scenario, source: &S
     if args.platform.is_none() {
         warnings.push(
             "overheads are defaults nobody measured on these hosts, and the band shows only how the starting point matters; \
-             give --platform"
+             give --platform, a file `migcast calibrate` fits to real migrations"
                 .to_owned(),
         );
     }

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::time::Duration;
 
 use migcast_model::bounds::Bound;
 use migcast_model::forecast::Distribution as ModelDistribution;
 use migcast_model::outcome::{Completed, Iteration as ModelIteration};
 use serde::Serialize;
 
-use super::{HistoryUsed, Model as UsedModel, Prediction};
+use super::{HistoryUsed, Model as UsedModel, Prediction, Quantity};
 use crate::platform_file::PlatformFile;
 
 #[derive(Serialize)]
@@ -141,7 +140,7 @@ pub(crate) fn write_json(out: &mut impl Write, prediction: &Prediction) -> io::R
 fn document(prediction: &Prediction) -> Document<'_> {
     let Prediction { scenario, forecast, .. } = prediction;
     let (converged, starts) = prediction.converged();
-    let seconds = |quantity: fn(&Completed) -> Duration| over(prediction, |done| quantity(done).as_secs_f64());
+    let scattered = |quantity| edge(prediction.distribution(quantity));
     let median = forecast.median().1.completed();
     Document {
         format: "migcast.prediction/1",
@@ -163,15 +162,15 @@ fn document(prediction: &Prediction) -> Document<'_> {
         platform: PlatformFile::of(&scenario.platform, &scenario.link),
         starts,
         converged,
-        migration_time_seconds: seconds(|done| done.migration_time),
-        migration_time_reported_seconds: seconds(|done| done.migration_time_reported),
-        downtime_seconds: seconds(|done| done.downtime.total()),
-        downtime_reported_seconds: seconds(|done| done.downtime_reported),
+        migration_time_seconds: scattered(Quantity::MigrationTime),
+        migration_time_reported_seconds: scattered(Quantity::MigrationTimeReported),
+        downtime_seconds: scattered(Quantity::Downtime),
+        downtime_reported_seconds: scattered(Quantity::DowntimeReported),
         downtime_parts_of_median_seconds: median.map(parts),
         sent_bytes: over(prediction, |done| done.sent_bytes.get() as f64),
         sent_pages: over(prediction, |done| done.sent.pages().get() as f64),
         zero_pages: over(prediction, |done| done.sent.zero.get() as f64),
-        throttled_seconds: seconds(|done| done.throttled),
+        throttled_seconds: over(prediction, |done| done.throttled.as_secs_f64()),
         iterations: over(prediction, |done| done.iteration_count as f64),
         stop_reasons: forecast.stop_reasons(),
         bounds: Bounds {
@@ -212,7 +211,11 @@ fn history(used: &HistoryUsed) -> History<'_> {
 }
 
 fn over(prediction: &Prediction, quantity: impl Fn(&Completed) -> f64) -> Distribution {
-    let ModelDistribution { mean, min, p5, p50, p95, max } = prediction.forecast.distribution(quantity);
+    edge(prediction.forecast.distribution(quantity))
+}
+
+fn edge(distribution: ModelDistribution) -> Distribution {
+    let ModelDistribution { mean, min, p5, p50, p95, max } = distribution;
     Distribution { mean, min, p5, p50, p95, max }
 }
 

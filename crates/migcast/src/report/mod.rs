@@ -7,8 +7,9 @@ mod table;
 use std::time::Duration;
 
 use migcast_model::bounds::Bounds;
-use migcast_model::forecast::Forecast;
+use migcast_model::forecast::{Distribution, Forecast};
 use migcast_model::outcome::Completed;
+use migcast_model::platform::Platform;
 use migcast_model::simulate::Scenario;
 use migcast_model::units::{PageCount, PagesPerSec};
 
@@ -68,30 +69,49 @@ pub(crate) struct Limit {
     pub(crate) met: bool,
 }
 
-/// A quantity limits are stated for and pictures are drawn of.
+/// A time that platforms scatter. Limits are stated for the first of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quantity {
     MigrationTime,
+    MigrationTimeReported,
     Downtime,
+    DowntimeReported,
 }
 
 impl Quantity {
     pub(crate) fn seconds(self, completed: &Completed) -> f64 {
         match self {
             Quantity::MigrationTime => completed.migration_time.as_secs_f64(),
+            Quantity::MigrationTimeReported => completed.migration_time_reported.as_secs_f64(),
             Quantity::Downtime => completed.downtime.total().as_secs_f64(),
+            Quantity::DowntimeReported => completed.downtime_reported.as_secs_f64(),
+        }
+    }
+
+    /// How much the platform scatters it.
+    pub(crate) fn scatter(self, platform: &Platform) -> f64 {
+        match self {
+            Quantity::MigrationTime | Quantity::MigrationTimeReported => platform.time_scatter,
+            Quantity::Downtime | Quantity::DowntimeReported => platform.downtime_scatter,
         }
     }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Quantity::MigrationTime => "migration time",
+            Quantity::MigrationTimeReported => "reported migration time",
             Quantity::Downtime => "downtime",
+            Quantity::DowntimeReported => "reported downtime",
         }
     }
 }
 
 impl Prediction {
+    /// A limited quantity's distribution, the platform's scatter included.
+    pub(crate) fn distribution(&self, quantity: Quantity) -> Distribution {
+        self.forecast.scattered(|done| quantity.seconds(done), quantity.scatter(&self.scenario.platform))
+    }
+
     /// Starts that completed, of all.
     pub(crate) fn converged(&self) -> (usize, usize) {
         (self.forecast.completed().count(), self.forecast.starts().len())

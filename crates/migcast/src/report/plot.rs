@@ -138,9 +138,10 @@ fn draw_over_start<B: DrawingBackend>(
         .y_label_formatter(&|value| format!("{value:.0$}", usize::from(top < 10.0)))
         .light_line_style(WHITE)
         .draw()?;
-    let distribution = prediction.forecast.distribution(value);
+    let distribution = prediction.distribution(quantity);
     if let (Some(low), Some(high)) = (distribution.p5, distribution.p95) {
-        chart.draw_series(std::iter::once(Rectangle::new([(0.0, low), (right, high)], BAND.filled())))?;
+        let band = Rectangle::new([(0.0, low * unit), (right, high * unit)], BAND.filled());
+        chart.draw_series(std::iter::once(band))?;
     }
     for run in points.split(|(_, value)| value.is_none()) {
         let line = run.iter().filter_map(|(start, value)| Some((*start, (*value)?)));

@@ -8,7 +8,7 @@ use migcast_model::outcome::Completed;
 use migcast_model::quantity::{show_bytes, show_count, show_duration, show_page_rate, show_rate};
 use migcast_model::units::ByteCount;
 
-use super::{HistoryUsed, Model, Prediction};
+use super::{HistoryUsed, Model, Prediction, Quantity};
 
 const NEVER: &str = "never";
 
@@ -51,13 +51,14 @@ fn write_quantities(out: &mut impl Write, prediction: &Prediction) -> io::Result
     let span = |seconds: f64| show_duration(Duration::from_secs_f64(seconds));
     let bytes = |bytes: f64| show_bytes(ByteCount::new(bytes as u64));
     let count = |count: f64| show_count(count as u64);
-    // One starting point has no distribution.
-    let spread = prediction.forecast.starts().len() > 1;
+    // One starting point on a platform that does not scatter has no distribution.
+    let platform = &prediction.scenario.platform;
+    let spread = prediction.forecast.starts().len() > 1 || platform.time_scatter + platform.downtime_scatter > 0.0;
     if spread {
         writeln!(out, "{:26}{:>12}{:>12}{:>12}{:>12}", "", "median", "5 %", "95 %", "worst")?;
     }
-    let mut row = |name: &str, show: &dyn Fn(f64) -> String, quantity: &dyn Fn(&Completed) -> f64| {
-        let Distribution { p50, p5, p95, max, .. } = prediction.forecast.distribution(quantity);
+    let mut row = |name: &str, show: &dyn Fn(f64) -> String, distribution: Distribution| {
+        let Distribution { p50, p5, p95, max, .. } = distribution;
         let cell = |value: Option<f64>| value.map_or_else(|| NEVER.to_owned(), show);
         write!(out, "{name:26}{:>12}", cell(p50))?;
         if spread {
@@ -65,12 +66,13 @@ fn write_quantities(out: &mut impl Write, prediction: &Prediction) -> io::Result
         }
         writeln!(out)
     };
-    row("migration time", &span, &|done| done.migration_time.as_secs_f64())?;
-    row("downtime of the guest", &span, &|done| done.downtime.total().as_secs_f64())?;
-    row("downtime QEMU reports", &span, &|done| done.downtime_reported.as_secs_f64())?;
-    row("sent", &bytes, &|done| done.sent_bytes.get() as f64)?;
-    row("pages sent, with repeats", &count, &|done| done.sent.pages().get() as f64)?;
-    row("dirty syncs", &count, &|done| done.iteration_count as f64)?;
+    let over = |quantity: fn(&Completed) -> u64| prediction.forecast.distribution(|done| quantity(done) as f64);
+    row("migration time", &span, prediction.distribution(Quantity::MigrationTime))?;
+    row("downtime of the guest", &span, prediction.distribution(Quantity::Downtime))?;
+    row("downtime QEMU reports", &span, prediction.distribution(Quantity::DowntimeReported))?;
+    row("sent", &bytes, over(|done| done.sent_bytes.get()))?;
+    row("pages sent, with repeats", &count, over(|done| done.sent.pages().get()))?;
+    row("dirty syncs", &count, over(|done| done.iteration_count))?;
     writeln!(out)
 }
 

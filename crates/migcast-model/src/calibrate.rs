@@ -1,0 +1,316 @@
+//! Fitting a platform to migrations that were really seen.
+//!
+//! What can be read off a migration is read off: set-up, stopping, the sender's buffer. What cannot is searched for with
+//! the simulator itself, one group after another, each by what it alone moves:
+//!
+//! ```text
+//!  payload share, cost per zero page, guest speed  ◄── when the source was done, bytes sent
+//!  cost of the device state                        ◄── the reported downtime
+//!  resume                                          ◄── from the source's end to the target's first instruction
+//!  scatter                                         ◄── what is left of times and downtimes
+//! ```
+
+use std::time::Duration;
+
+use crate::algorithm::Algorithm;
+use crate::dirty::PageSource;
+use crate::forecast::Forecast;
+use crate::guest::Guest;
+use crate::link::Link;
+use crate::outcome::Completed;
+use crate::platform::Platform;
+use crate::simulate::Scenario;
+use crate::units::{ByteCount, BytesPerSec};
+
+/// One completed migration that was really seen, with the history its guest had left before.
+#[derive(Clone, Debug)]
+pub struct Sighting<'a, S> {
+    /// What the guest was known to write.
+    pub source: &'a S,
+    /// The guest.
+    pub guest: Guest,
+    /// The hypervisor's rules and the settings that held.
+    pub algorithm: Algorithm,
+    /// Line rate of the link.
+    pub line_rate: BytesPerSec,
+    /// What was measured.
+    pub measured: Measured,
+}
+
+/// What was measured of a migration. Points in time are spans since its request.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// The hypervisor's own set-up time.
+    pub setup: Duration,
+    /// Memory began to be copied.
+    pub active: Duration,
+    /// The guest's last instruction on the source.
+    pub stopped: Duration,
+    /// The source was done.
+    pub source_done: Duration,
+    /// The guest's first instruction on the target.
+    pub resumed: Duration,
+    /// The hypervisor's own downtime.
+    pub downtime_reported: Duration,
+    /// Bytes sent.
+    pub sent: ByteCount,
+    /// What stood in the sender's buffer when the guest stopped, where it was looked at.
+    pub send_queue: Option<ByteCount>,
+}
+
+/// A fitted platform, the links it has, and how well it fits.
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    /// The platform, its scatter included.
+    pub platform: Platform,
+    /// Payload bytes per byte on the line.
+    pub payload_share: f64,
+    /// The sender's buffer.
+    pub sender_buffer: ByteCount,
+    /// Predicted over actual, for each sighting in order.
+    pub residuals: Vec<Residual>,
+}
+
+/// Predicted ÷ actual of one sighting, with the fitted platform.
+#[derive(Clone, Copy, Debug)]
+pub struct Residual {
+    /// Of the time until the guest ran on the target.
+    pub migration_time: f64,
+    /// Of the guest's downtime.
+    pub downtime: f64,
+    /// Of the bytes sent.
+    pub sent: f64,
+}
+
+/// Starting points simulated per sighting: enough for a median.
+const STARTS: u32 = 15;
+/// Rounds of the search over the coupled parameters.
+const ROUNDS: usize = 3;
+/// Steps of one line search; each cuts the interval to 62 %.
+const LINE_STEPS: usize = 12;
+/// Scatter that is assumed at least: a few migrations may agree by chance.
+const SCATTER_MIN: f64 = 0.01;
+
+/// Fits a platform called `name` to `sightings` (at least one). `None` where one of them does not converge in the
+/// simulation, or has no history to start from.
+pub fn calibrate<S: PageSource>(name: &str, sightings: &[Sighting<'_, S>]) -> Option<Calibration> {
+    assert!(!sightings.is_empty(), "something was seen");
+    let measured = |of: fn(&Measured) -> Duration| median(sightings.iter().map(|one| of(&one.measured).as_secs_f64()));
+    let seconds = |value: f64| Duration::from_secs_f64(value.max(0.0));
+    let mut fit = Fit {
+        platform: Platform {
+            name: name.to_owned(),
+            connect: seconds(measured(|m| m.active.saturating_sub(m.setup))),
+            setup: seconds(measured(|m| m.setup)),
+            stop: seconds(measured(|m| (m.stopped + m.downtime_reported).saturating_sub(m.source_done))),
+            device_state_cost: Duration::ZERO,
+            resume: Duration::ZERO,
+            ..Platform::default()
+        },
+        payload_share: Link::ETHERNET_PAYLOAD_SHARE,
+        sender_buffer: Link::LINUX_SENDER_BUFFER,
+    };
+    let queues: Vec<f64> = sightings.iter().filter_map(|one| one.measured.send_queue).map(|q| q.get() as f64).collect();
+    if !queues.is_empty() {
+        fit.sender_buffer = ByteCount::new(median(queues.into_iter()) as u64);
+    }
+    for _ in 0..ROUNDS {
+        fit.search(sightings, (0.5, 1.0), |fit, share| fit.payload_share = share);
+        fit.search(sightings, (0.0, 20e-6), |fit, cost| fit.platform.zero_page_cost = Duration::from_secs_f64(cost));
+        fit.search(sightings, (0.3, 1.0), |fit, speed| fit.platform.guest_speed = speed);
+        let short = fit.shortfall(sightings, |m| m.downtime_reported, |done| done.downtime_reported)?;
+        fit.platform.device_state_cost = seconds(fit.platform.device_state_cost.as_secs_f64() + short);
+    }
+    let after_source = |done: &Completed| done.downtime.drain + done.downtime.resume;
+    let short = fit.shortfall(sightings, |m| m.resumed.saturating_sub(m.source_done), after_source)?;
+    fit.platform.resume = seconds(short);
+    let residuals = sightings.iter().map(|one| fit.residual(one)).collect::<Option<Vec<_>>>()?;
+    fit.platform.time_scatter = scatter(residuals.iter().map(|residual| residual.migration_time));
+    fit.platform.downtime_scatter = scatter(residuals.iter().map(|residual| residual.downtime));
+    let Fit { platform, payload_share, sender_buffer } = fit;
+    Some(Calibration { platform, payload_share, sender_buffer, residuals })
+}
+
+/// The parameters while they are searched for.
+#[derive(Clone, Debug)]
+struct Fit {
+    platform: Platform,
+    payload_share: f64,
+    sender_buffer: ByteCount,
+}
+
+impl Fit {
+    fn forecast<S: PageSource>(&self, one: &Sighting<'_, S>) -> Forecast {
+        let link =
+            Link { line_rate: one.line_rate, payload_share: self.payload_share, sender_buffer: self.sender_buffer };
+        let scenario = Scenario {
+            guest: one.guest.clone(),
+            link,
+            platform: self.platform.clone(),
+            algorithm: one.algorithm.clone(),
+            horizon: one.measured.resumed * 10,
+        };
+        let length = one.source.length().unwrap_or(Duration::from_secs(1));
+        let starts: Vec<Duration> = (0..STARTS).map(|index| length * index / STARTS).collect();
+        Forecast::new(&scenario, one.source, &starts, || {})
+    }
+
+    fn median<S: PageSource>(&self, one: &Sighting<'_, S>, quantity: impl Fn(&Completed) -> f64) -> Option<f64> {
+        self.forecast(one).quantile(quantity, 0.5)
+    }
+
+    /// Squared logarithmic errors of the source's time and of the bytes.
+    fn loss<S: PageSource>(&self, sightings: &[Sighting<'_, S>]) -> f64 {
+        let square = |predicted: f64, actual: f64| libm::log(predicted / actual).powi(2);
+        let one = |one: &Sighting<'_, S>| {
+            let forecast = self.forecast(one);
+            let time = forecast.quantile(|done| done.migration_time_reported.as_secs_f64(), 0.5)?;
+            let sent = forecast.quantile(|done| done.sent_bytes.get() as f64, 0.5)?;
+            let measured = &one.measured;
+            Some(square(time, measured.source_done.as_secs_f64()) + square(sent, measured.sent.get() as f64))
+        };
+        sightings.iter().map(|sighting| one(sighting).unwrap_or(f64::INFINITY)).sum()
+    }
+
+    /// Golden-section search of one parameter. A loss that is flat to the millionth leaves the parameter as it was:
+    /// nothing seen depends on it.
+    fn search<S: PageSource>(&mut self, sightings: &[Sighting<'_, S>], range: (f64, f64), set: impl Fn(&mut Fit, f64)) {
+        const GOLDEN: f64 = 0.618_033_988_749_895;
+        let loss = |value: f64| {
+            let mut fit = self.clone();
+            set(&mut fit, value);
+            fit.loss(sightings)
+        };
+        let (mut low, mut high) = range;
+        for _ in 0..LINE_STEPS {
+            let (left, right) = (high - GOLDEN * (high - low), low + GOLDEN * (high - low));
+            if loss(left) < loss(right) { high = right } else { low = left }
+        }
+        let best = f64::midpoint(low, high);
+        if loss(best) + 1e-6 < self.loss(sightings) {
+            set(self, best);
+        }
+    }
+
+    /// By how many seconds a prediction falls short of what was measured, in the median.
+    fn shortfall<S: PageSource>(
+        &self,
+        sightings: &[Sighting<'_, S>],
+        measured: impl Fn(&Measured) -> Duration,
+        predicted: impl Fn(&Completed) -> Duration,
+    ) -> Option<f64> {
+        let short = |one: &Sighting<'_, S>| {
+            let predicted = self.median(one, |done| predicted(done).as_secs_f64())?;
+            Some(measured(&one.measured).as_secs_f64() - predicted)
+        };
+        Some(median(sightings.iter().map(short).collect::<Option<Vec<_>>>()?.into_iter()))
+    }
+
+    fn residual<S: PageSource>(&self, one: &Sighting<'_, S>) -> Option<Residual> {
+        let forecast = self.forecast(one);
+        let ratio =
+            |quantity: &dyn Fn(&Completed) -> f64, actual: f64| Some(forecast.quantile(quantity, 0.5)? / actual);
+        let measured = &one.measured;
+        let downtime = measured.resumed.saturating_sub(measured.stopped);
+        Some(Residual {
+            migration_time: ratio(&|done| done.migration_time.as_secs_f64(), measured.resumed.as_secs_f64())?,
+            downtime: ratio(&|done| done.downtime.total().as_secs_f64(), downtime.as_secs_f64())?,
+            sent: ratio(&|done| done.sent_bytes.get() as f64, measured.sent.get() as f64)?,
+        })
+    }
+}
+
+/// Root mean square of logarithmic residuals: a relative standard deviation about no error at all.
+fn scatter(ratios: impl Iterator<Item = f64>) -> f64 {
+    let squares: Vec<f64> = ratios.map(|ratio| libm::log(ratio).powi(2)).collect();
+    (squares.iter().sum::<f64>() / squares.len() as f64).sqrt().max(SCATTER_MIN)
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dirty::{PageReplay, PageReplayBuilder};
+    use crate::outcome::Outcome;
+    use crate::units::PageCount;
+
+    const PAGES: u32 = 30_000;
+
+    fn replay(per_window: u32) -> PageReplay {
+        let mut builder = PageReplayBuilder::new(PageCount::new(PAGES.into()), PageCount::new(PAGES.into()));
+        builder.zero_at_start(std::iter::once(10_000..PAGES));
+        for window in 0..100 {
+            let written: Vec<u32> = (0..per_window).map(|page| (page * 7 + window * 13) % 5_000).collect();
+            let unique = std::collections::BTreeSet::from_iter(written);
+            builder.window(Duration::from_millis(100), &unique.into_iter().collect::<Vec<_>>(), &[]);
+        }
+        builder.build().unwrap()
+    }
+
+    /// Migrations of a known platform, as they would have been seen.
+    fn sighting<'a>(truth: &Platform, link: Link, source: &'a PageReplay) -> Sighting<'a, PageReplay> {
+        let guest = Guest { name: "g".into(), memory: PageCount::new(PAGES.into()), page_size: Guest::PAGE_SIZE };
+        let algorithm = Algorithm::named("qemu-10.0").unwrap();
+        let scenario = Scenario {
+            guest: guest.clone(),
+            link,
+            platform: truth.clone(),
+            algorithm: algorithm.clone(),
+            horizon: Duration::from_secs(60),
+        };
+        let Outcome::Completed(done) = scenario.run(source, Duration::from_secs(3)) else { panic!("converges") };
+        let resumed = done.migration_time;
+        let stopped = resumed - done.downtime.total();
+        let source_done = stopped + done.downtime.pages + done.downtime.device_state;
+        let measured = Measured {
+            setup: truth.setup,
+            active: truth.connect + truth.setup,
+            stopped,
+            source_done,
+            resumed,
+            downtime_reported: done.downtime_reported,
+            sent: done.sent_bytes,
+            send_queue: Some(link.sender_buffer),
+        };
+        Sighting { source, guest, algorithm, line_rate: link.line_rate, measured }
+    }
+
+    #[test]
+    fn a_known_platform_is_found_again() {
+        let truth = Platform {
+            connect: Duration::from_millis(11),
+            setup: Duration::from_millis(35),
+            stop: Duration::from_millis(6),
+            zero_page_cost: Duration::from_micros(5),
+            device_state_cost: Duration::from_millis(40),
+            resume: Duration::from_millis(70),
+            ..Platform::default()
+        };
+        let link = Link {
+            line_rate: BytesPerSec::from_bits(100_000_000),
+            payload_share: 0.88,
+            sender_buffer: ByteCount::new(1_000_000),
+        };
+        let (idle, busy) = (replay(0), replay(40));
+        let fitted = calibrate("found", &[sighting(&truth, link, &idle), sighting(&truth, link, &busy)]).unwrap();
+        let close = |name: &str, found: f64, wanted: f64, tolerance: f64| {
+            assert!((found - wanted).abs() <= tolerance, "{name}: {found} against {wanted}");
+        };
+        close("payload share", fitted.payload_share, 0.88, 0.01);
+        close("zero page", fitted.platform.zero_page_cost.as_secs_f64(), 5e-6, 1.5e-6);
+        close("device state", fitted.platform.device_state_cost.as_secs_f64(), 0.040, 0.008);
+        close("resume", fitted.platform.resume.as_secs_f64(), 0.070, 0.005);
+        close("stop", fitted.platform.stop.as_secs_f64(), 0.006, 0.0011);
+        for residual in &fitted.residuals {
+            close("time", residual.migration_time, 1.0, 0.02);
+            close("downtime", residual.downtime, 1.0, 0.06);
+            close("bytes", residual.sent, 1.0, 0.02);
+        }
+        assert!(fitted.platform.time_scatter >= SCATTER_MIN);
+    }
+}

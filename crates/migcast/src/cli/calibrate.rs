@@ -1,0 +1,157 @@
+//! `migcast calibrate`: fit a platform file to migrations that were really seen.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail, ensure};
+use migcast_history::observed::{self, Observed};
+use migcast_history::reader::History;
+use migcast_model::algorithm::Algorithm;
+use migcast_model::calibrate::{Measured, Residual, Sighting, calibrate};
+use migcast_model::dirty::PageReplay;
+use migcast_model::guest::Guest;
+use migcast_model::link::Link;
+use migcast_model::units::{ByteCount, BytesPerSec, PageCount};
+
+use crate::platform_file::PlatformFile;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Each line of an OBSERVED file is one migration (migcast.observed/1) that names the history its guest \
+    had left before. Use an idle guest and one that writes at a steady rate, a few migrations of each."
+)]
+pub(crate) struct Args {
+    /// Files of observed migrations
+    #[arg(value_name = "OBSERVED", required = true)]
+    observed: Vec<PathBuf>,
+    /// Use only migrations of these guests
+    #[arg(long = "guest", value_name = "NAME")]
+    guests: Vec<String>,
+    /// Name of the platform, for people
+    #[arg(long, default_value = "calibrated")]
+    name: String,
+    /// Where the platform file goes; standard output if nothing is said
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let seen = read(args)?;
+    let sightings: Vec<_> = seen.iter().map(Seen::sighting).collect();
+    let fitted = calibrate(&args.name, &sightings);
+    let fitted = fitted.context("one of these migrations does not converge in the simulation: give others")?;
+    let link = Link {
+        payload_share: fitted.payload_share,
+        sender_buffer: fitted.sender_buffer,
+        ..Link::ethernet(seen[0].line_rate)
+    };
+    let file = serde_json::to_string_pretty(&PlatformFile::of(&fitted.platform, &link))?;
+    report(&seen, &fitted.residuals).context("standard error")?;
+    match &args.out {
+        Some(path) => std::fs::write(path, file + "\n").with_context(|| path.display().to_string())?,
+        None => println!("{file}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An observed migration with everything it is compared with.
+#[derive(Debug)]
+struct Seen {
+    observed: Observed,
+    replay: PageReplay,
+    guest: Guest,
+    algorithm: Algorithm,
+    line_rate: BytesPerSec,
+    measured: Measured,
+}
+
+impl Seen {
+    fn sighting(&self) -> Sighting<'_, PageReplay> {
+        Sighting {
+            source: &self.replay,
+            guest: self.guest.clone(),
+            algorithm: self.algorithm.clone(),
+            line_rate: self.line_rate,
+            measured: self.measured,
+        }
+    }
+}
+
+/// Reads the completed migrations of the wanted guests.
+fn read(args: &Args) -> anyhow::Result<Vec<Seen>> {
+    let mut seen = Vec::new();
+    for path in &args.observed {
+        for observed in observed::read(path)? {
+            let wanted = args.guests.is_empty() || args.guests.contains(&observed.guest);
+            if wanted && observed.completed {
+                let at = observed.requested;
+                seen.push(prepare(path, observed).with_context(|| format!("{}: migration at {at}", path.display()))?);
+            }
+        }
+    }
+    ensure!(!seen.is_empty(), "no completed migration of a wanted guest in {}", show(&args.observed));
+    Ok(seen)
+}
+
+fn show(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn prepare(file: &Path, observed: Observed) -> anyhow::Result<Seen> {
+    let Some(named) = &observed.history else { bail!("`history` is missing: what the guest wrote is not known") };
+    // A relative path is meant from where the file lies, unless it leads somewhere from here.
+    let beside = file.parent().unwrap_or(Path::new(".")).join(named);
+    let history = History::open(if named.is_dir() { named } else { &beside })?;
+    let manifest = history.manifest();
+    let algorithm = Algorithm::of_hypervisor(&observed.hypervisor, &observed.hypervisor_version, &observed.accelerator);
+    let mut algorithm = algorithm.with_context(|| format!("hypervisor `{}` is not known", observed.hypervisor))?;
+    for setting in &observed.settings {
+        let (key, value) = setting.split_once('=').with_context(|| format!("setting `{setting}` is not KEY=VALUE"))?;
+        algorithm.set(key, value)?;
+    }
+    Ok(Seen {
+        replay: history.page_replay(history.timeline()?.all())?,
+        guest: Guest {
+            name: observed.guest.clone(),
+            memory: PageCount::new(history.tracked().memory()),
+            page_size: ByteCount::new(manifest.page_size_bytes),
+        },
+        algorithm,
+        line_rate: BytesPerSec::from_bits(observed.link_bits_per_second),
+        measured: measured(&observed)?,
+        observed,
+    })
+}
+
+fn measured(observed: &Observed) -> anyhow::Result<Measured> {
+    let span = |name: &str, value: Option<f64>| {
+        let seconds = value.with_context(|| format!("`{name}` is missing"))?;
+        std::time::Duration::try_from_secs_f64(seconds)
+            .with_context(|| format!("`{name}` is {seconds}: allowed is 0 or more"))
+    };
+    let stopped = span("stopped_seconds", observed.stopped_seconds)?;
+    Ok(Measured {
+        setup: span("setup_seconds", observed.setup_seconds)?,
+        active: span("active_seconds", observed.active_seconds)?,
+        stopped,
+        source_done: span("source_done_seconds", observed.source_done_seconds)?,
+        resumed: stopped + span("downtime_seconds", observed.downtime_seconds)?,
+        downtime_reported: span("downtime_reported_seconds", observed.downtime_reported_seconds)?,
+        sent: ByteCount::new(observed.sent_bytes),
+        send_queue: observed.send_queue_at_stop_bytes.map(ByteCount::new),
+    })
+}
+
+/// How well the fitted platform tells what it was fitted to.
+fn report(seen: &[Seen], residuals: &[Residual]) -> io::Result<()> {
+    let err = &mut io::stderr().lock();
+    writeln!(err, "predicted against actual, with the platform fitted to just these {} migrations:", seen.len())?;
+    let percent = |ratio: f64| format!("{:+.1} %", (ratio - 1.0) * 100.0);
+    for (one, residual) in seen.iter().zip(residuals) {
+        let (guest, mbit) = (&one.observed.guest, one.observed.link_bits_per_second / 1_000_000);
+        let (time, down) = (percent(residual.migration_time), percent(residual.downtime));
+        writeln!(err, "  {guest} over {mbit} Mbit/s: time {time}, downtime {down}, bytes {}", percent(residual.sent))?;
+    }
+    Ok(())
+}
