@@ -47,6 +47,15 @@ pub struct Observed {
     /// The hypervisor's own figure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downtime_reported_seconds: Option<f64>,
+    /// When memory began to be copied, seconds since the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_seconds: Option<f64>,
+    /// When the guest ran its last instruction on the source, seconds since the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_seconds: Option<f64>,
+    /// When the source was done, seconds since the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_done_seconds: Option<f64>,
     /// The hypervisor's own set-up time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup_seconds: Option<f64>,

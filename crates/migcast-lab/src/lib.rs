@@ -7,13 +7,17 @@
 pub mod accel;
 pub mod cache;
 pub mod check;
+pub mod comparison;
 pub mod disk;
 pub mod guest;
 pub mod initramfs;
 pub mod interrupt;
 pub mod kernel;
+pub mod link;
 pub mod machine;
+pub mod migration;
 pub mod packages;
+pub mod prediction;
 pub mod process;
 pub mod qmp;
 pub mod recording;

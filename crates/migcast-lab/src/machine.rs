@@ -1,5 +1,6 @@
 //! A guest under QEMU, from start to end.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,7 +18,7 @@ use crate::initramfs;
 use crate::interrupt::Interrupt;
 use crate::kernel::Kernel;
 use crate::process::{Running, ending};
-use crate::qmp::{Awaited, Qmp};
+use crate::qmp::{Awaited, Event, Qmp};
 use crate::runtime::RuntimeDir;
 use crate::serial::SerialLine;
 
@@ -74,6 +75,8 @@ pub struct Spec {
     pub qmp: Option<PathBuf>,
     /// Wait for an incoming migration (QEMU's `-incoming`) instead of booting.
     pub incoming: Option<String>,
+    /// The network namespace QEMU runs in; the host's if nothing is said.
+    pub namespace: Option<String>,
 }
 
 impl Spec {
@@ -88,6 +91,7 @@ impl Spec {
             accel,
             qmp: None,
             incoming: None,
+            namespace: None,
         }
     }
 
@@ -133,7 +137,7 @@ impl Machine {
         let qmp = spec.qmp.clone().unwrap_or_else(|| folder.path().join("qmp"));
         let said = folder.path().join("stderr");
 
-        let mut command = Command::new(&qemu.program);
+        let mut command = in_namespace(spec.namespace.as_deref(), &qemu.program);
         arguments(&mut command, images, spec, folder.path(), &qmp)?;
         let stderr = fs::File::create(&said).with_context(|| format!("making {}", said.display()))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
@@ -180,6 +184,11 @@ impl Machine {
         &mut self.monitor
     }
 
+    /// What QEMU reported by itself so far.
+    pub fn events(&self) -> Vec<Event> {
+        self.monitor.events()
+    }
+
     /// Where the free monitor listens.
     pub fn qmp(&self) -> &Path {
         &self.qmp
@@ -213,6 +222,14 @@ impl Drop for Machine {
             let _ = fs::remove_file(&self.qmp);
         }
     }
+}
+
+/// A program that runs in a network namespace: `ip` replaces itself with it, so it keeps the process id.
+fn in_namespace(namespace: Option<&str>, program: impl AsRef<OsStr>) -> Command {
+    let Some(namespace) = namespace else { return Command::new(program) };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program);
+    command
 }
 
 fn arguments(command: &mut Command, images: &Images, spec: &Spec, folder: &Path, qmp: &Path) -> Result<()> {

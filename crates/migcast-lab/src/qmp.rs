@@ -15,7 +15,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// Something QEMU reported by itself.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// When it arrived here.
+    /// When it happened, by QEMU's own word.
     pub at: SystemTime,
     /// Its name, e.g. "STOP".
     pub name: String,
@@ -111,12 +111,18 @@ fn lock(heard: &Arc<(Mutex<Heard>, Condvar)>) -> MutexGuard<'_, Heard> {
     heard.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// An event's time: seconds and microseconds since the Unix epoch.
+fn timestamp(value: &Value) -> SystemTime {
+    let part = |name: &str| value[name].as_u64().unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(part("seconds")) + Duration::from_micros(part("microseconds"))
+}
+
 fn listen(reader: impl BufRead, heard: &Arc<(Mutex<Heard>, Condvar)>) {
     for line in reader.lines().map_while(Result::ok) {
-        let at = SystemTime::now();
         // Anything but an event or an answer (the greeting, say) is of no interest.
         if let Ok(mut message) = serde_json::from_str::<Value>(&line) {
             if let Some(name) = message.get("event").and_then(Value::as_str).map(str::to_owned) {
+                let at = timestamp(&message["timestamp"]);
                 lock(heard).events.push(Event { at, name, data: message["data"].take() });
             } else if message.get("return").is_some() || message.get("error").is_some() {
                 lock(heard).answers.push(message);

@@ -4,6 +4,7 @@
 mod guest;
 mod record;
 mod ship;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,8 @@ enum Command {
     Ship(ship::Ship),
     /// Compare a recording of the microbenchmark with its own log
     CheckRecord(record::CheckRecord),
+    /// Record, forecast, migrate for real and compare
+    Verify(verify::Verify),
 }
 
 /// Parses the command line, runs the command and turns an error into one line.
@@ -40,6 +43,7 @@ pub(crate) fn run() -> ExitCode {
             Command::Record(args) => record::record(args, &interrupt)?,
             Command::Ship(args) => ship::ship(args, &interrupt)?,
             Command::CheckRecord(args) => record::check_record(args)?,
+            Command::Verify(args) => verify::verify(args, &interrupt)?,
         }
         Ok(interrupt.came())
     });

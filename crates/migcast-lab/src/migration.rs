@@ -1,0 +1,232 @@
+//! One real migration over a shaped link, watched from both ends.
+
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Result, bail, ensure};
+use migcast_history::observed::{FORMAT, Observed};
+use migcast_model::quantity::write_rate;
+use migcast_model::units::BytesPerSec;
+use serde_json::{Value, json};
+
+use crate::interrupt::Interrupt;
+use crate::link::{End, ShapedLink};
+use crate::machine::{Images, Machine, Spec};
+use crate::process;
+use crate::qmp::Qmp;
+
+/// Where a target listens.
+const PORT: u16 = 4444;
+/// How often the source's monitor is asked how it is getting on; its events arrive by themselves.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long the target may take to run after the source has finished.
+const RESUME_MAX: Duration = Duration::from_secs(60);
+/// A cap that never binds, in bytes per second: the link is what limits.
+pub const NO_CAP: u64 = 1 << 40;
+
+/// How a guest is migrated.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Line rate of the link.
+    pub link: BytesPerSec,
+    /// `downtime-limit`.
+    pub downtime_limit: Duration,
+    /// `max-bandwidth`; [`NO_CAP`] for none.
+    pub max_bandwidth: BytesPerSec,
+    /// A migration that still copies then is cancelled, as not converging.
+    pub give_up: Duration,
+}
+
+impl Terms {
+    /// What differs from QEMU's defaults, as `migcast predict --set` takes it.
+    pub fn settings(&self) -> Vec<String> {
+        let cap = if self.max_bandwidth.get() >= NO_CAP { "none".to_owned() } else { write_rate(self.max_bandwidth) };
+        vec![format!("max-bandwidth={cap}"), format!("downtime-limit={}ms", self.downtime_limit.as_millis())]
+    }
+}
+
+/// Migrates the guest of `source`, which runs at `from`, to a new machine at the other end. Returns what happened and
+/// the machine the guest runs on afterwards with its end (the source, where the migration was given up).
+///
+/// # Errors
+/// A monitor refuses, the migration fails (which is not the same as giving up), or we are interrupted.
+pub fn migrate(
+    mut source: Machine,
+    from: End,
+    link: &ShapedLink,
+    spec: &Spec,
+    images: &Images,
+    terms: Terms,
+    interrupt: &Interrupt,
+) -> Result<(Observed, Machine, End)> {
+    link.shape(terms.link)?;
+    let uri = format!("tcp:{}:{PORT}", link.address(from.other()));
+    let incoming =
+        Spec { incoming: Some(uri.clone()), namespace: link.namespace(from.other()), qmp: None, ..spec.clone() };
+    let mut target = Machine::start(images, &incoming, interrupt)?;
+    let events = json!({ "capabilities": [{ "capability": "events", "state": true }] });
+    target.monitor().execute("migrate-set-capabilities", &events)?;
+    let monitor = source.monitor();
+    monitor.execute("migrate-set-capabilities", &events)?;
+    let parameters = json!({
+        "max-bandwidth": terms.max_bandwidth.get(),
+        "downtime-limit": u64::try_from(terms.downtime_limit.as_millis())?,
+    });
+    monitor.execute("migrate-set-parameters", &parameters)?;
+
+    let load_average = load_average();
+    let requested = SystemTime::now();
+    monitor.execute("migrate", &json!({ "uri": uri }))?;
+    let watched = watch(monitor, link, from, terms.give_up, interrupt)?;
+    let resumed = if watched.completed { Some(await_resume(target.monitor(), interrupt)?) } else { None };
+    let observed = Observation { requested, watched, resumed, load_average }.write(&source, spec, terms);
+    if resumed.is_some() { Ok((observed, target, from.other())) } else { Ok((observed, source, from)) }
+}
+
+/// What was seen at the source.
+#[derive(Debug)]
+struct Watched {
+    completed: bool,
+    status: Value,
+    ended: SystemTime,
+    send_queue_at_stop: Option<u64>,
+}
+
+fn watch(monitor: &mut Qmp, link: &ShapedLink, from: End, give_up: Duration, interrupt: &Interrupt) -> Result<Watched> {
+    let end = Instant::now() + give_up;
+    let mut send_queue_at_stop = None;
+    loop {
+        if send_queue_at_stop.is_none() && monitor.events().iter().any(|event| event.name == "STOP") {
+            send_queue_at_stop = send_queue(link, from);
+        }
+        let status = monitor.execute("query-migrate", &json!({}))?;
+        let completed = status["status"] == "completed";
+        if completed || status["status"] == "cancelled" {
+            let events = monitor.events();
+            let last = events.iter().rfind(|event| event.name == "MIGRATION").map(|event| event.at);
+            return Ok(Watched { completed, status, ended: last.unwrap_or_else(SystemTime::now), send_queue_at_stop });
+        }
+        if status["status"] == "failed" {
+            bail!("the migration failed: {}", status["error-desc"].as_str().unwrap_or("QEMU does not say why"));
+        }
+        if Instant::now() >= end && status["status"] == "active" {
+            monitor.execute("migrate_cancel", &json!({}))?;
+        }
+        ensure!(!interrupt.came(), "interrupted");
+        thread::sleep(LOOK);
+    }
+}
+
+fn await_resume(monitor: &mut Qmp, interrupt: &Interrupt) -> Result<SystemTime> {
+    let end = Instant::now() + RESUME_MAX;
+    loop {
+        if let Some(event) = monitor.events().iter().find(|event| event.name == "RESUME") {
+            return Ok(event.at);
+        }
+        ensure!(Instant::now() < end, "the target did not resume within 60 s");
+        ensure!(!interrupt.wait(Duration::from_millis(20)), "interrupted");
+    }
+}
+
+/// Bytes the sender's kernel holds for the target, of the connection to its port.
+fn send_queue(link: &ShapedLink, from: End) -> Option<u64> {
+    let mut ss = Command::new("ss");
+    if let Some(namespace) = link.namespace(from) {
+        ss.args(["-N", &namespace]);
+    }
+    ss.args([
+        "-Htn",
+        "state",
+        "established",
+        "dst",
+        &link.address(from.other()),
+        "and",
+        "dport",
+        "=",
+        &PORT.to_string(),
+    ]);
+    let text = process::output(&mut ss).ok()?;
+    // Columns: receive queue, send queue, local address, peer address.
+    text.lines().next()?.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn load_average() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
+}
+
+/// Everything seen of one migration.
+#[derive(Debug)]
+struct Observation {
+    requested: SystemTime,
+    watched: Watched,
+    resumed: Option<SystemTime>,
+    load_average: Option<f64>,
+}
+
+impl Observation {
+    fn write(self, source: &Machine, spec: &Spec, terms: Terms) -> Observed {
+        let Watched { completed, status, ended, send_queue_at_stop } = self.watched;
+        let events = source.events();
+        let at = |name: &str| events.iter().rfind(|event| event.name == name).map(|event| event.at);
+        let millis = |key: &str| status[key].as_u64().map(|millis| millis as f64 / 1e3);
+        let ram = |key: &str| status["ram"][key].as_u64().unwrap_or_default();
+        let since_request = |at: SystemTime| since(at, self.requested);
+        // The target may run before the source has noticed that it is done.
+        let end = self.resumed.map_or(ended, |resumed| resumed.max(ended));
+        let stopped = at("STOP").filter(|_| completed);
+        let active = events.iter().rfind(|event| event.name == "MIGRATION" && event.data["status"] == "active");
+        Observed {
+            format: FORMAT.to_owned(),
+            requested: jiff::Timestamp::try_from(self.requested).unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+            guest: spec.guest.name.to_owned(),
+            history: None,
+            hypervisor: "qemu".to_owned(),
+            hypervisor_version: source.version().to_owned(),
+            accelerator: spec.accel.to_string(),
+            link_bits_per_second: terms.link.bits(),
+            settings: terms.settings(),
+            completed,
+            migration_time_seconds: since_request(end),
+            migration_time_reported_seconds: millis("total-time"),
+            downtime_seconds: stopped.zip(self.resumed).map(|(stopped, resumed)| since(resumed, stopped)),
+            downtime_reported_seconds: millis("downtime"),
+            active_seconds: active.map(|event| since_request(event.at)),
+            stopped_seconds: stopped.map(since_request),
+            source_done_seconds: completed.then(|| since_request(ended)),
+            setup_seconds: millis("setup-time"),
+            sent_bytes: ram("transferred"),
+            data_pages: ram("normal"),
+            zero_pages: ram("duplicate"),
+            iterations: ram("dirty-sync-count"),
+            send_queue_at_stop_bytes: send_queue_at_stop,
+            iteration_starts_seconds: events
+                .iter()
+                .filter(|event| event.name == "MIGRATION_PASS" && event.at >= self.requested)
+                .map(|event| since_request(event.at))
+                .collect(),
+            load_average: self.load_average,
+        }
+    }
+}
+
+fn since(later: SystemTime, earlier: SystemTime) -> f64 {
+    later.duration_since(earlier).unwrap_or_default().as_secs_f64()
+}
+
+/// A summary of one observed migration for a person.
+pub fn describe(observed: &Observed) -> String {
+    let gist = if observed.completed { "completed" } else { "was given up" };
+    let seconds = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3} s"));
+    let sent = observed.sent_bytes as f64 / 1e6;
+    format!(
+        "{} over {} Mbit/s {gist} after {:.2} s (QEMU: {}), down {} (QEMU: {}), {sent:.1} MB, {} syncs",
+        observed.guest,
+        observed.link_bits_per_second / 1_000_000,
+        observed.migration_time_seconds,
+        seconds(observed.migration_time_reported_seconds),
+        seconds(observed.downtime_seconds),
+        seconds(observed.downtime_reported_seconds),
+        observed.iterations,
+    )
+}

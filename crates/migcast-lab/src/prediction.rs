@@ -1,0 +1,143 @@
+//! What migcast, asked as a user would ask it, and simpler rules predict of a migration.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use migcast_history::reader::History;
+use migcast_model::dirty::{DirtySource, PageReplay};
+use migcast_model::units::{ByteCount, BytesPerSec};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::link::PAYLOAD_SHARE;
+use crate::migration::Terms;
+use crate::process;
+
+/// A quantity as forecast: median and 5 to 95 % band; `None` is "does not converge".
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Band {
+    /// Median.
+    pub p50: Option<f64>,
+    /// 5 % quantile.
+    pub p5: Option<f64>,
+    /// 95 % quantile.
+    pub p95: Option<f64>,
+}
+
+impl Band {
+    /// Whether a value lies inside; an endless band holds everything above its lower end.
+    pub fn holds(&self, value: f64) -> bool {
+        self.p5.is_some_and(|low| value >= low) && self.p95.is_none_or(|high| value <= high)
+    }
+}
+
+/// What was predicted of one migration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Predicted {
+    /// Starting points simulated.
+    pub starts: u64,
+    /// Those that converge.
+    pub converged: u64,
+    /// From the request until the guest runs on the target, seconds.
+    pub migration_time_seconds: Band,
+    /// The guest's downtime, seconds.
+    pub downtime_seconds: Band,
+    /// QEMU's own figure, seconds.
+    pub downtime_reported_seconds: Band,
+    /// Bytes.
+    pub sent_bytes: Band,
+    /// Dirty syncs.
+    pub iterations: Band,
+    /// Rules simpler than ours.
+    pub baselines: Baselines,
+}
+
+/// Migration times by simpler rules, in seconds; `None` is "does not converge".
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Baselines {
+    /// All memory over the link.
+    pub memory_over_link: Option<f64>,
+    /// The AVG model of the same program.
+    pub avg: Option<f64>,
+    /// The rule of the predictor proposed for QEMU in 2023: a piecewise-linear dirty curve, whole iterations, until what
+    /// is dirty fits into the downtime limit. It is given the pages that are not zero, which it did not know.
+    pub piecewise: Option<f64>,
+}
+
+/// Asks `migcast predict`, then the simpler rules.
+///
+/// # Errors
+/// The program fails or the history cannot be read.
+pub fn predict(program: &Path, history: &Path, terms: Terms, platform: Option<&Path>) -> Result<Predicted> {
+    let ours = ask(program, history, terms, platform, "hist")?;
+    let avg = ask(program, history, terms, platform, "avg")?;
+    let band = |key: &str| {
+        let value = |name: &str| ours[key][name].as_f64();
+        Band { p50: value("p50"), p5: value("p5"), p95: value("p95") }
+    };
+    let opened = History::open(history)?;
+    let replay = opened.page_replay(opened.timeline()?.all())?;
+    let goodput = terms.link.scale(PAYLOAD_SHARE);
+    let memory = replay.memory().bytes(ByteCount::new(opened.manifest().page_size_bytes));
+    Ok(Predicted {
+        starts: ours["starts"].as_u64().context("migcast predict says no starts")?,
+        converged: ours["converged"].as_u64().context("migcast predict says no converged")?,
+        migration_time_seconds: band("migration_time_seconds"),
+        downtime_seconds: band("downtime_seconds"),
+        downtime_reported_seconds: band("downtime_reported_seconds"),
+        sent_bytes: band("sent_bytes"),
+        iterations: band("iterations"),
+        baselines: Baselines {
+            memory_over_link: Some(memory.transfer_time_ceil(goodput).as_secs_f64()),
+            avg: avg["migration_time_seconds"]["p50"].as_f64(),
+            piecewise: piecewise(&replay, goodput, terms.downtime_limit),
+        },
+    })
+}
+
+fn ask(program: &Path, history: &Path, terms: Terms, platform: Option<&Path>, model: &str) -> Result<Value> {
+    let mut command = Command::new(program);
+    command.arg("predict").arg(history).args(["--json", "--model", model]);
+    command.args(["--link", &format!("{}bit/s", terms.link.bits())]);
+    command.args(["--horizon", &format!("{}s", terms.give_up.as_secs())]);
+    for setting in terms.settings() {
+        command.args(["--set", &setting]);
+    }
+    if let Some(platform) = platform {
+        command.arg("--platform").arg(platform);
+    }
+    serde_json::from_str(&process::output(&mut command)?).context("migcast predict --json")
+}
+
+/// Spans at which the 2023 predictor samples the dirty curve (literature: QEMU list, 2023), in milliseconds.
+const CURVE_MS: [u64; 8] = [125, 250, 500, 750, 1_000, 1_500, 2_000, 3_000];
+/// Iterations after which it says that a migration does not converge.
+const ITERATIONS_MAX: usize = 100;
+
+fn piecewise(replay: &PageReplay, goodput: BytesPerSec, limit: Duration) -> Option<f64> {
+    let rate = goodput.get() as f64;
+    let curve: Vec<(f64, f64)> = std::iter::once((0.0, 0.0))
+        .chain(CURVE_MS.map(|millis| {
+            let span = Duration::from_millis(millis);
+            (span.as_secs_f64(), replay.write_set(span).mean * 4096.0)
+        }))
+        .collect();
+    let dirty = |seconds: f64| {
+        let next = curve.partition_point(|(at, _)| *at < seconds).clamp(1, curve.len() - 1);
+        let ((from, low), (to, high)) = (curve[next - 1], curve[next]);
+        low + (high - low) * (seconds - from) / (to - from)
+    };
+    let mut bytes = (replay.memory().get() as f64 - replay.zero().mean) * 4096.0;
+    let mut total = 0.0;
+    for _ in 0..ITERATIONS_MAX {
+        let seconds = bytes / rate;
+        total += seconds;
+        if seconds <= limit.as_secs_f64() {
+            return Some(total);
+        }
+        bytes = dirty(seconds);
+    }
+    None
+}
