@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
 
-use anyhow::{Context, Result};
 use migcast_history::observed::Observed;
 use serde::{Deserialize, Serialize};
 
@@ -30,18 +27,6 @@ impl Case {
     fn key(&self) -> (String, u64, String) {
         (self.observed.guest.clone(), self.observed.link_bits_per_second, self.observed.settings.join(" "))
     }
-}
-
-/// Reads all cases of a results file, one JSON object a line.
-///
-/// # Errors
-/// The file cannot be read or a line is no case.
-pub fn read(path: &Path) -> Result<Vec<Case>> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let parse = |(index, line): (usize, &str)| {
-        serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), index + 1))
-    };
-    text.lines().enumerate().map(parse).collect()
 }
 
 /// The paper's table as Markdown: a row per guest, link and setting, with medians over its runs.
@@ -84,15 +69,47 @@ fn cell(group: &[&Case], actual: Actual, predicted: Expected, unit: f64, decimal
     format!("{} / {} / {error}", show(actual), show(predicted))
 }
 
+/// How well all cases were foretold, and by the simpler rules.
+pub fn summary(cases: &[Case]) -> String {
+    let completed: Vec<&Case> = cases.iter().filter(|case| case.observed.completed).collect();
+    let error = |predicted: &dyn Fn(&Case) -> Option<f64>, actual: &dyn Fn(&Case) -> Option<f64>| {
+        // A rule that says "never" of a migration that ended is wrong beyond measure.
+        let one = |case: &&Case| {
+            let actual = actual(case)?;
+            Some(predicted(case).map_or(f64::INFINITY, |predicted| (predicted - actual).abs() / actual * 100.0))
+        };
+        median(completed.iter().filter_map(one)).map_or_else(|| "-".to_owned(), |error| format!("{error:.1} %"))
+    };
+    let time = |case: &Case| Some(case.observed.migration_time_seconds);
+    let right = cases.iter().filter(|case| case.verdict_is_right()).count();
+    let (in_time, in_down) = in_band(&completed);
+    let mut out = format!("{} migrations, {} completed; verdict right in {right}\n", cases.len(), completed.len());
+    let rows: [(&str, String); 7] = [
+        ("migration time", error(&|case| case.predicted.migration_time_seconds.p50, &time)),
+        ("downtime", error(&|case| case.predicted.downtime_seconds.p50, &|case| case.observed.downtime_seconds)),
+        ("bytes", error(&|case| case.predicted.sent_bytes.p50, &|case| Some(case.observed.sent_bytes as f64))),
+        ("time, memory ÷ link", error(&|case| case.predicted.baselines.memory_over_link, &time)),
+        ("time, AVG", error(&|case| case.predicted.baselines.avg, &time)),
+        ("time, 2023 predictor", error(&|case| case.predicted.baselines.piecewise, &time)),
+        ("inside 5-95 %", format!("time {in_time}, downtime {in_down} of {}", completed.len())),
+    ];
+    for (name, value) in rows {
+        let _ = writeln!(out, "median |error|, {name}: {value}");
+    }
+    out.replace("median |error|, inside", "inside")
+}
+
+fn in_band(cases: &[&Case]) -> (usize, usize) {
+    let time = |case: &&&Case| case.predicted.migration_time_seconds.holds(case.observed.migration_time_seconds);
+    let down =
+        |case: &&&Case| case.observed.downtime_seconds.is_some_and(|down| case.predicted.downtime_seconds.holds(down));
+    (cases.iter().filter(time).count(), cases.iter().filter(down).count())
+}
+
 fn bands(group: &[&Case]) -> String {
-    let completed: Vec<&&Case> = group.iter().filter(|case| case.observed.completed).collect();
-    let time = completed
-        .iter()
-        .filter(|case| case.predicted.migration_time_seconds.holds(case.observed.migration_time_seconds));
-    let down = completed
-        .iter()
-        .filter(|case| case.observed.downtime_seconds.is_some_and(|down| case.predicted.downtime_seconds.holds(down)));
-    format!("{}, {} of {}", time.count(), down.count(), completed.len())
+    let completed: Vec<&Case> = group.iter().copied().filter(|case| case.observed.completed).collect();
+    let (time, down) = in_band(&completed);
+    format!("{time}, {down} of {}", completed.len())
 }
 
 /// The median of some values, the mean of the middle two where they are even in number.

@@ -23,4 +23,5 @@ pub mod qmp;
 pub mod recording;
 pub mod runtime;
 pub mod serial;
+pub mod slowdown;
 pub mod write_log;

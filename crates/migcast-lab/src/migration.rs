@@ -96,14 +96,20 @@ struct Watched {
 fn watch(monitor: &mut Qmp, link: &ShapedLink, from: End, give_up: Duration, interrupt: &Interrupt) -> Result<Watched> {
     let end = Instant::now() + give_up;
     let mut send_queue_at_stop = None;
+    // A cancelled migration no longer says how far it had come.
+    let mut ram = Value::Null;
     loop {
         if send_queue_at_stop.is_none() && monitor.events().iter().any(|event| event.name == "STOP") {
             send_queue_at_stop = send_queue(link, from);
         }
-        let status = monitor.execute("query-migrate", &json!({}))?;
+        let mut status = monitor.execute("query-migrate", &json!({}))?;
+        if status["ram"].is_object() {
+            ram = status["ram"].clone();
+        }
         let completed = status["status"] == "completed";
         if completed || status["status"] == "cancelled" {
             let events = monitor.events();
+            status["ram"] = ram;
             let last = events.iter().rfind(|event| event.name == "MIGRATION").map(|event| event.at);
             return Ok(Watched { completed, status, ended: last.unwrap_or_else(SystemTime::now), send_queue_at_stop });
         }

@@ -5,14 +5,15 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use migcast_history::observed::Observed;
 use migcast_history::reader::History;
 use migcast_model::dirty::{DirtySource, PageReplay};
+use migcast_model::quantity::parse_duration;
 use migcast_model::units::{ByteCount, BytesPerSec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::link::PAYLOAD_SHARE;
-use crate::migration::Terms;
 use crate::process;
 
 /// A quantity as forecast: median and 5 to 95 % band; `None` is "does not converge".
@@ -66,20 +67,25 @@ pub struct Baselines {
     pub piecewise: Option<f64>,
 }
 
+/// As long as `verify` waits by default before it gives up.
+const HORIZON: &str = "60s";
+
 /// Asks `migcast predict`, then the simpler rules.
 ///
 /// # Errors
 /// The program fails or the history cannot be read.
-pub fn predict(program: &Path, history: &Path, terms: Terms, platform: Option<&Path>) -> Result<Predicted> {
-    let ours = ask(program, history, terms, platform, "hist")?;
-    let avg = ask(program, history, terms, platform, "avg")?;
+pub fn predict(program: &Path, history: &Path, of: &Observed, platform: Option<&Path>) -> Result<Predicted> {
+    let ours = ask(program, history, of, platform, "hist")?;
+    let avg = ask(program, history, of, platform, "avg")?;
     let band = |key: &str| {
         let value = |name: &str| ours[key][name].as_f64();
         Band { p50: value("p50"), p5: value("p5"), p95: value("p95") }
     };
     let opened = History::open(history)?;
     let replay = opened.page_replay(opened.timeline()?.all())?;
-    let goodput = terms.link.scale(PAYLOAD_SHARE);
+    let goodput = BytesPerSec::from_bits(of.link_bits_per_second).scale(PAYLOAD_SHARE);
+    let limit = of.settings.iter().find_map(|setting| setting.strip_prefix("downtime-limit="));
+    let limit = parse_duration(limit.context("an observed migration has no downtime-limit")?)?;
     let memory = replay.memory().bytes(ByteCount::new(opened.manifest().page_size_bytes));
     Ok(Predicted {
         starts: ours["starts"].as_u64().context("migcast predict says no starts")?,
@@ -92,18 +98,17 @@ pub fn predict(program: &Path, history: &Path, terms: Terms, platform: Option<&P
         baselines: Baselines {
             memory_over_link: Some(memory.transfer_time_ceil(goodput).as_secs_f64()),
             avg: avg["migration_time_seconds"]["p50"].as_f64(),
-            piecewise: piecewise(&replay, goodput, terms.downtime_limit),
+            piecewise: piecewise(&replay, goodput, limit),
         },
     })
 }
 
-fn ask(program: &Path, history: &Path, terms: Terms, platform: Option<&Path>, model: &str) -> Result<Value> {
+fn ask(program: &Path, history: &Path, of: &Observed, platform: Option<&Path>, model: &str) -> Result<Value> {
     let mut command = Command::new(program);
     command.arg("predict").arg(history).args(["--json", "--model", model]);
-    command.args(["--link", &format!("{}bit/s", terms.link.bits())]);
-    command.args(["--horizon", &format!("{}s", terms.give_up.as_secs())]);
-    for setting in terms.settings() {
-        command.args(["--set", &setting]);
+    command.args(["--link", &format!("{}bit/s", of.link_bits_per_second), "--horizon", HORIZON]);
+    for setting in &of.settings {
+        command.args(["--set", setting]);
     }
     if let Some(platform) = platform {
         command.arg("--platform").arg(platform);

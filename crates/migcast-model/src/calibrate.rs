@@ -1,7 +1,7 @@
 //! Fitting a platform to migrations that were really seen.
 //!
-//! What can be read off a migration is read off: set-up, stopping, the sender's buffer. What cannot is searched for with
-//! the simulator itself, one group after another, each by what it alone moves:
+//! What can be read off a migration is read off: set-up, stopping, device state, the sender's buffer. What cannot is
+//! searched for with the simulator itself, one group after another, each by what it alone moves:
 //!
 //! ```text
 //!  payload share, cost per zero page, guest speed  ◄── when the source was done, bytes sent
@@ -54,6 +54,8 @@ pub struct Measured {
     pub downtime_reported: Duration,
     /// Bytes sent.
     pub sent: ByteCount,
+    /// Bytes that are no pages: device state and what frames it.
+    pub overhead: ByteCount,
     /// What stood in the sender's buffer when the guest stopped, where it was looked at.
     pub send_queue: Option<ByteCount>,
 }
@@ -78,6 +80,8 @@ pub struct Residual {
     pub migration_time: f64,
     /// Of the guest's downtime.
     pub downtime: f64,
+    /// Predicted minus actual downtime, in seconds.
+    pub downtime_seconds: f64,
     /// Of the bytes sent.
     pub sent: f64,
 }
@@ -89,7 +93,8 @@ const ROUNDS: usize = 3;
 /// Steps of one line search; each cuts the interval to 62 %.
 const LINE_STEPS: usize = 12;
 /// Scatter that is assumed at least: a few migrations may agree by chance.
-const SCATTER_MIN: f64 = 0.01;
+const TIME_SCATTER_MIN: f64 = 0.01;
+const DOWNTIME_SCATTER_MIN: Duration = Duration::from_millis(5);
 
 /// Fits a platform called `name` to `sightings` (at least one). `None` where one of them does not converge in the
 /// simulation, or has no history to start from.
@@ -103,6 +108,7 @@ pub fn calibrate<S: PageSource>(name: &str, sightings: &[Sighting<'_, S>]) -> Op
             connect: seconds(measured(|m| m.active.saturating_sub(m.setup))),
             setup: seconds(measured(|m| m.setup)),
             stop: seconds(measured(|m| (m.stopped + m.downtime_reported).saturating_sub(m.source_done))),
+            device_state: ByteCount::new(median(sightings.iter().map(|one| one.measured.overhead.get() as f64)) as u64),
             device_state_cost: Duration::ZERO,
             resume: Duration::ZERO,
             ..Platform::default()
@@ -125,8 +131,10 @@ pub fn calibrate<S: PageSource>(name: &str, sightings: &[Sighting<'_, S>]) -> Op
     let short = fit.shortfall(sightings, |m| m.resumed.saturating_sub(m.source_done), after_source)?;
     fit.platform.resume = seconds(short);
     let residuals = sightings.iter().map(|one| fit.residual(one)).collect::<Option<Vec<_>>>()?;
-    fit.platform.time_scatter = scatter(residuals.iter().map(|residual| residual.migration_time));
-    fit.platform.downtime_scatter = scatter(residuals.iter().map(|residual| residual.downtime));
+    let times = root_mean_square(residuals.iter().map(|residual| libm::log(residual.migration_time)));
+    let downtimes = root_mean_square(residuals.iter().map(|residual| residual.downtime_seconds));
+    fit.platform.time_scatter = times.max(TIME_SCATTER_MIN);
+    fit.platform.downtime_scatter = seconds(downtimes).max(DOWNTIME_SCATTER_MIN);
     let Fit { platform, payload_share, sender_buffer } = fit;
     Some(Calibration { platform, payload_share, sender_buffer, residuals })
 }
@@ -211,19 +219,21 @@ impl Fit {
         let ratio =
             |quantity: &dyn Fn(&Completed) -> f64, actual: f64| Some(forecast.quantile(quantity, 0.5)? / actual);
         let measured = &one.measured;
-        let downtime = measured.resumed.saturating_sub(measured.stopped);
+        let downtime = measured.resumed.saturating_sub(measured.stopped).as_secs_f64();
+        let downtime_ratio = ratio(&|done| done.downtime.total().as_secs_f64(), downtime)?;
         Some(Residual {
             migration_time: ratio(&|done| done.migration_time.as_secs_f64(), measured.resumed.as_secs_f64())?,
-            downtime: ratio(&|done| done.downtime.total().as_secs_f64(), downtime.as_secs_f64())?,
+            downtime: downtime_ratio,
+            downtime_seconds: (downtime_ratio - 1.0) * downtime,
             sent: ratio(&|done| done.sent_bytes.get() as f64, measured.sent.get() as f64)?,
         })
     }
 }
 
-/// Root mean square of logarithmic residuals: a relative standard deviation about no error at all.
-fn scatter(ratios: impl Iterator<Item = f64>) -> f64 {
-    let squares: Vec<f64> = ratios.map(|ratio| libm::log(ratio).powi(2)).collect();
-    (squares.iter().sum::<f64>() / squares.len() as f64).sqrt().max(SCATTER_MIN)
+/// A standard deviation about no error at all.
+fn root_mean_square(errors: impl Iterator<Item = f64>) -> f64 {
+    let squares: Vec<f64> = errors.map(|error| error * error).collect();
+    (squares.iter().sum::<f64>() / squares.len() as f64).sqrt()
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -235,6 +245,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::algorithm::qemu::page_bytes;
     use crate::dirty::{PageReplay, PageReplayBuilder};
     use crate::outcome::Outcome;
     use crate::units::PageCount;
@@ -275,6 +286,7 @@ mod tests {
             resumed,
             downtime_reported: done.downtime_reported,
             sent: done.sent_bytes,
+            overhead: done.sent_bytes - done.sent.bytes(page_bytes(Guest::PAGE_SIZE)),
             send_queue: Some(link.sender_buffer),
         };
         Sighting { source, guest, algorithm, line_rate: link.line_rate, measured }
@@ -311,6 +323,6 @@ mod tests {
             close("downtime", residual.downtime, 1.0, 0.06);
             close("bytes", residual.sent, 1.0, 0.02);
         }
-        assert!(fitted.platform.time_scatter >= SCATTER_MIN);
+        assert!(fitted.platform.time_scatter >= TIME_SCATTER_MIN);
     }
 }

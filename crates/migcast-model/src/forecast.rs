@@ -33,6 +33,17 @@ pub struct Distribution {
     pub max: Option<f64>,
 }
 
+/// How a platform scatters a quantity about its forecast from one starting point.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scatter {
+    /// Not at all, or nobody knows.
+    None,
+    /// Log-normally, with this relative standard deviation (> 0).
+    Relative(f64),
+    /// Normally, with this standard deviation in the quantity's unit (> 0); values end at zero.
+    Absolute(f64),
+}
+
 impl Forecast {
     /// Simulates `scenario` from every one of `starts` (at least one), on all cores. `done` is called after each, from
     /// any thread: for a progress bar.
@@ -63,12 +74,11 @@ impl Forecast {
 
     /// The distribution of one quantity over the starting points.
     pub fn distribution(&self, quantity: impl Fn(&Completed) -> f64) -> Distribution {
-        self.scattered(quantity, 0.0)
+        self.scattered(quantity, Scatter::None)
     }
 
-    /// The distribution of one quantity over the starting points times a scatter of the platform: each start's value
-    /// is spread log-normally with this relative standard deviation (≥ 0).
-    pub fn scattered(&self, quantity: impl Fn(&Completed) -> f64, scatter: f64) -> Distribution {
+    /// The distribution of one quantity over the starting points, each value spread by the platform's scatter.
+    pub fn scattered(&self, quantity: impl Fn(&Completed) -> f64, scatter: Scatter) -> Distribution {
         let sorted = self.sorted(quantity, scatter);
         let finite = |value: f64| value.is_finite().then_some(value);
         let at = |q| finite(quantile(&sorted, q));
@@ -86,11 +96,11 @@ impl Forecast {
     /// One quantity at the quantile `q` in [0, 1], over the starting points alone; `None` where that start does not
     /// converge.
     pub fn quantile(&self, quantity: impl Fn(&Completed) -> f64, q: f64) -> Option<f64> {
-        self.scattered_quantile(quantity, 0.0, q)
+        self.scattered_quantile(quantity, Scatter::None, q)
     }
 
     /// The same with a scatter of the platform, see [`Forecast::scattered`].
-    pub fn scattered_quantile(&self, quantity: impl Fn(&Completed) -> f64, scatter: f64, q: f64) -> Option<f64> {
+    pub fn scattered_quantile(&self, quantity: impl Fn(&Completed) -> f64, scatter: Scatter, q: f64) -> Option<f64> {
         Some(quantile(&self.sorted(quantity, scatter), q)).filter(|value| value.is_finite())
     }
 
@@ -111,14 +121,18 @@ impl Forecast {
         order[rank(order.len(), 0.5)]
     }
 
-    fn sorted(&self, quantity: impl Fn(&Completed) -> f64, scatter: f64) -> Vec<f64> {
+    fn sorted(&self, quantity: impl Fn(&Completed) -> f64, scatter: Scatter) -> Vec<f64> {
         let value = |outcome: &Outcome| outcome.completed().map_or(f64::INFINITY, &quantity);
         let starts = self.starts.iter().map(|(_, outcome)| value(outcome));
-        let mut values: Vec<f64> = if scatter == 0.0 {
-            starts.collect()
-        } else {
-            let factors = NORMAL_PARTS.map(|z| libm::exp(scatter * z));
-            starts.flat_map(|value| factors.map(|factor| value * factor)).collect()
+        let mut values: Vec<f64> = match scatter {
+            Scatter::None => starts.collect(),
+            Scatter::Relative(sd) => {
+                let factors = NORMAL_PARTS.map(|z| libm::exp(sd * z));
+                starts.flat_map(|value| factors.map(|factor| value * factor)).collect()
+            }
+            Scatter::Absolute(sd) => {
+                starts.flat_map(|value| NORMAL_PARTS.map(|z| f64::max(value + sd * z, 0.0))).collect()
+            }
         };
         values.sort_by(f64::total_cmp);
         values
@@ -174,10 +188,14 @@ mod tests {
             horizon: Duration::from_secs(60),
         };
         let forecast = Forecast::new(&scenario, &source, &[Duration::ZERO], || {});
-        let band = forecast.scattered(|_| 100.0, 0.05);
+        let band = forecast.scattered(|_| 100.0, Scatter::Relative(0.05));
         assert!((band.p5.unwrap() - 92.1).abs() < 1.5, "{band:?}");
         assert!((band.p95.unwrap() - 108.6).abs() < 1.5, "{band:?}");
         assert!((band.p50.unwrap() - 100.0).abs() < 0.5, "{band:?}");
+        let band = forecast.scattered(|_| 100.0, Scatter::Absolute(20.0));
+        assert!((band.p5.unwrap() - 67.1).abs() < 5.0, "{band:?}");
+        assert!((band.p95.unwrap() - 132.9).abs() < 5.0, "{band:?}");
+        assert_eq!(forecast.scattered(|_| 1.0, Scatter::Absolute(20.0)).min, Some(0.0));
         assert_eq!(forecast.distribution(|_| 100.0).p95, Some(100.0));
     }
 }

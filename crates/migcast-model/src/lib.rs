@@ -14,6 +14,9 @@ pub mod calibrate;
 pub mod dirty;
 pub mod due;
 pub mod forecast;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guest;
 pub mod link;
 pub mod migration;

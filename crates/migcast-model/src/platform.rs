@@ -39,8 +39,9 @@ pub struct Platform {
     pub guest_speed: f64,
     /// Relative standard deviation of migration times about their forecast, from the same starting point, ≥ 0.
     pub time_scatter: f64,
-    /// The same for downtimes.
-    pub downtime_scatter: f64,
+    /// Standard deviation of downtimes about theirs: it is the target's resume and where a step falls that scatter, not
+    /// a share of the downtime.
+    pub downtime_scatter: Duration,
 }
 
 impl Default for Platform {
@@ -60,7 +61,7 @@ impl Default for Platform {
             resume: Duration::from_millis(30),
             guest_speed: 1.0,
             time_scatter: 0.0,
-            downtime_scatter: 0.0,
+            downtime_scatter: Duration::ZERO,
         }
     }
 }
@@ -81,7 +82,7 @@ impl Platform {
             resume: Duration::ZERO,
             guest_speed: 1.0,
             time_scatter: 0.0,
-            downtime_scatter: 0.0,
+            downtime_scatter: Duration::ZERO,
         }
     }
 }

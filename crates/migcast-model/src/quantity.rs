@@ -9,7 +9,7 @@ use crate::units::{ByteCount, BytesPerSec, PagesPerSec};
 
 /// Why a quantity could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not {kind}: write {allowed}")]
+#[error("`{}` is not {kind}: write {allowed}", shown(text))]
 pub struct QuantityError {
     /// What was given.
     pub text: String,
@@ -17,6 +17,12 @@ pub struct QuantityError {
     pub kind: &'static str,
     /// How to write it.
     pub allowed: &'static str,
+}
+
+/// What was given, as part of one line: what would break it is escaped.
+fn shown(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
+    text.chars().map(escape).collect()
 }
 
 const BYTE_UNITS: [(&str, u64); 14] = [
@@ -39,26 +45,34 @@ const BYTE_UNITS: [(&str, u64); 14] = [
 const BIT_UNITS: [(&str, u64); 5] =
     [("bit", 1), ("kbit", 1_000), ("Mbit", 1_000_000), ("Gbit", 1_000_000_000), ("Tbit", 1_000_000_000_000)];
 
-/// Splits `1.5GiB` or `1.5 GiB` into a number ≥ 0 and its unit.
-fn split(text: &str) -> Option<(f64, &str)> {
+/// Splits `1.5GiB` or `1.5 GiB` into the digits of a number ≥ 0 and its unit.
+fn split(text: &str) -> Option<(&str, &str)> {
     let text = text.trim();
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let number: f64 = text[..unit_at].parse().ok()?;
-    number.is_finite().then(|| (number, text[unit_at..].trim()))
+    Some((&text[..unit_at], text[unit_at..].trim()))
+}
+
+fn real(digits: &str) -> Option<f64> {
+    digits.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 fn lookup(units: &[(&str, u64)], unit: &str) -> Option<u64> {
     units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor)
 }
 
-fn scaled(number: f64, factor: u64) -> Option<u64> {
-    let value = (number * factor as f64).round();
-    (value < 2f64.powi(63)).then_some(value as u64)
+/// A number of units of `factor` ÷ `divisor`, rounded to a whole below 2^63.
+fn scaled(digits: &str, factor: u64, divisor: u64) -> Option<u64> {
+    let value = match digits.parse::<u64>() {
+        // Not by way of a float, which is exact up to 2^53 only.
+        Ok(whole) => (u128::from(whole) * u128::from(factor) + u128::from(divisor / 2)) / u128::from(divisor),
+        Err(_) => (real(digits)? / divisor as f64 * factor as f64).round() as u128,
+    };
+    u64::try_from(value).ok().filter(|value| *value < 1 << 63)
 }
 
 /// Reads an amount of memory or data: `1GiB`, `512MiB`, `1.5GB`, `64Mi`.
 pub fn parse_bytes(text: &str) -> Result<ByteCount, QuantityError> {
-    let parsed = split(text).and_then(|(number, unit)| scaled(number, lookup(&BYTE_UNITS, unit)?));
+    let parsed = split(text).and_then(|(digits, unit)| scaled(digits, lookup(&BYTE_UNITS, unit)?, 1));
     parsed.map(ByteCount::new).ok_or_else(|| QuantityError {
         text: text.to_owned(),
         kind: "an amount of memory",
@@ -76,20 +90,21 @@ pub fn parse_rate(text: &str) -> Result<BytesPerSec, QuantityError> {
 }
 
 fn parse_rate_value(text: &str) -> Option<u64> {
-    let (number, unit) = split(text)?;
+    let (digits, unit) = split(text)?;
     let bits = unit.strip_suffix("ps").and_then(|unit| unit.strip_suffix('b')).map(|prefix| format!("{prefix}bit"));
     let bits = bits.as_deref().or_else(|| unit.strip_suffix("/s")).unwrap_or(unit);
     if let Some(factor) = lookup(&BIT_UNITS, bits) {
-        return scaled(number / 8.0, factor);
+        return scaled(digits, factor, 8);
     }
     // KubeVirt writes bytes per second as a bare quantity, always with a binary suffix.
     let bytes = unit.strip_suffix("/s").or_else(|| unit.ends_with('i').then_some(unit))?;
-    scaled(number, lookup(&BYTE_UNITS, bytes)?)
+    scaled(digits, lookup(&BYTE_UNITS, bytes)?, 1)
 }
 
 /// Reads a dirty rate: `2000pages/s`, or bytes per second as hypervisors report it (`80MiB/s`).
 pub fn parse_page_rate(text: &str, page_size: ByteCount) -> Result<PagesPerSec, QuantityError> {
-    let pages = split(text).and_then(|(number, unit)| ["pages/s", "page/s"].contains(&unit).then_some(number));
+    let pages =
+        split(text).filter(|(_, unit)| ["pages/s", "page/s"].contains(unit)).and_then(|(digits, _)| real(digits));
     let bytes = || parse_rate_value(text).map(|bytes| bytes as f64 / page_size.get() as f64);
     pages.or_else(bytes).map(PagesPerSec::new).ok_or_else(|| QuantityError {
         text: text.to_owned(),
@@ -254,7 +269,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(bytes in 0u64..1 << 52, millis in 0u64..10_000_000_000) {
+        fn what_is_written_is_read_back(bytes in 0u64..1 << 63, millis in 0u64..10_000_000_000) {
             prop_assert_eq!(parse_bytes(&write_bytes(ByteCount::new(bytes))), Ok(ByteCount::new(bytes)));
             prop_assert_eq!(parse_rate(&write_rate(BytesPerSec::new(bytes))), Ok(BytesPerSec::new(bytes)));
             let span = Duration::from_millis(millis);

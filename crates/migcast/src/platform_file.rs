@@ -40,7 +40,7 @@ pub(crate) struct PlatformFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     time_scatter: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    downtime_scatter: Option<f64>,
+    downtime_scatter_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_share: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +92,7 @@ impl PlatformFile {
             resume_seconds: seconds(platform.resume),
             guest_speed: Some(platform.guest_speed),
             time_scatter: Some(platform.time_scatter),
-            downtime_scatter: Some(platform.downtime_scatter),
+            downtime_scatter_seconds: seconds(platform.downtime_scatter),
             payload_share: Some(link.payload_share),
             sender_buffer_bytes: Some(link.sender_buffer.get()),
         }
@@ -121,10 +121,10 @@ impl PlatformFile {
         };
         share("guest_speed", self.guest_speed)?;
         share("payload_share", self.payload_share)?;
-        let scatter = |field, value: Option<f64>| match value {
-            Some(scatter) if !(0.0..=1.0).contains(&scatter) => Err(refuse(field, scatter, "0 to 1")),
-            _ => Ok(value.unwrap_or(0.0)),
-        };
+        let time_scatter = self.time_scatter.unwrap_or_default();
+        if !(0.0..=1.0).contains(&time_scatter) {
+            return Err(refuse("time_scatter", time_scatter, "0 to 1"));
+        }
         let default = Platform::default();
         Ok(Platform {
             name: self.name.clone().unwrap_or_else(|| path.display().to_string()),
@@ -138,8 +138,12 @@ impl PlatformFile {
             device_state_cost: span("device_state_seconds", self.device_state_seconds, default.device_state_cost)?,
             resume: span("resume_seconds", self.resume_seconds, default.resume)?,
             guest_speed: self.guest_speed.unwrap_or(default.guest_speed),
-            time_scatter: scatter("time_scatter", self.time_scatter)?,
-            downtime_scatter: scatter("downtime_scatter", self.downtime_scatter)?,
+            time_scatter,
+            downtime_scatter: span(
+                "downtime_scatter_seconds",
+                self.downtime_scatter_seconds,
+                default.downtime_scatter,
+            )?,
         })
     }
 }

@@ -4,6 +4,7 @@
 mod guest;
 mod record;
 mod ship;
+mod slowdown;
 mod verify;
 
 use std::process::ExitCode;
@@ -30,8 +31,12 @@ enum Command {
     Ship(ship::Ship),
     /// Compare a recording of the microbenchmark with its own log
     CheckRecord(record::CheckRecord),
+    /// Measure how much a recording slows a guest
+    Slowdown(slowdown::Slowdown),
     /// Record, forecast, migrate for real and compare
     Verify(verify::Verify),
+    /// Hold what `verify` saw against the forecasts once more, e.g. with another platform
+    Compare(verify::Compare),
 }
 
 /// Parses the command line, runs the command and turns an error into one line.
@@ -43,7 +48,9 @@ pub(crate) fn run() -> ExitCode {
             Command::Record(args) => record::record(args, &interrupt)?,
             Command::Ship(args) => ship::ship(args, &interrupt)?,
             Command::CheckRecord(args) => record::check_record(args)?,
+            Command::Slowdown(args) => slowdown::slowdown(args, &interrupt)?,
             Command::Verify(args) => verify::verify(args, &interrupt)?,
+            Command::Compare(args) => verify::compare(args)?,
         }
         Ok(interrupt.came())
     });

@@ -1,7 +1,6 @@
 //! `migcast-lab verify`: record, forecast, migrate for real, compare.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -20,19 +19,19 @@ use migcast_model::units::BytesPerSec;
 
 use super::guest::{self, Boot};
 
+/// The file of observed migrations within a results folder.
+const OBSERVED: &str = "observed.jsonl";
+
 /// How forecasts are held against reality.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     /// Guests, each booted and recorded once
     #[arg(long = "guest", value_name = "NAME", required = true)]
     guests: Vec<String>,
-    /// Line rates
-    #[arg(long = "link", value_name = "RATE", default_value = "400Mbit/s", value_parser = parse_rate)]
-    links: Vec<BytesPerSec>,
-    /// Downtime limits
-    #[arg(long = "limit", value_name = "TIME", default_value = "300ms", value_parser = parse_duration)]
-    limits: Vec<Duration>,
-    /// Migrations of each guest, link and limit
+    /// Line rate and downtime limit of a case, e.g. 400Mbit/s@300ms
+    #[arg(long = "case", value_name = "LINK@LIMIT", default_value = "400Mbit/s@300ms", value_parser = parse_case)]
+    cases: Vec<(BytesPerSec, Duration)>,
+    /// Migrations of each guest and case
     #[arg(long, default_value_t = 1)]
     runs: u32,
     /// How long each guest is recorded
@@ -57,12 +56,39 @@ pub(crate) fn verify(args: &Verify, interrupt: &Interrupt) -> Result<()> {
     for name in &args.guests {
         verify_guest(args, name, &link, interrupt)?;
     }
-    println!("{}", comparison::table(&comparison::read(&results(args))?));
-    Ok(())
+    let compare = Compare { dir: args.out.clone(), platform: args.platform.clone(), json: None };
+    self::compare(&compare)
 }
 
-fn results(args: &Verify) -> PathBuf {
-    args.out.join("cases.jsonl")
+/// What really happened, held against what each history foretells.
+#[derive(Debug, Args)]
+pub(crate) struct Compare {
+    /// A folder that `verify` has filled
+    dir: PathBuf,
+    /// What the hosts cost: a platform file
+    #[arg(long, value_name = "FILE")]
+    platform: Option<PathBuf>,
+    /// Write every case with its prediction into this file, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Forecasts each observed migration from the history its guest left *before* it, and prints the table.
+pub(crate) fn compare(args: &Compare) -> Result<()> {
+    let program = recording::program()?;
+    let mut cases = Vec::new();
+    for observed in observed::read(&args.dir.join(OBSERVED))? {
+        let named = observed.history.as_ref().context("an observed migration names no history")?;
+        let history = args.dir.join(named);
+        let predicted = prediction::predict(&program, &history, &observed, args.platform.as_deref())?;
+        cases.push(Case { predicted, observed });
+    }
+    if let Some(path) = &args.json {
+        let lines: Result<Vec<String>, _> = cases.iter().map(serde_json::to_string).collect();
+        fs::write(path, lines?.join("\n") + "\n").with_context(|| path.display().to_string())?;
+    }
+    println!("{}\n{}", comparison::table(&cases), comparison::summary(&cases));
+    Ok(())
 }
 
 /// Boots one guest, records it, and migrates it to and fro.
@@ -75,29 +101,30 @@ fn verify_guest(args: &Verify, name: &str, link: &ShapedLink, interrupt: &Interr
     let history = record(args, name, &program, &machine)?;
     let mut at = End::Here;
     for terms in terms(args) {
-        let predicted = prediction::predict(&program, &history, terms, args.platform.as_deref())?;
         let (mut observed, next, end) = migration::migrate(machine, at, link, &spec, &images, terms, interrupt)?;
         (machine, at) = (next, end);
-        observed.history = Some(history.clone());
+        observed.history = Some(PathBuf::from(history.file_name().context("a history has a name")?));
         eprintln!("{}", migration::describe(&observed));
-        observed::append(&args.out.join("observed.jsonl"), &observed)?;
-        append(&results(args), &Case { predicted, observed })?;
+        observed::append(&args.out.join(OBSERVED), &observed)?;
     }
     Ok(())
 }
 
-/// Every link and limit, as often as asked.
+/// Every case, as often as asked.
 fn terms(args: &Verify) -> Vec<Terms> {
-    let mut all = Vec::new();
-    for _ in 0..args.runs {
-        for link in &args.links {
-            for limit in &args.limits {
-                let max_bandwidth = BytesPerSec::new(NO_CAP);
-                all.push(Terms { link: *link, downtime_limit: *limit, max_bandwidth, give_up: args.give_up });
-            }
-        }
-    }
-    all
+    let terms = |(link, downtime_limit): &(BytesPerSec, Duration)| Terms {
+        link: *link,
+        downtime_limit: *downtime_limit,
+        max_bandwidth: BytesPerSec::new(NO_CAP),
+        give_up: args.give_up,
+    };
+    (0..args.runs).flat_map(|_| args.cases.iter().map(terms)).collect()
+}
+
+fn parse_case(text: &str) -> Result<(BytesPerSec, Duration), String> {
+    let (link, limit) = text.split_once('@').ok_or("a case is LINK@LIMIT, such as 400Mbit/s@300ms")?;
+    let link = parse_rate(link).map_err(|error| error.to_string())?;
+    Ok((link, parse_duration(limit).map_err(|error| error.to_string())?))
 }
 
 fn record(args: &Verify, name: &str, program: &Path, machine: &Machine) -> Result<PathBuf> {
@@ -109,11 +136,4 @@ fn record(args: &Verify, name: &str, program: &Path, machine: &Machine) -> Resul
     process::run(&mut command)?;
     ensure!(history.is_dir(), "migcast record made no history");
     Ok(history)
-}
-
-fn append(path: &Path, case: &Case) -> Result<()> {
-    let mut line = serde_json::to_vec(case)?;
-    line.push(b'\n');
-    let mut file = fs::OpenOptions::new().create(true).append(true).open(path)?;
-    file.write_all(&line).with_context(|| path.display().to_string())
 }

@@ -8,8 +8,10 @@ use anyhow::{Context, bail, ensure};
 use migcast_history::observed::{self, Observed};
 use migcast_history::reader::History;
 use migcast_model::algorithm::Algorithm;
+use migcast_model::algorithm::qemu::page_bytes;
 use migcast_model::calibrate::{Measured, Residual, Sighting, calibrate};
 use migcast_model::dirty::PageReplay;
+use migcast_model::due::Sent;
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
 use migcast_model::units::{ByteCount, BytesPerSec, PageCount};
@@ -119,18 +121,20 @@ fn prepare(file: &Path, observed: Observed) -> anyhow::Result<Seen> {
         },
         algorithm,
         line_rate: BytesPerSec::from_bits(observed.link_bits_per_second),
-        measured: measured(&observed)?,
+        measured: measured(&observed, ByteCount::new(manifest.page_size_bytes))?,
         observed,
     })
 }
 
-fn measured(observed: &Observed) -> anyhow::Result<Measured> {
+fn measured(observed: &Observed, page_size: ByteCount) -> anyhow::Result<Measured> {
     let span = |name: &str, value: Option<f64>| {
         let seconds = value.with_context(|| format!("`{name}` is missing"))?;
         std::time::Duration::try_from_secs_f64(seconds)
             .with_context(|| format!("`{name}` is {seconds}: allowed is 0 or more"))
     };
     let stopped = span("stopped_seconds", observed.stopped_seconds)?;
+    let pages = Sent { data: PageCount::new(observed.data_pages), zero: PageCount::new(observed.zero_pages) };
+    let sent = ByteCount::new(observed.sent_bytes);
     Ok(Measured {
         setup: span("setup_seconds", observed.setup_seconds)?,
         active: span("active_seconds", observed.active_seconds)?,
@@ -138,7 +142,8 @@ fn measured(observed: &Observed) -> anyhow::Result<Measured> {
         source_done: span("source_done_seconds", observed.source_done_seconds)?,
         resumed: stopped + span("downtime_seconds", observed.downtime_seconds)?,
         downtime_reported: span("downtime_reported_seconds", observed.downtime_reported_seconds)?,
-        sent: ByteCount::new(observed.sent_bytes),
+        sent,
+        overhead: sent.saturating_sub(pages.bytes(page_bytes(page_size))),
         send_queue: observed.send_queue_at_stop_bytes.map(ByteCount::new),
     })
 }

@@ -7,7 +7,7 @@ mod table;
 use std::time::Duration;
 
 use migcast_model::bounds::Bounds;
-use migcast_model::forecast::{Distribution, Forecast};
+use migcast_model::forecast::{Distribution, Forecast, Scatter};
 use migcast_model::outcome::Completed;
 use migcast_model::platform::Platform;
 use migcast_model::simulate::Scenario;
@@ -89,10 +89,15 @@ impl Quantity {
     }
 
     /// How much the platform scatters it.
-    pub(crate) fn scatter(self, platform: &Platform) -> f64 {
+    pub(crate) fn scatter(self, platform: &Platform) -> Scatter {
         match self {
-            Quantity::MigrationTime | Quantity::MigrationTimeReported => platform.time_scatter,
-            Quantity::Downtime | Quantity::DowntimeReported => platform.downtime_scatter,
+            Quantity::MigrationTime | Quantity::MigrationTimeReported if platform.time_scatter > 0.0 => {
+                Scatter::Relative(platform.time_scatter)
+            }
+            Quantity::Downtime | Quantity::DowntimeReported if !platform.downtime_scatter.is_zero() => {
+                Scatter::Absolute(platform.downtime_scatter.as_secs_f64())
+            }
+            _ => Scatter::None,
         }
     }
 
@@ -110,6 +115,12 @@ impl Prediction {
     /// A limited quantity's distribution, the platform's scatter included.
     pub(crate) fn distribution(&self, quantity: Quantity) -> Distribution {
         self.forecast.scattered(|done| quantity.seconds(done), quantity.scatter(&self.scenario.platform))
+    }
+
+    /// Whether quantities have a distribution: several starting points, or a platform that scatters.
+    pub(crate) fn is_spread(&self) -> bool {
+        let scatters = |quantity: Quantity| quantity.scatter(&self.scenario.platform) != Scatter::None;
+        self.forecast.starts().len() > 1 || scatters(Quantity::MigrationTime) || scatters(Quantity::Downtime)
     }
 
     /// Starts that completed, of all.

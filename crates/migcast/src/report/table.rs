@@ -51,9 +51,7 @@ fn write_quantities(out: &mut impl Write, prediction: &Prediction) -> io::Result
     let span = |seconds: f64| show_duration(Duration::from_secs_f64(seconds));
     let bytes = |bytes: f64| show_bytes(ByteCount::new(bytes as u64));
     let count = |count: f64| show_count(count as u64);
-    // One starting point on a platform that does not scatter has no distribution.
-    let platform = &prediction.scenario.platform;
-    let spread = prediction.forecast.starts().len() > 1 || platform.time_scatter + platform.downtime_scatter > 0.0;
+    let spread = prediction.is_spread();
     if spread {
         writeln!(out, "{:26}{:>12}{:>12}{:>12}{:>12}", "", "median", "5 %", "95 %", "worst")?;
     }

@@ -220,7 +220,7 @@ impl<D: DueSet> Qemu<D> {
     }
 
     fn page_bytes(&self) -> PageBytes {
-        PageBytes { data: ByteCount::new(PAGE_HEADER) + self.guest.page_size, zero: ZERO_PAGE_BYTES }
+        page_bytes(self.guest.page_size)
     }
 
     /// Counts against the window's budget what the version counts.
@@ -305,6 +305,11 @@ impl<D: DueSet> Qemu<D> {
             stop_reason: reason,
         }
     }
+}
+
+/// Bytes of a page in QEMU's stream, header included (ram.c, save_page_header).
+pub fn page_bytes(page_size: ByteCount) -> PageBytes {
+    PageBytes { data: ByteCount::new(PAGE_HEADER) + page_size, zero: ZERO_PAGE_BYTES }
 }
 
 impl<D: DueSet> Migration for Qemu<D> {

@@ -17,6 +17,6 @@ mod machine;
 mod rules;
 mod settings;
 
-pub use machine::Qemu;
+pub use machine::{Qemu, page_bytes};
 pub use rules::{CompletionRule, RateAccounting, Rules, SyncRule, Version, Window};
 pub use settings::{Settings, UNLIMITED};

@@ -1,0 +1,52 @@
+//! `migcast-lab slowdown`: what a recording costs the guest.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use migcast_lab::interrupt::Interrupt;
+use migcast_lab::machine::Spec;
+use migcast_lab::{recording, slowdown};
+use migcast_model::quantity::parse_duration;
+
+use super::guest::{self, Boot};
+
+/// How the slowdown is measured.
+#[derive(Debug, Args)]
+pub(crate) struct Slowdown {
+    /// Pairs of blocks, one with the recorder on, one with it off
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(2..))]
+    pairs: u32,
+    /// Length of a block
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    block: Duration,
+    /// Handed on to `migcast record`
+    #[arg(long, default_value = "auto")]
+    sample: String,
+    /// Handed on to `migcast record`
+    #[arg(long, default_value = "5%")]
+    cpu_limit: String,
+    #[command(flatten)]
+    boot: Boot,
+}
+
+pub(crate) fn slowdown(args: &Slowdown, interrupt: &Interrupt) -> Result<()> {
+    let spec = args.boot.spec("steady")?;
+    let pattern = spec.pattern.clone().map_or_else(|| slowdown::SATURATING.parse(), Ok)?;
+    let spec = Spec { pattern: Some(pattern), ..spec };
+    let images = guest::images(spec.guest)?;
+    let mut recorder = Command::new(recording::program()?);
+    recorder.args(["record", "--sample", &args.sample, "--cpu-limit", &args.cpu_limit]);
+    let measured = slowdown::measure((&spec, &images), recorder, (args.pairs, args.block), interrupt)?;
+    let (mean, half) = measured.interval();
+    let percent = |share: f64| format!("{:+.2} %", share * 100.0);
+    println!(
+        "the guest did {} less work with the recorder on (95 % interval {} to {}, {} pairs of blocks)",
+        percent(mean),
+        percent(mean - half),
+        percent(mean + half),
+        measured.pairs.len()
+    );
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! How much a recording slows a guest: its own work with the recorder on and off, in alternating blocks.
+
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use crate::interrupt::Interrupt;
+use crate::machine::{Images, Machine, Spec};
+use crate::process::Running;
+use crate::serial::Line;
+
+/// More writes than an emulated guest can do: its work is what it gets done.
+pub const SATURATING: &str = "uniform:rate=5000000,pages=20000";
+/// Part of a block that is left out after each switch.
+const SETTLE: Duration = Duration::from_millis(300);
+/// From the recorder's start to the first block: its trials and its baseline.
+const BEGIN: Duration = Duration::from_secs(5);
+
+/// Relative slowdowns of neighbouring blocks: 0.01 means 1 % less work with the recorder on.
+#[derive(Clone, Debug)]
+pub struct Slowdown {
+    /// One per pair of blocks.
+    pub pairs: Vec<f64>,
+}
+
+impl Slowdown {
+    /// Mean and half the width of its 95 % interval (normal; for 20 pairs or more).
+    pub fn interval(&self) -> (f64, f64) {
+        let n = self.pairs.len() as f64;
+        let mean = self.pairs.iter().sum::<f64>() / n;
+        let variance = self.pairs.iter().map(|pair| (pair - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        (mean, 1.96 * (variance / n).sqrt())
+    }
+}
+
+/// Boots the guest, starts `recorder` on it (its `--qmp` and `--out` are added) and measures `pairs` pairs of blocks.
+///
+/// # Errors
+/// The guest or the recorder fails, or we are interrupted.
+pub fn measure(
+    (spec, images): (&Spec, &Images),
+    mut recorder: Command,
+    (pairs, block): (u32, Duration),
+    interrupt: &Interrupt,
+) -> Result<Slowdown> {
+    let machine = Machine::start(images, spec, interrupt)?;
+    machine.wait_ready(interrupt)?;
+    let out = machine.folder().join("history");
+    recorder.arg("--qmp").arg(machine.qmp()).arg("--out").arg(&out);
+    let mut recorder = Running::start("migcast record", &mut recorder, Signal::TERM)?;
+    ensure!(!interrupt.wait(BEGIN), "interrupted");
+    let mut blocks = Vec::new();
+    // On first, then off first, and so on: a drift of the machine's speed falls on both alike.
+    for index in 0..2 * pairs {
+        let on = (index / 2 + index) % 2 == 0;
+        recorder.signal(if on { Signal::CONT } else { Signal::STOP })?;
+        ensure!(recorder.ended()?.is_none(), "migcast record ended before its time");
+        ensure!(!interrupt.wait(SETTLE), "interrupted");
+        let start = SystemTime::now();
+        ensure!(!interrupt.wait(block), "interrupted");
+        blocks.push((on, start, SystemTime::now()));
+    }
+    recorder.signal(Signal::CONT)?;
+    recorder.signal(Signal::INT)?;
+    recorder.wait(Duration::from_secs(30))?.context("migcast record did not end within 30 s")?;
+    let lines = machine.log().lines();
+    let rates: Result<Vec<_>> = blocks.iter().map(|(on, from, to)| Ok((*on, rate(&lines, *from, *to)?))).collect();
+    let slowdown = |pair: &[(bool, f64)]| {
+        let (on, off) = if pair[0].0 { (pair[0].1, pair[1].1) } else { (pair[1].1, pair[0].1) };
+        1.0 - on / off
+    };
+    Ok(Slowdown { pairs: rates?.chunks_exact(2).map(slowdown).collect() })
+}
+
+/// Writes per second the guest reports between two moments.
+fn rate(lines: &[Line], from: SystemTime, to: SystemTime) -> Result<f64> {
+    let wrote = |line: &Line| -> Option<(SystemTime, f64)> {
+        let count = line.text.strip_prefix("wrote ")?.split_once(' ')?.1.parse().ok()?;
+        (line.at >= from && line.at <= to).then_some((line.at, count))
+    };
+    let mut reports = lines.iter().filter_map(wrote);
+    let first = reports.next().context("the guest reported nothing in a block")?;
+    let last = reports.next_back().context("the guest reported only once in a block")?;
+    Ok((last.1 - first.1) / last.0.duration_since(first.0)?.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_taken_between_the_first_and_last_report_of_a_block() {
+        let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let line = |millis, text: &str| Line { at: at(millis), text: text.to_owned() };
+        let lines = [
+            line(10, "wrote 1 100"),
+            line(20, "wrote 2 200"),
+            line(25, "moved 3"),
+            line(40, "wrote 4 600"),
+            line(50, "wrote 5 9"),
+        ];
+        assert_eq!(rate(&lines, at(15), at(45)).unwrap(), 20_000.0);
+        assert!(rate(&lines, at(60), at(90)).is_err());
+    }
+
+    #[test]
+    fn the_interval_of_equal_pairs_has_no_width() {
+        assert_eq!(Slowdown { pairs: vec![0.5; 30] }.interval(), (0.5, 0.0));
+    }
+}
