@@ -2,6 +2,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use migcast_model::dirty::PageReplay;
+
 use crate::format::{ManifestError, VERSION};
 pub use crate::table::TableError;
 
@@ -51,6 +53,14 @@ pub enum ReadError {
     Empty {
         /// The history.
         dir: PathBuf,
+    },
+    /// More pages are tracked than a replay can number.
+    #[error("{}: {tracked} tracked pages, a page replay takes up to {}; record one page in more", dir.display(), PageReplay::TRACKED_MAX)]
+    TooManyTracked {
+        /// The history.
+        dir: PathBuf,
+        /// Its tracked pages.
+        tracked: u32,
     },
     /// A range of windows in which nothing was recorded.
     #[error("{}: nothing was recorded in windows {start} to {end}", dir.display())]

@@ -9,9 +9,10 @@ use parquet::data_type::{ByteArrayType, Int32Type, Int64Type};
 use crate::damage::{Damage, ReadError};
 use crate::format::{Manifest, VERSION};
 use crate::index::{BANDS, BUCKETS, IndexRow};
+use crate::quote::quoted;
 use crate::seal;
 use crate::segment::{self, Commit, FileMark, PAGES, SEGMENT_EVENTS_MAX, SEGMENT_WINDOWS_MAX, WINDOWS, WWS, ZERO};
-use crate::table::{Encoded, Table, quoted};
+use crate::table::{Encoded, Table};
 use crate::windows::{State, Window};
 
 /// No file of a segment is longer; a commit mark that says otherwise is wrong. In bytes.
@@ -206,7 +207,7 @@ fn check_identity(opened: &Opened, manifest: &Manifest, number: u32) -> Result<(
     match version.parse::<u32>() {
         Ok(VERSION) => {}
         Ok(newer) if newer > VERSION => {
-            return Err(ReadError::Newer { path: opened.path.clone(), version: version.into() });
+            return Err(ReadError::Newer { path: opened.path.clone(), version: quoted(version) });
         }
         _ => return Err(opened.damaged(metadata(segment::KEY_VERSION, version, "1"))),
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::quote::{JsonError, quoted};
 use crate::sample::SampleError;
 
 /// Newest format version this program reads and the one it writes.
@@ -22,6 +23,9 @@ const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 
 /// Blocks a manifest may list. QEMU's default machine has 9; a guest full of hot-plugged memory some hundreds.
 const BLOCKS_MAX: usize = 65_536;
+
+/// Memory a guest may have, in bytes: 2^48 pages of 4 KiB.
+const MEMORY_BYTES_MAX: u64 = 1 << 60;
 
 /// Page sizes a manifest may state, in bytes: the smallest and the largest of any processor in use.
 const PAGE_SIZES: std::ops::RangeInclusive<u64> = 512..=(1 << 30);
@@ -114,7 +118,7 @@ pub enum ManifestError {
         /// The manifest.
         path: PathBuf,
         /// Where the text goes wrong.
-        source: serde_json::Error,
+        source: JsonError,
     },
     /// Another program's file.
     #[error("{}: format is {format:?}, not \"{FORMAT}N\"", path.display())]
@@ -178,7 +182,7 @@ impl Manifest {
         struct Format {
             format: String,
         }
-        let json = |source| ManifestError::Json { path: path.into(), source };
+        let json = |source: serde_json::Error| ManifestError::Json { path: path.into(), source: source.into() };
         // The version first: a newer manifest may have fields this program cannot parse.
         let Format { format } = serde_json::from_slice(text).map_err(json)?;
         check_format(&format, path)?;
@@ -206,15 +210,19 @@ impl Manifest {
         let mut names = BTreeSet::new();
         for block in &self.blocks {
             if !names.insert(&block.name) {
-                return field("blocks", format!("two blocks named {:?}", block.name), "each name once");
+                return field("blocks", format!("two blocks named \"{}\"", quoted(&block.name)), "each name once");
             }
             if !block.length_bytes.is_multiple_of(page_size) {
                 return field("length_bytes", block.length_bytes.to_string(), "a multiple of page_size_bytes");
             }
         }
-        crate::sample::Tracked::of(self)
-            .map(|_| ())
-            .map_err(|source| ManifestError::Sample { path: path.into(), source })
+        crate::sample::Tracked::of(self).map_err(|source| ManifestError::Sample { path: path.into(), source })?;
+        // Few pages can still be too many bytes, where pages are large.
+        let memory: u128 = self.blocks.iter().map(|block| u128::from(block.length_bytes)).sum();
+        if memory > u128::from(MEMORY_BYTES_MAX) {
+            return field("blocks", format!("{memory} bytes together"), "up to 2^60 bytes");
+        }
+        Ok(())
     }
 }
 

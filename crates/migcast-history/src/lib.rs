@@ -13,12 +13,16 @@
 pub mod damage;
 pub mod export;
 pub mod format;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod index;
 pub mod sample;
 pub mod windows;
 pub mod writer;
 
 pub mod observed;
+pub mod quote;
 pub mod reader;
 pub mod runs;
 pub mod stream;
@@ -26,6 +30,7 @@ pub mod summary;
 pub mod timeline;
 pub mod trim;
 
+mod bounded;
 mod disk;
 mod files;
 mod seal;

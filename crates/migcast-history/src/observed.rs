@@ -2,11 +2,13 @@
 //!
 //! Written by the laboratory and by whoever watches real migrations; read by `migcast calibrate`.
 
-use std::fs::OpenOptions;
-use std::io::{self, BufRead, BufReader, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::quote::{JsonError, quoted};
 
 /// The format's name.
 pub const FORMAT: &str = "migcast.observed/1";
@@ -97,7 +99,7 @@ pub enum ObservedError {
         /// Counted from 1.
         line: usize,
         /// Why.
-        source: serde_json::Error,
+        source: JsonError,
     },
     /// A line of another format or version.
     #[error("observed migrations {}, line {line}: format is `{found}`, this program reads `{FORMAT}`", path.display())]
@@ -113,19 +115,25 @@ pub enum ObservedError {
 
 /// Reads all observed migrations of a file; empty lines are passed over.
 pub fn read(path: &Path) -> Result<Vec<Observed>, ObservedError> {
+    let text = fs::read(path).map_err(|source| ObservedError::Unreadable { path: path.to_owned(), source })?;
+    parse(&text, path)
+}
+
+/// Reads observed migrations from a file's text; `path` is only for what an error says.
+pub fn parse(text: &[u8], path: &Path) -> Result<Vec<Observed>, ObservedError> {
     let at = || path.to_owned();
-    let file = std::fs::File::open(path).map_err(|source| ObservedError::Unreadable { path: at(), source })?;
     let mut all = Vec::new();
-    for (index, text) in BufReader::new(file).lines().enumerate() {
-        let line = index + 1;
-        let text = text.map_err(|source| ObservedError::Unreadable { path: at(), source })?;
-        if text.trim().is_empty() {
+    for (line, text) in (1..).zip(text.split(|byte| *byte == b'\n')) {
+        if text.trim_ascii().is_empty() {
             continue;
         }
-        let observed: Observed =
-            serde_json::from_str(&text).map_err(|source| ObservedError::Malformed { path: at(), line, source })?;
+        let observed: Observed = serde_json::from_slice(text).map_err(|source| ObservedError::Malformed {
+            path: at(),
+            line,
+            source: source.into(),
+        })?;
         if observed.format != FORMAT {
-            return Err(ObservedError::Foreign { path: at(), line, found: observed.format });
+            return Err(ObservedError::Foreign { path: at(), line, found: quoted(&observed.format) });
         }
         all.push(observed);
     }

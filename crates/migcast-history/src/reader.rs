@@ -164,8 +164,12 @@ impl History {
     /// which nothing was recorded are left out, as if the guest had stood still; the zero map carries on over them.
     ///
     /// # Errors
-    /// Damage in a file; [`ReadError::NothingRecorded`] where the range has no recorded window.
+    /// Damage in a file; [`ReadError::NothingRecorded`] where the range has no recorded window;
+    /// [`ReadError::TooManyTracked`].
     pub fn page_replay(&self, range: Range<u32>) -> Result<PageReplay, ReadError> {
+        if self.tracked.count() > PageReplay::TRACKED_MAX {
+            return Err(ReadError::TooManyTracked { dir: self.dir.clone(), tracked: self.tracked.count() });
+        }
         let tracked = PageCount::new(u64::from(self.tracked.count()));
         let mut builder = PageReplayBuilder::new(tracked, PageCount::new(self.tracked.memory()));
         let mut stream = self.stream(range.clone());

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel};
-use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
+use parquet::column::reader::{ColumnReaderImpl, get_column_reader, get_typed_column_reader};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
@@ -12,6 +12,8 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnPath, Type};
 
+use crate::bounded::BoundedPages;
+use crate::quote::quoted;
 use crate::seal;
 
 /// A table's name and columns.
@@ -217,13 +219,9 @@ impl From<ParquetError> for TableError {
     }
 }
 
-/// Text out of a file as part of a line for people: control characters escaped, and cut.
-pub(crate) fn quoted(text: &str) -> String {
-    text.chars().take(200).flat_map(char::escape_debug).collect()
-}
-
 /// An encoded table that was found to have the right columns and a footer that makes sense.
 pub(crate) struct Encoded {
+    bytes: Bytes,
     file: Arc<SerializedFileReader<Bytes>>,
     rows: u64,
 }
@@ -232,7 +230,7 @@ impl Encoded {
     /// Opens an encoded table of at most `rows_max` rows.
     pub(crate) fn open(table: &Table, bytes: Bytes, rows_max: u64) -> Result<Encoded, TableError> {
         let length = bytes.len() as u64;
-        let file = guarded(|| Ok(SerializedFileReader::new(bytes)?))?;
+        let file = guarded(|| Ok(SerializedFileReader::new(bytes.clone())?))?;
         let metadata = file.metadata();
         check_columns(table, &file)?;
         let rows = metadata.file_metadata().num_rows();
@@ -259,7 +257,7 @@ impl Encoded {
         if sum != rows {
             return Err(TableError::Footer { what: "rows" });
         }
-        Ok(Encoded { file: Arc::new(file), rows: allowed })
+        Ok(Encoded { bytes, file: Arc::new(file), rows: allowed })
     }
 
     /// How many rows it says it has.
@@ -275,7 +273,8 @@ impl Encoded {
 
     /// Reads a column from its first row on.
     pub(crate) fn column<T: DataType>(&self, index: usize) -> Cursor<T> {
-        Cursor { file: Arc::clone(&self.file), index, group: 0, reader: None }
+        let (bytes, file) = (self.bytes.clone(), Arc::clone(&self.file));
+        Cursor { bytes, file, index, group: 0, left: self.rows, reader: None }
     }
 }
 
@@ -293,9 +292,12 @@ fn check_columns(table: &Table, file: &SerializedFileReader<Bytes>) -> Result<()
 
 /// A place in a column.
 pub(crate) struct Cursor<T: DataType> {
+    bytes: Bytes,
     file: Arc<SerializedFileReader<Bytes>>,
     index: usize,
     group: usize,
+    /// Rows the footer promised that have not been read.
+    left: u64,
     reader: Option<ColumnReaderImpl<T>>,
 }
 
@@ -303,7 +305,11 @@ impl<T: DataType> Cursor<T> {
     /// Replaces `values` by the next up to `max` ones; none are left when it stays empty.
     pub(crate) fn read(&mut self, max: usize, values: &mut Vec<T::T>) -> Result<(), TableError> {
         values.clear();
-        guarded(|| self.read_some(max, values))
+        guarded(|| self.read_some(max, values))?;
+        // Pages state their number of values, too, and a few bytes can stand for billions of equal ones.
+        let left = self.left.checked_sub(values.len() as u64);
+        self.left = left.ok_or(TableError::Footer { what: "rows" })?;
+        Ok(())
     }
 
     fn read_some(&mut self, max: usize, values: &mut Vec<T::T>) -> Result<(), TableError> {
@@ -312,8 +318,7 @@ impl<T: DataType> Cursor<T> {
                 if self.group == self.file.num_row_groups() {
                     return Ok(());
                 }
-                let column = self.file.get_row_group(self.group)?.get_column_reader(self.index)?;
-                self.reader = Some(get_typed_column_reader(column));
+                self.reader = Some(self.open_group()?);
                 self.group += 1;
             }
             let reader = self.reader.as_mut().expect("it was just made");
@@ -323,6 +328,14 @@ impl<T: DataType> Cursor<T> {
             }
             self.reader = None;
         }
+    }
+
+    fn open_group(&self) -> Result<ColumnReaderImpl<T>, TableError> {
+        let group = self.file.metadata().row_group(self.group);
+        let chunk = group.column(self.index);
+        let rows = usize::try_from(group.num_rows()).map_err(|_| TableError::Footer { what: "row group" })?;
+        let pages = BoundedPages::new(self.bytes.clone(), chunk, rows)?;
+        Ok(get_typed_column_reader(get_column_reader(chunk.column_descr_ptr(), Box::new(pages))))
     }
 
     /// All values that are left. For tables whose rows were limited on opening.

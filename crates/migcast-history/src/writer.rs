@@ -160,7 +160,7 @@ impl Writer {
         }
         lay_out(dir)?;
         let text = serde_json::to_vec_pretty(&manifest)
-            .map_err(|source| ManifestError::Json { path: path.clone(), source })?;
+            .map_err(|source| ManifestError::Json { path: path.clone(), source: source.into() })?;
         disk::write_file(&path, &text)?;
         disk::sync_dir(dir)?;
         Ok(Writer {

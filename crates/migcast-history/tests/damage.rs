@@ -193,6 +193,15 @@ fn damage_met_while_reading_is_one_line_that_names_the_cure() {
 }
 
 #[test]
+fn more_pages_than_a_replay_can_number_are_one_line() {
+    let (dir, _) = history();
+    let huge = manifest(&[(1 << 30) + 1], Sample::full());
+    fs::write(dir.path().join("manifest.json"), serde_json::to_vec(&huge).unwrap()).unwrap();
+    let error = History::open(dir.path()).unwrap().page_replay(0..1).unwrap_err();
+    assert_one_line(&line(&error), "1073741825 tracked pages, a page replay takes up to 1073741824");
+}
+
+#[test]
 fn every_damaged_manifest_is_one_line() {
     let (dir, _) = history();
     let path = dir.path().join("manifest.json");

@@ -10,6 +10,9 @@
 
 mod budget;
 mod clock;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guest;
 pub mod libvirt;
 mod memory;

@@ -69,6 +69,9 @@ pub struct PageReplay {
 }
 
 impl PageReplay {
+    /// Most tracked pages a replay can number.
+    pub const TRACKED_MAX: u32 = Event::RANKS;
+
     /// Number of recorded windows.
     pub fn windows(&self) -> usize {
         self.time_bounds.len() - 1
@@ -251,7 +254,7 @@ impl PageReplayBuilder {
     /// `tracked` pages stand for `memory` pages: equal in a full recording, fewer in a sampled one.
     ///
     /// # Panics
-    /// Unless 0 < `tracked` ≤ `memory` and `tracked` ≤ 2^30.
+    /// Unless 0 < `tracked` ≤ `memory` and `tracked` ≤ [`PageReplay::TRACKED_MAX`].
     pub fn new(tracked: PageCount, memory: PageCount) -> Self {
         assert!(!tracked.is_zero() && tracked <= memory, "some of the memory is tracked");
         let tracked = u32::try_from(tracked.get()).ok().filter(|tracked| *tracked <= Event::RANKS);

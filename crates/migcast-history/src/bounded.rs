@@ -1,0 +1,144 @@
+//! The pages of a column, with what they claim held against limits before memory is taken for it.
+//!
+//! The decoder believes a page's header: it reserves the uncompressed size and fills a dictionary of the stated length.
+//! A forged page of a few bytes would take gigabytes that way.
+use bytes::Bytes;
+use parquet::basic::Encoding;
+use parquet::column::page::{Page, PageMetadata, PageReader};
+use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::serialized_reader::SerializedPageReader;
+use std::sync::Arc;
+
+/// Uncompressed bytes a page may have. Writers make pages of about 1 MiB.
+const PAGE_BYTES_MAX: u64 = 64 << 20;
+
+/// Encodings a page of values may have. Others are not needed for any column of the format, and their decoders reserve
+/// what the page claims.
+const ENCODINGS: [Encoding; 4] =
+    [Encoding::PLAIN, Encoding::RLE, Encoding::RLE_DICTIONARY, Encoding::DELTA_BINARY_PACKED];
+
+/// Gives a column chunk's pages, or an error where one claims too much.
+pub(crate) struct BoundedPages(SerializedPageReader<Headers>);
+
+impl BoundedPages {
+    /// The pages of a chunk of `rows` rows in a file.
+    pub(crate) fn new(file: Bytes, chunk: &ColumnChunkMetaData, rows: usize) -> Result<BoundedPages> {
+        Ok(BoundedPages(SerializedPageReader::new(Arc::new(Headers(file)), chunk, rows, None)?))
+    }
+}
+
+impl PageReader for BoundedPages {
+    fn get_next_page(&mut self) -> Result<Option<Page>> {
+        let page = self.0.get_next_page()?;
+        match &page {
+            // A value takes at least a byte. (The format has booleans in no dictionary.)
+            Some(Page::DictionaryPage { buf, num_values, .. }) if *num_values as usize > buf.len() => {
+                Err(refused("a dictionary of more values than bytes"))
+            }
+            // What `PLAIN_DICTIONARY` means depends on the page; the older name of `RLE_DICTIONARY` here.
+            Some(Page::DataPage { encoding, .. } | Page::DataPageV2 { encoding, .. })
+                if !ENCODINGS.contains(encoding) && !is_plain_dictionary(*encoding) =>
+            {
+                Err(refused("an encoding that no column of the format has"))
+            }
+            _ => Ok(page),
+        }
+    }
+
+    fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
+        self.0.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> Result<()> {
+        self.0.skip_next_page()
+    }
+}
+
+impl Iterator for BoundedPages {
+    type Item = Result<Page>;
+
+    fn next(&mut self) -> Option<Result<Page>> {
+        self.get_next_page().transpose()
+    }
+}
+
+#[allow(deprecated)] // read for as long as others write it
+fn is_plain_dictionary(encoding: Encoding) -> bool {
+    encoding == Encoding::PLAIN_DICTIONARY
+}
+
+fn refused(what: &str) -> ParquetError {
+    ParquetError::General(format!("a page has {what}"))
+}
+
+/// A file of which the page reader reads page headers as streams and page data by length: so every header passes
+/// [`ChunkReader::get_read`].
+struct Headers(Bytes);
+
+impl Length for Headers {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+}
+
+impl ChunkReader for Headers {
+    type T = <Bytes as ChunkReader>::T;
+
+    fn get_read(&self, start: u64) -> Result<Self::T> {
+        let header = usize::try_from(start).ok().and_then(|start| self.0.get(start..));
+        match header.and_then(uncompressed_size) {
+            Some(0..=PAGE_BYTES_MAX) => self.0.get_read(start),
+            Some(_) => Err(refused("more than 64 MiB")),
+            None => Err(refused("a header that does not begin with type and size")),
+        }
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
+        // The decoder's own implementation panics on a range outside of the file.
+        let start = usize::try_from(start).ok();
+        let range = start.and_then(|start| Some(start..start.checked_add(length)?));
+        let inside = range.filter(|range| range.end <= self.0.len());
+        inside.map(|range| self.0.slice(range)).ok_or_else(|| refused("bytes outside of the file"))
+    }
+}
+
+/// The uncompressed size in a page header: the second field of the Thrift structure, in the compact protocol.
+///
+/// ```text
+/// 0x15 type (varint)   0x15 uncompressed size (zigzag varint)   …      0x15: the next field, a 32-bit integer
+/// ```
+fn uncompressed_size(header: &[u8]) -> Option<u64> {
+    let (_, rest) = varint(header.strip_prefix(&[0x15])?)?;
+    let (zigzag, _) = varint(rest.strip_prefix(&[0x15])?)?;
+    // Odd ones are negative.
+    zigzag.is_multiple_of(2).then_some(zigzag / 2)
+}
+
+/// A variable-length integer and what is behind it.
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (index, byte) in bytes.iter().enumerate().take(9) {
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[index + 1..]));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_from_headers() {
+        assert_eq!(uncompressed_size(&[0x15, 0x00, 0x15, 0x14, 0x15]), Some(10));
+        assert_eq!(uncompressed_size(&[0x15, 0x04, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f]), Some((1 << 31) - 1));
+        for header in [&[][..], &[0x15], &[0x15, 0x00, 0x15], &[0x15, 0x00, 0x15, 0x01], &[0x15, 0x00, 0x26, 0x02]] {
+            assert_eq!(uncompressed_size(header), None, "{header:?}");
+        }
+        assert_eq!(varint(&[0xff; 20]), None);
+    }
+}

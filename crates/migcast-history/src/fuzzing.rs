@@ -1,0 +1,108 @@
+//! What the fuzzers do with an input; the corpora are replayed by the tests below.
+mod stage;
+
+use std::error::Error;
+use std::path::Path;
+
+pub use stage::Stage;
+
+use crate::format::Manifest;
+use crate::observed;
+use crate::sample::Tracked;
+
+/// Reads a manifest. One that is accepted has pages that can be numbered, and reads the same after it was written; one
+/// that is not says why on one line.
+///
+/// # Panics
+/// Where the reader breaks one of these promises.
+pub fn manifest(data: &[u8]) {
+    let path = Path::new("manifest.json");
+    match Manifest::parse(data, path) {
+        Ok(manifest) => {
+            let tracked = Tracked::of(&manifest).expect("an accepted manifest has a layout");
+            for rank in [0, tracked.count() / 2, tracked.count() - 1] {
+                assert_eq!(tracked.rank_of_page(tracked.page_of_rank(rank)), Some(rank));
+            }
+            assert!(manifest.memory_bytes() / manifest.page_size_bytes == tracked.memory());
+            let text = serde_json::to_vec(&manifest).expect("a manifest is plain JSON");
+            assert_eq!(Manifest::parse(&text, path).expect("its own text is accepted"), manifest);
+        }
+        Err(error) => one_line(&error),
+    }
+}
+
+/// Reads observed migrations. Those that are accepted read the same after they were written; what is not says why on
+/// one line.
+///
+/// # Panics
+/// Where the reader breaks one of these promises.
+pub fn observed(data: &[u8]) {
+    let path = Path::new("observed.jsonl");
+    match observed::parse(data, path) {
+        Ok(all) => {
+            let line = |observed| serde_json::to_string(observed).expect("an observed migration is plain JSON") + "\n";
+            let text: String = all.iter().map(line).collect();
+            assert_eq!(observed::parse(text.as_bytes(), path).expect("its own text is accepted"), all);
+        }
+        Err(error) => one_line(&error),
+    }
+}
+
+/// Errors reach people as one line, with their causes behind them; a file must not be able to break it.
+fn one_line(error: &dyn Error) {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let line = error.to_string();
+        assert!(!line.contains(char::is_control) && line.len() < 4_000, "{line:?}");
+        cause = error.source();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    fn replay(target: &str, check: impl Fn(&[u8])) {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
+        let inputs: Vec<_> = fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(!inputs.is_empty());
+        inputs.iter().for_each(|input| check(&fs::read(input).unwrap()));
+    }
+
+    #[test]
+    fn the_corpus_of_manifest_holds() {
+        replay("manifest", manifest);
+    }
+
+    #[test]
+    fn the_corpus_of_observed_holds() {
+        replay("observed", observed);
+    }
+
+    #[test]
+    fn the_corpus_of_segment_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let stage = Stage::new(dir.path());
+        replay("segment", |data| stage.check(data));
+    }
+
+    #[test]
+    fn forged_pages_are_refused_and_honest_ones_of_other_writers_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let stage = Stage::new(dir.path());
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/segment");
+        let survives = |name| {
+            let input = fs::read(corpus.join(name)).unwrap();
+            stage.survives(input[0].into(), input[1..].to_vec())
+        };
+        for honest in ["plain-pages", "plain-windows", "dictionary-windows"] {
+            assert!(survives(honest), "{honest}");
+        }
+        for forged in ["forged-dictionary-count", "forged-value-count", "forged-page-size"] {
+            assert!(!survives(forged), "{forged}");
+        }
+    }
+}
