@@ -1,6 +1,7 @@
-//! The chores of this repository: `cargo xtask setup|ci|tidy|golden`, one file each.
+//! The chores of this repository: `cargo xtask setup|ci|tidy|fuzz|golden`, one file each.
 
 mod ci;
+mod fuzz;
 mod golden;
 mod packages;
 mod setup;
@@ -29,6 +30,8 @@ enum Task {
     Ci(ci::Args),
     /// The house rules that no other tool checks
     Tidy,
+    /// Look for inputs that break what reads others' files and texts; needs cargo-fuzz
+    Fuzz(fuzz::Args),
     /// Rewrite the golden files from what the tests see now; look at the difference before committing it
     Golden(golden::Args),
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Tidy => tidy::run(&root()),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Golden(args) => golden::run(&args),
     };
     report(outcome)
