@@ -98,7 +98,7 @@ mod tests {
             let input = fs::read(corpus.join(name)).unwrap();
             stage.survives(input[0].into(), input[1..].to_vec())
         };
-        for honest in ["plain-pages", "plain-windows", "dictionary-windows"] {
+        for honest in ["plain-pages", "plain-windows", "plain-zero", "plain-wws", "dictionary-windows"] {
             assert!(survives(honest), "{honest}");
         }
         for forged in ["forged-dictionary-count", "forged-value-count", "forged-page-size"] {
