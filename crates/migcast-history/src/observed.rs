@@ -111,6 +111,63 @@ pub enum ObservedError {
         /// What it says.
         found: String,
     },
+    /// A value of a line is out of its range.
+    #[error("observed migrations {}, line {line}: {field} is {value}, allowed: {allowed}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// The field's name.
+        field: &'static str,
+        /// Its value.
+        value: f64,
+        /// What would be right.
+        allowed: &'static str,
+    },
+}
+
+/// Longest span of time, in seconds: thirty years are no migration.
+const SECONDS_MAX: f64 = 1e9;
+
+/// Most bytes a migration may send, and most pages: what one guest can have, a thousand times and more.
+const BYTES_MAX: f64 = (1u64 << 60) as f64;
+const PAGES_MAX: f64 = (1u64 << 48) as f64;
+
+/// Slowest and fastest link, in bits per second: a byte, and what no machine has.
+const LINK: std::ops::RangeInclusive<f64> = 8.0..=1e15;
+
+impl Observed {
+    /// The first value that is out of its range: its field, itself and what is allowed.
+    fn out_of_range(&self) -> Option<(&'static str, f64, &'static str)> {
+        let spans = [
+            ("migration_time_seconds", Some(self.migration_time_seconds)),
+            ("migration_time_reported_seconds", self.migration_time_reported_seconds),
+            ("downtime_seconds", self.downtime_seconds),
+            ("downtime_reported_seconds", self.downtime_reported_seconds),
+            ("active_seconds", self.active_seconds),
+            ("stopped_seconds", self.stopped_seconds),
+            ("source_done_seconds", self.source_done_seconds),
+            ("setup_seconds", self.setup_seconds),
+        ];
+        let starts = self.iteration_starts_seconds.iter().map(|start| ("iteration_starts_seconds", Some(*start)));
+        let seconds =
+            spans.into_iter().chain(starts).map(|(field, value)| (field, value, 0.0..=SECONDS_MAX, "0 to 10^9"));
+        let amounts = [
+            ("link_bits_per_second", Some(self.link_bits_per_second), LINK, "8 to 10^15"),
+            ("sent_bytes", Some(self.sent_bytes), 0.0..=BYTES_MAX, "up to 2^60"),
+            ("data_pages", Some(self.data_pages), 0.0..=PAGES_MAX, "up to 2^48"),
+            ("zero_pages", Some(self.zero_pages), 0.0..=PAGES_MAX, "up to 2^48"),
+            ("send_queue_at_stop_bytes", self.send_queue_at_stop_bytes, 0.0..=BYTES_MAX, "up to 2^60"),
+        ];
+        let amounts = amounts
+            .into_iter()
+            .map(|(field, value, range, allowed)| (field, value.map(|value| value as f64), range, allowed));
+        let mut wrong = seconds.chain(amounts).filter_map(|(field, value, range, allowed)| {
+            value.filter(|value| !range.contains(value)).map(|value| (field, value, allowed))
+        });
+        wrong.next()
+    }
 }
 
 /// Reads all observed migrations of a file; empty lines are passed over.
@@ -135,6 +192,9 @@ pub fn parse(text: &[u8], path: &Path) -> Result<Vec<Observed>, ObservedError> {
         if observed.format != FORMAT {
             return Err(ObservedError::Foreign { path: at(), line, found: quoted(&observed.format) });
         }
+        if let Some((field, value, allowed)) = observed.out_of_range() {
+            return Err(ObservedError::Field { path: at(), line, field, value, allowed });
+        }
         all.push(observed);
     }
     Ok(all)
@@ -150,4 +210,46 @@ pub fn append(path: &Path, observed: &Observed) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     file.write_all(&line)?;
     file.sync_data()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn observed(change: impl FnOnce(&mut serde_json::Value)) -> Result<Vec<Observed>, ObservedError> {
+        let mut value = serde_json::json!({
+            "format": FORMAT, "requested": "2026-01-01T00:00:00Z", "guest": "g", "hypervisor": "qemu",
+            "hypervisor_version": "10.0.2", "accelerator": "tcg", "link_bits_per_second": 400_000_000, "settings": [],
+            "completed": true, "migration_time_seconds": 4.06, "sent_bytes": 1, "data_pages": 1, "zero_pages": 1,
+            "iterations": 6,
+        });
+        change(&mut value);
+        parse(value.to_string().as_bytes(), Path::new("o"))
+    }
+
+    #[test]
+    fn each_value_out_of_range_is_named_in_one_line() {
+        let cases: [(&str, serde_json::Value, &str); 6] = [
+            ("migration_time_seconds", (-1.0).into(), "migration_time_seconds is -1, allowed: 0 to 10^9"),
+            ("downtime_seconds", 2e9.into(), "downtime_seconds is 2000000000, allowed: 0 to 10^9"),
+            ("iteration_starts_seconds", vec![1.0, -2.0].into(), "iteration_starts_seconds is -2, allowed"),
+            ("link_bits_per_second", 0.into(), "link_bits_per_second is 0, allowed: 8 to 10^15"),
+            ("zero_pages", u64::MAX.into(), "zero_pages is 18446744073709552000, allowed: up to 2^48"),
+            ("format", "a\nb".into(), "format is `a\\nb`, this program reads"),
+        ];
+        for (field, value, expected) in cases {
+            let line = observed(|observed| observed[field] = value).unwrap_err().to_string();
+            assert!(line.contains(expected) && line.starts_with("observed migrations o, line 1: "), "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_read_as_they_were_written(seconds in 0.0..1e6f64) {
+            let read = observed(|observed| observed["migration_time_seconds"] = seconds.into()).unwrap();
+            prop_assert_eq!(read[0].migration_time_seconds, seconds);
+        }
+    }
 }
