@@ -34,7 +34,8 @@ fn every_recording_is_whole_and_a_minute_long() {
     for dir in histories {
         let history = History::open(&dir).unwrap();
         assert!(history.problems().is_empty() && history.verify().is_empty(), "{}", dir.display());
-        assert_eq!(history.manifest().sample.one_in, 1, "{}", dir.display());
+        let checked = Guest::named(dir.file_name().unwrap().to_str().unwrap()).unwrap().pattern().is_some();
+        assert!(!checked || history.manifest().sample.one_in == 1, "{}: a sample of the microbenchmark", dir.display());
         let recorded = history.timeline().unwrap().recorded_duration();
         assert!(recorded >= Duration::from_secs(59), "{}: {recorded:?}", dir.display());
     }

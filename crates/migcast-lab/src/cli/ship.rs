@@ -19,8 +19,10 @@ use super::guest;
 /// The guests whose recordings come with the repository.
 const SHIPPED: [&str; 7] = ["steady", "hot-cold", "phases", "web", "redis", "sort", "cpu"];
 
-/// One look at every page ten times a second for a minute, whatever it costs.
-const OPTIONS: [&str; 8] = ["--duration", "60s", "--window", "100ms", "--sample", "all", "--cpu-limit", "100%"];
+/// The microbenchmark keeps its rate beside a look at every page ten times a second, and can be checked page by page.
+const MICROBENCHMARK: [&str; 8] = ["--duration", "60s", "--window", "100ms", "--sample", "all", "--cpu-limit", "100%"];
+/// A real program does not: it is recorded as a user would, within the recorder's default limit.
+const REAL_PROGRAM: [&str; 8] = ["--duration", "60s", "--window", "100ms", "--sample", "auto", "--cpu-limit", "5%"];
 
 /// A recording of the microbenchmark is not shipped if a write set is further off its log than this.
 const ERROR_MAX: f64 = 0.03;
@@ -59,14 +61,14 @@ pub(crate) fn ship(args: &Ship, interrupt: &Interrupt) -> Result<()> {
 
 fn ship_one(name: &str, new: &Path, interrupt: &Interrupt) -> Result<()> {
     let spec = Spec::of(Guest::named(name)?, Accel::from_environment()?);
-    let options = OPTIONS.map(str::to_owned).to_vec();
-    let settings = Settings { program: recording::program()?, options, log: None };
+    let options = if spec.guest.pattern().is_some() { MICROBENCHMARK } else { REAL_PROGRAM };
+    let settings = Settings { program: recording::program()?, options: options.map(str::to_owned).to_vec(), log: None };
     let made = recording::record(&spec, &guest::images(spec.guest)?, &settings, new, interrupt)?;
     if interrupt.came() {
         return Ok(());
     }
     let check = checked(&spec, &made, new)?;
-    let command = format!("migcast-lab record {name} --out testdata/histories/{name} {}", OPTIONS.join(" "));
+    let command = format!("migcast-lab record {name} --out testdata/histories/{name} {}", options.join(" "));
     recording::describe(new, &spec, &made, &command, check.as_ref())
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn verify(args: &Verify, interrupt: &Interrupt) -> Result<()> {
     for name in &args.guests {
         verify_guest(args, name, &link, interrupt)?;
     }
-    let compare = Compare { dir: args.out.clone(), platform: args.platform.clone(), json: None };
+    let compare = Compare { dir: args.out.clone(), platform: args.platform.clone(), without: Vec::new(), json: None };
     self::compare(&compare)
 }
 
@@ -68,6 +68,9 @@ pub(crate) struct Compare {
     /// What the hosts cost: a platform file
     #[arg(long, value_name = "FILE")]
     platform: Option<PathBuf>,
+    /// Leave a guest out: those the platform was fitted to
+    #[arg(long = "without", value_name = "NAME")]
+    without: Vec<String>,
     /// Write every case with its prediction into this file, a JSON object a line
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -77,7 +80,8 @@ pub(crate) struct Compare {
 pub(crate) fn compare(args: &Compare) -> Result<()> {
     let program = recording::program()?;
     let mut cases = Vec::new();
-    for observed in observed::read(&args.dir.join(OBSERVED))? {
+    let all = observed::read(&args.dir.join(OBSERVED))?;
+    for observed in all.into_iter().filter(|observed| !args.without.contains(&observed.guest)) {
         let named = observed.history.as_ref().context("an observed migration names no history")?;
         let history = args.dir.join(named);
         let predicted = prediction::predict(&program, &history, &observed, args.platform.as_deref())?;
