@@ -32,7 +32,8 @@ impl Bounds {
         let Algorithm::Qemu(..) = algorithm;
         let pages = source.never_zero().bytes(guest.page_size).transfer_time_ceil(link.goodput());
         let stopped = platform.device_state_cost + platform.resume;
-        let migration = platform.connect + platform.setup + pages + platform.resume;
+        // A link too slow to carry anything takes the longest time there is.
+        let migration = pages.saturating_add(platform.connect + platform.setup + platform.resume);
         Bounds { migration_time: Bound { min: migration, max: None }, downtime: Bound { min: stopped, max: None } }
     }
 }

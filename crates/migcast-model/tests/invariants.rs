@@ -183,3 +183,19 @@ fn sequential_writes_below_the_link_s_rate_make_a_geometric_series() {
     assert!((sent - endless).abs() < 0.03 * endless, "{sent} pages against {endless}");
     assert!(source.write_set(Duration::from_secs(1)).mean == 2_000.0);
 }
+
+#[test]
+fn a_link_that_carries_nothing_is_an_outcome_not_a_panic() {
+    let memory = PageCount::new(1_000);
+    let source = ConstantRate::new(memory, memory, PagesPerSec::new(1e15), WritePattern::Uniform, 1);
+    let link = Link { payload_share: 1e-9, ..Link::ethernet(BytesPerSec::new(1_000)) };
+    let scenario = Scenario {
+        horizon: Scenario::default_horizon(&guest(memory), &link),
+        guest: guest(memory),
+        link,
+        platform: Platform::default(),
+        algorithm: Algorithm::named("qemu").unwrap(),
+    };
+    assert!(scenario.run(&source, Duration::ZERO).completed().is_none());
+    assert_eq!(Bounds::of(&scenario, &source).migration_time.min, Duration::MAX);
+}
