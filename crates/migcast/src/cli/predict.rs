@@ -238,7 +238,10 @@ fn history_used(dir: &Path, manifest: &Manifest, timeline: &Timeline, replay: &P
     HistoryUsed {
         path: dir.display().to_string(),
         guest_id: manifest.guest_id.to_string(),
-        hypervisor: format!("{} {}, {}", manifest.hypervisor, manifest.hypervisor_version, manifest.accelerator),
+        hypervisor: match manifest.hypervisor.as_str() {
+            "unknown" => "not recorded from a hypervisor".to_owned(),
+            name => format!("{name} {}, {}", manifest.hypervisor_version, manifest.accelerator),
+        },
         start: start.unwrap_or(jiff::Timestamp::UNIX_EPOCH),
         recorded: replay.length().unwrap_or_default(),
         windows: replay.windows(),
