@@ -28,9 +28,14 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// A horizon for a guest and link: three times the whole memory over the link, at least a minute.
-    pub fn default_horizon(guest: &Guest, link: &Link) -> Duration {
-        let whole = guest.memory_bytes().transfer_time_ceil(link.goodput());
+    /// A horizon for a migration: three times what the whole memory takes as fast as this sender may and can send it,
+    /// at least a minute.
+    pub fn default_horizon(guest: &Guest, link: &Link, platform: &Platform, algorithm: &Algorithm) -> Duration {
+        let Algorithm::Qemu(_, settings) = algorithm;
+        let on_the_wire = guest.memory_bytes().transfer_time_ceil(link.goodput().min(settings.max_bandwidth));
+        let cost = platform.page_cost.max(platform.zero_page_cost);
+        let work = Duration::try_from_secs_f64(cost.as_secs_f64() * guest.memory.get() as f64).unwrap_or(Duration::MAX);
+        let whole = on_the_wire.max(work).saturating_add(settings.downtime_limit + platform.connect + platform.setup);
         whole.saturating_mul(3).max(Duration::from_secs(60))
     }
 

@@ -189,13 +189,21 @@ fn a_link_that_carries_nothing_is_an_outcome_not_a_panic() {
     let memory = PageCount::new(1_000);
     let source = ConstantRate::new(memory, memory, PagesPerSec::new(1e15), WritePattern::Uniform, 1);
     let link = Link { payload_share: 1e-9, ..Link::ethernet(BytesPerSec::new(1_000)) };
-    let scenario = Scenario {
-        horizon: Scenario::default_horizon(&guest(memory), &link),
-        guest: guest(memory),
-        link,
-        platform: Platform::default(),
-        algorithm: Algorithm::named("qemu").unwrap(),
-    };
+    let (platform, algorithm) = (Platform::default(), Algorithm::named("qemu").unwrap());
+    let horizon = Scenario::default_horizon(&guest(memory), &link, &platform, &algorithm);
+    let scenario = Scenario { horizon, guest: guest(memory), link, platform, algorithm };
     assert!(scenario.run(&source, Duration::ZERO).completed().is_none());
     assert_eq!(Bounds::of(&scenario, &source).migration_time.min, Duration::MAX);
+}
+
+#[test]
+fn an_idle_guest_converges_within_the_default_horizon_however_its_sender_is_capped() {
+    // 8 GiB behind QEMU's default cap of 128 MiB/s take 64 s over any faster link.
+    let memory = PageCount::new(2 << 20);
+    let source = ConstantRate::new(memory, PageCount::ZERO, PagesPerSec::ZERO, WritePattern::Uniform, 0);
+    let link = Link::ethernet(BytesPerSec::from_bits(10_000_000_000));
+    let (platform, algorithm) = (Platform::default(), Algorithm::named("qemu").unwrap());
+    let horizon = Scenario::default_horizon(&guest(memory), &link, &platform, &algorithm);
+    let scenario = Scenario { horizon, guest: guest(memory), link, platform, algorithm };
+    assert!(scenario.run(&source, Duration::ZERO).completed().is_some());
 }

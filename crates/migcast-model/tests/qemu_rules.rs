@@ -325,6 +325,24 @@ fn rule_4_1_a_step_ends_at_the_first_64th_page_after_50_ms() {
 }
 
 #[test]
+fn rule_4_1_holds_where_one_tracked_page_stands_for_several() {
+    // One page of 19 is tracked: the count steps over the 64th page, and the clock is looked at all the same.
+    let mut builder = PageReplayBuilder::new(PageCount::new(40), PageCount::new(760));
+    builder.window(ms(60_000), &[], &[]);
+    let source = builder.build().unwrap();
+    let run = Run::of(Version::V9_0);
+    let guest = Guest { name: "sample".into(), memory: PageCount::new(760), page_size: Guest::PAGE_SIZE };
+    let link = Link { line_rate: PAGE_PER_MS, payload_share: 1.0, sender_buffer: ByteCount::ZERO };
+    let settings = Settings { downtime_limit: ms(0), ..run.settings };
+    let due = Bitmap::new(&source, Duration::ZERO, DirtyLog::Tcg);
+    let qemu = Qemu::new(run.version.rules(), settings, guest, &link, Platform::free(), due);
+    let outcome = simulate(qemu, link.goodput(), SimTime::from_nanos(60_000_000_000));
+    let sent = outcome.completed().unwrap().sent_bytes.get();
+    // Four tracked pages (76) pass the 64th: ten steps of 76 pages.
+    assert_eq!(sent, 760 * PAGE_BYTES + 10 * SECTION + SECTION);
+}
+
+#[test]
 fn rule_4_2_a_page_written_before_its_turn_is_sent_and_sent_again() {
     // Page 300 is written at 50 ms, sent at 300 ms, and due once more: QEMU does not skip it.
     let trace = Trace { windows: vec![vec![300]], ..Trace::idle(400) };

@@ -9,6 +9,8 @@ use migcast_model::units::ByteCount;
 use serde::{Deserialize, Serialize};
 
 const FORMAT: &str = "migcast.platform/1";
+/// More than any device state or socket buffer: 1 TiB.
+const BYTES_MAX: u64 = 1 << 40;
 
 /// A platform file, version 1. Every figure is optional on reading: what is missing keeps its default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -121,6 +123,13 @@ impl PlatformFile {
         };
         share("guest_speed", self.guest_speed)?;
         share("payload_share", self.payload_share)?;
+        for (field, bytes) in
+            [("device_state_bytes", self.device_state_bytes), ("sender_buffer_bytes", self.sender_buffer_bytes)]
+        {
+            if let Some(bytes) = bytes.filter(|bytes| *bytes > BYTES_MAX) {
+                return Err(refuse(field, bytes as f64, "0 to 2^40"));
+            }
+        }
         let time_scatter = self.time_scatter.unwrap_or_default();
         if !(0.0..=1.0).contains(&time_scatter) {
             return Err(refuse("time_scatter", time_scatter, "0 to 1"));
@@ -189,6 +198,7 @@ mod tests {
                 "`resume_seconds` is -1: allowed is 0 to 3600",
             ),
             (r#"{"format": "migcast.platform/1", "resume": 1}"#, "unknown field `resume`"),
+            (r#"{"format": "migcast.platform/1", "device_state_bytes": 18446744073709551615}"#, "allowed is 0 to 2^40"),
             ("hello", "expected value at line 1"),
         ] {
             let error = read(text).unwrap_err().to_string();

@@ -114,8 +114,15 @@ impl Algorithm {
         if hypervisor != "qemu" {
             return None;
         }
+        let algorithm = Algorithm::Qemu(qemu::Version::of(major, minor)?, qemu::Settings::default());
+        Some(algorithm.on_accelerator(accelerator))
+    }
+
+    /// The same with the dirty log of this accelerator: `tcg`, or any other for KVM's default.
+    pub fn on_accelerator(self, accelerator: &str) -> Algorithm {
+        let Algorithm::Qemu(version, settings) = self;
         let dirty_log = if accelerator == "tcg" { DirtyLog::Tcg } else { DirtyLog::default() };
-        Some(Algorithm::Qemu(qemu::Version::of(major, minor)?, qemu::Settings { dirty_log, ..Default::default() }))
+        Algorithm::Qemu(version, qemu::Settings { dirty_log, ..settings })
     }
 
     /// Its name in the table.

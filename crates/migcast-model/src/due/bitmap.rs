@@ -107,6 +107,11 @@ impl<S: PageSource> DueSet for Bitmap<'_, S> {
         self.cursor.advance(at, |_| {});
         self.log.clear();
         self.due = PageSet::full(self.due.universe());
+        if let Some(lazy) = &mut self.lazy {
+            // KVM_DIRTY_LOG_INITIALLY_SET: the log starts full, and the first pass clears it chunk by chunk, too.
+            lazy.told = PageSet::full(self.due.universe());
+            lazy.pending.fill(true);
+        }
         self.position = 0;
     }
 
@@ -224,6 +229,22 @@ mod tests {
         due.send(at(100), SendLimit::pages(PageCount::new(1)), PAGE);
         assert_eq!(due.sync(at(200)).get(), 1, "page 0 was cleared at 100 ms and written again, page 2^18 still due");
         assert_eq!(due.due().get(), 2);
+    }
+
+    #[test]
+    fn manual_protection_absorbs_writes_before_the_first_pass_has_reached_their_chunk() {
+        // Pages 5 (chunk 0) and 2^18 (chunk 1) are written while the first pass is still in chunk 0.
+        let far = 1 << 18;
+        let source = replay(1 << 19, &[&[5, far], &[], &[]]);
+        let dirty_after = |log| {
+            let mut due = Bitmap::new(&source, Duration::ZERO, log);
+            due.start(at(0));
+            due.send(at(0), SendLimit::pages(PageCount::new(1)), PAGE);
+            due.send(at(100), all(), PAGE);
+            due.sync(at(200)).get()
+        };
+        assert_eq!(dirty_after(DirtyLog::KvmManual), 1, "page 5 only: chunk 1 was cleared after its write");
+        assert_eq!(dirty_after(DirtyLog::Kvm), 2);
     }
 
     #[test]

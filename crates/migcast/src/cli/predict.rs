@@ -83,8 +83,8 @@ pub(crate) struct Args {
     /// Where limits are judged, in (0, 1]
     #[arg(long, default_value = "0.95", value_parser = parse_quantile)]
     quantile: f64,
-    /// A migration that still copies after this counts as not converging [default: three times the whole memory over
-    /// the link, at least 60s]
+    /// A migration that still copies after this counts as not converging [default: three times what the whole memory
+    /// takes, at least 60s]
     #[arg(long, value_name = "TIME", value_parser = parse_positive)]
     horizon: Option<Duration>,
     /// Print JSON (migcast.prediction/1) instead of a table
@@ -143,8 +143,10 @@ fn parse_start(text: &str) -> Result<Start, String> {
     }
 }
 
-fn parse_dirty_rate(text: &str) -> Result<PagesPerSec, quantity::QuantityError> {
-    quantity::parse_page_rate(text, Guest::PAGE_SIZE)
+fn parse_dirty_rate(text: &str) -> Result<PagesPerSec, String> {
+    let rate = quantity::parse_page_rate(text, Guest::PAGE_SIZE).map_err(|error| error.to_string())?;
+    // No memory is written faster; beyond it a simulation would only take longer.
+    if rate.get() > 1e8 { Err(format!("`{text}` is too fast: at most 100000000pages/s")) } else { Ok(rate) }
 }
 
 fn parse_link(text: &str) -> Result<BytesPerSec, String> {
@@ -290,7 +292,11 @@ fn algorithm(args: &Args, manifest: Option<&Manifest>) -> anyhow::Result<(Algori
     let recorded =
         manifest.and_then(|of| Algorithm::of_hypervisor(&of.hypervisor, &of.hypervisor_version, &of.accelerator));
     let (mut algorithm, origin) = match (&args.algorithm, recorded) {
-        (Some(name), _) => (Algorithm::named(name)?, "as asked"),
+        (Some(name), _) => {
+            // Other rules, but still the accelerator the guest runs on.
+            let accelerator = manifest.map_or("", |of| of.accelerator.as_str());
+            (Algorithm::named(name)?.on_accelerator(accelerator), "as asked")
+        }
         (None, Some(algorithm)) => (algorithm, "the history's hypervisor"),
         (None, None) if manifest.is_some() => {
             (Algorithm::named("qemu")?, "the newest QEMU, as the history names no hypervisor known here")
@@ -318,7 +324,8 @@ fn predict<S: PageSource>(
         None => (Platform::default(), link),
     };
     let horizon = args.horizon.unwrap_or_else(|| {
-        Scenario::default_horizon(&guest, &link).max(args.max_time.unwrap_or_default().saturating_mul(2))
+        let horizon = Scenario::default_horizon(&guest, &link, &platform, &algorithm);
+        horizon.max(args.max_time.unwrap_or_default().saturating_mul(2))
     });
     let scenario = Scenario { guest, link, platform, algorithm, horizon };
     let progress = progress_bar(starts.len());

@@ -177,10 +177,12 @@ impl<D: DueSet> Qemu<D> {
                 ..SendLimit::pages(PageCount::new(until_check))
             },
         };
+        let before = pages.get() / PAGES_PER_TIME_CHECK;
         let sent = self.send_pages(limit, granted);
         let pages = pages + sent.pages();
         self.account(sent);
-        let checks_clock = pages.get().is_multiple_of(PAGES_PER_TIME_CHECK);
+        // In a sampled history one tracked page stands for several, and the count may step over the 64th.
+        let checks_clock = pages.get() / PAGES_PER_TIME_CHECK != before;
         let turned_round = sent.pages().is_zero();
         if self.window.is_exceeded() || turned_round || (checks_clock && self.now.since(began) > STEP_MAX) {
             self.end_step(granted);
@@ -231,7 +233,8 @@ impl<D: DueSet> Qemu<D> {
             RateAccounting::Flushed => {
                 self.unflushed.data_pages += sent.data.get();
                 self.unflushed.bytes += bytes;
-                let headers_only = self.unflushed.bytes.saturating_sub(sent.data.bytes(self.guest.page_size));
+                let data = PageCount::new(self.unflushed.data_pages).bytes(self.guest.page_size);
+                let headers_only = self.unflushed.bytes.saturating_sub(data);
                 if self.unflushed.data_pages >= DATA_PAGES_PER_FLUSH || headers_only >= FLUSH_BUFFER {
                     self.flush();
                 }
