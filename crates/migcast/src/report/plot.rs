@@ -10,6 +10,7 @@ use migcast_model::quantity::{show_bytes, show_rate};
 use migcast_model::units::SimTime;
 use plotters::backend::{BitMapBackend, SVGBackend};
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::register_font;
 
@@ -106,6 +107,31 @@ fn try_draw<B: DrawingBackend>(area: &DrawingArea<B, Shift>, prediction: &Predic
     area.present()
 }
 
+type Chart<'a, B> = ChartContext<'a, B, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// Both axes from zero to their ends, with what they show.
+fn axes<'a, B: DrawingBackend>(
+    panel: &'a DrawingArea<B, Shift>,
+    (right, x_label): (f64, &str),
+    (top, y_label): (f64, &str),
+) -> Result<Chart<'a, B>, DrawingAreaErrorKind<B::ErrorType>> {
+    let mut chart = ChartBuilder::on(panel)
+        .margin(8)
+        .margin_right(24)
+        .x_label_area_size(38)
+        .y_label_area_size(70)
+        .build_cartesian_2d(0.0..right, 0.0..top)?;
+    chart
+        .configure_mesh()
+        .x_desc(x_label)
+        .y_desc(y_label)
+        .label_style((FONT, 13))
+        .y_label_formatter(&|value| format!("{value:.0$}", usize::from(top < 10.0)))
+        .light_line_style(WHITE)
+        .draw()?;
+    Ok(chart)
+}
+
 /// One quantity over the starting point, with its 5 to 95 % band; starts that never end stand as crosses at the top.
 fn draw_over_start<B: DrawingBackend>(
     panel: &DrawingArea<B, Shift>,
@@ -124,20 +150,7 @@ fn draw_over_start<B: DrawingBackend>(
     let top = points.iter().filter_map(|(_, value)| *value).fold(0.0, f64::max) * 1.15;
     let top = if top > 0.0 { top } else { 1.0 };
     let right = points.iter().map(|(start, _)| *start).fold(1.0, f64::max);
-    let mut chart = ChartBuilder::on(panel)
-        .margin(8)
-        .margin_right(24)
-        .x_label_area_size(38)
-        .y_label_area_size(70)
-        .build_cartesian_2d(0.0..right, 0.0..top)?;
-    chart
-        .configure_mesh()
-        .x_desc("start of the migration, seconds into the history")
-        .y_desc(label)
-        .label_style((FONT, 13))
-        .y_label_formatter(&|value| format!("{value:.0$}", usize::from(top < 10.0)))
-        .light_line_style(WHITE)
-        .draw()?;
+    let mut chart = axes(panel, (right, "start of the migration, seconds into the history"), (top, label))?;
     let distribution = prediction.distribution(quantity);
     if let (Some(low), Some(high)) = (distribution.p5, distribution.p95) {
         let band = Rectangle::new([(0.0, low * unit), (right, high * unit)], BAND.filled());
@@ -169,20 +182,8 @@ fn draw_iterations<B: DrawingBackend>(panel: &DrawingArea<B, Shift>, median: &(D
     };
     let bars: Vec<(f64, f64, f64)> = done.iterations.iter().map(bar).collect();
     let top = bars.iter().map(|(_, _, sent)| *sent).fold(1.0, f64::max) * 1.1;
-    let mut chart = ChartBuilder::on(panel)
-        .margin(8)
-        .margin_right(24)
-        .x_label_area_size(38)
-        .y_label_area_size(70)
-        .build_cartesian_2d(0.0..right, 0.0..top)?;
-    chart
-        .configure_mesh()
-        .x_desc("the median migration: seconds since its request; one bar per iteration, stop-and-copy red")
-        .y_desc("sent, MiB")
-        .label_style((FONT, 13))
-        .y_label_formatter(&|value| format!("{value:.0$}", usize::from(top < 10.0)))
-        .light_line_style(WHITE)
-        .draw()?;
+    let under = "the median migration: seconds since its request; one bar per iteration, stop-and-copy red";
+    let mut chart = axes(panel, (right, under), (top, "sent, MiB"))?;
     let last = bars.len() - 1;
     for (index, (from, to, sent)) in bars.into_iter().enumerate() {
         let colour = if index == last { NEVER } else { LINE };
