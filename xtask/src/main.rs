@@ -57,7 +57,9 @@ fn report(outcome: Result<()>) -> ExitCode {
     }
 }
 
-/// The top of the repository.
+/// The top of the repository that `cargo xtask` was called in. Asked at run time: two clones that share their build
+/// output may share this program, too.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&own).parent().expect("xtask lies in the repository").to_owned()
 }
