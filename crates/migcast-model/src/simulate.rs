@@ -57,13 +57,45 @@ impl Scenario {
     }
 }
 
-/// Runs `migration` over a link that always carries `goodput`, until it completes or `horizon` has come.
+/// Runs `migration` over a link that always carries `goodput`, until it completes, or still copies when `horizon` has
+/// come. Once the guest is stopped nothing more becomes due, so the end is near and is waited for.
 pub fn simulate(mut migration: impl Migration, goodput: BytesPerSec, horizon: SimTime) -> Outcome {
+    let mut until = horizon;
     loop {
-        match migration.advance(goodput, horizon) {
+        match migration.advance(goodput, until) {
             Event::Completed(completed) => return Outcome::Completed(*completed),
-            Event::IterationEnded | Event::Stopped => {}
+            Event::IterationEnded => {}
+            Event::Stopped => until = SimTime::MAX,
             Event::Paused => return Outcome::NotConverged(migration.progress()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dirty::{ConstantRate, WritePattern};
+    use crate::units::{ByteCount, PageCount, PagesPerSec};
+
+    #[test]
+    fn a_guest_that_is_stopped_before_the_horizon_is_migrated() {
+        let guest = Guest::new("g", ByteCount::new(1_000 * 4096));
+        let source = ConstantRate::new(guest.memory, PageCount::ZERO, PagesPerSec::ZERO, WritePattern::Uniform, 0);
+        let mut algorithm = Algorithm::named("qemu-10.1").unwrap();
+        algorithm.set("downtime-limit", "2s").unwrap();
+        // 4 MB/s: the first window makes everything that is left, 0.9 s of it, fit into the limit.
+        let link =
+            Link { payload_share: 1.0, sender_buffer: ByteCount::ZERO, ..Link::ethernet(BytesPerSec::new(4_000_000)) };
+        let scenario = |horizon| Scenario {
+            guest: guest.clone(),
+            link,
+            platform: Platform::free(),
+            algorithm: algorithm.clone(),
+            horizon,
+        };
+        let outcome = scenario(Duration::from_millis(500)).run(&source, Duration::ZERO);
+        let done = outcome.completed().expect("it stands still from 0.1 s on");
+        assert!(done.migration_time > Duration::from_secs(1), "{:?}", done.migration_time);
+        assert!(scenario(Duration::from_millis(50)).run(&source, Duration::ZERO).completed().is_none());
     }
 }

@@ -169,7 +169,7 @@ impl PageCursor for ConstantCursor<'_> {
 }
 
 /// The `index`-th output of a SplitMix64 generator (Steele, Lea, Flood, OOPSLA 2014), computed directly.
-fn splitmix(seed: u64, index: u64) -> u64 {
+pub(crate) fn splitmix(seed: u64, index: u64) -> u64 {
     let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

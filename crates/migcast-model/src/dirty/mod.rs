@@ -8,6 +8,7 @@ mod replay;
 
 use std::time::Duration;
 
+pub(crate) use constant::splitmix;
 pub use constant::{ConstantRate, WritePattern};
 pub use replay::{PageReplay, PageReplayBuilder, ZeroChange};
 

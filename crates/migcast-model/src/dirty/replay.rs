@@ -1,24 +1,19 @@
 //! HIST: a recorded history, replayed page by page.
 //!
-//! A window says which pages were written in it, not when. The replay spreads them evenly over the window in a fixed
-//! order that has nothing to do with their addresses. It runs in *recorded time*: windows laid end to end, gaps left
-//! out, and starts over at the end (the paper's assumption of cyclic behaviour).
+//! A window says which pages were written in it, not when, and not how often; [`builder`] says how the replay fills that
+//! in. It runs in *recorded time*: windows laid end to end, gaps left out, and starts over at the end (the paper's
+//! assumption of cyclic behaviour).
 
-use std::ops::Range;
+mod builder;
+mod halves;
+
 use std::time::Duration;
+
+pub use builder::{PageReplayBuilder, ZeroChange};
 
 use super::{DirtySource, Estimate, PageCursor, PageSource};
 use crate::page_set::PageSet;
 use crate::units::{GuestTime, PageCount, PagesPerSec};
-
-/// A tracked page that became zero, or ceased to be, in a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ZeroChange {
-    /// Rank among the tracked pages, in scan order.
-    pub rank: u32,
-    /// What it is from now on.
-    pub zero: bool,
-}
 
 /// Windows between two stored zero maps. A cursor starts at the last map before its start and applies what follows.
 const CHECKPOINT_WINDOWS: usize = 64;
@@ -49,7 +44,8 @@ impl Event {
 
 /// A recorded history, replayed page by page.
 ///
-/// Memory: 4 bytes per written page and window, 1 bit per tracked page and 64 windows.
+/// Memory: 4 bytes per write (a page that is written in many windows on end has several in each), 1 bit per tracked page
+/// and 64 windows.
 #[derive(Debug)]
 pub struct PageReplay {
     tracked: u32,
@@ -58,6 +54,8 @@ pub struct PageReplay {
     events: Vec<Event>,
     /// `events` of window k are `event_bounds[k]..event_bounds[k + 1]`.
     event_bounds: Vec<usize>,
+    /// Distinct pages written in each window.
+    written: Vec<u32>,
     /// Window k spans `time_bounds[k]..time_bounds[k + 1]`, in nanoseconds of recorded time.
     time_bounds: Vec<u64>,
     /// The zero map at the start of every [`CHECKPOINT_WINDOWS`]-th window.
@@ -84,10 +82,7 @@ impl PageReplay {
 
     /// Pages written in each window, scaled to the whole memory.
     pub fn written_per_window(&self) -> impl ExactSizeIterator<Item = PageCount> + '_ {
-        self.event_bounds.windows(2).map(|bounds| {
-            let written = self.events[bounds[0]..bounds[1]].iter().filter(|event| event.written()).count();
-            self.scale(written as u64)
-        })
+        self.written.iter().map(|written| self.scale(u64::from(*written)))
     }
 
     /// A source that holds the mean rate of this one: AVG made from a history. The rate is the mean number of distinct
@@ -106,6 +101,16 @@ impl PageReplay {
 
     fn window_at(&self, nanos: u64) -> usize {
         self.time_bounds.partition_point(|bound| *bound <= nanos) - 1
+    }
+
+    /// Tells of every write in order: rank and recorded time.
+    fn writes(&self, mut tell: impl FnMut(usize, u64)) {
+        for window in 0..self.windows() {
+            let bounds = self.event_bounds[window]..self.event_bounds[window + 1];
+            for (k, event) in self.events[bounds].iter().enumerate().filter(|(_, event)| event.written()) {
+                tell(event.rank() as usize, self.event_time(window, k));
+            }
+        }
     }
 
     /// Recorded time of the `k`-th of the window's events.
@@ -127,26 +132,15 @@ impl DirtySource for PageReplay {
     fn write_set(&self, span: Duration) -> Estimate {
         let span = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
         let length = self.length_nanos();
-        let mut last: Vec<Option<u64>> = vec![None; self.tracked as usize];
-        let mut first = last.clone();
+        // First every page's last write, which comes before its first one, a lap earlier.
+        let mut previous = vec![0; self.tracked as usize];
+        self.writes(|rank, time| previous[rank] = time);
         let mut covered = 0u128;
-        for window in 0..self.windows() {
-            let bounds = self.event_bounds[window]..self.event_bounds[window + 1];
-            for (k, event) in self.events[bounds].iter().enumerate().filter(|(_, event)| event.written()) {
-                let time = self.event_time(window, k);
-                let rank = event.rank() as usize;
-                match last[rank] {
-                    Some(previous) => covered += u128::from((time - previous).min(span)),
-                    None => first[rank] = Some(time),
-                }
-                last[rank] = Some(time);
-            }
-        }
-        for (first, last) in first.into_iter().zip(last) {
-            if let (Some(first), Some(last)) = (first, last) {
-                covered += u128::from((first + length - last).min(span));
-            }
-        }
+        self.writes(|rank, time| {
+            let lap = if previous[rank] >= time { length } else { 0 };
+            covered += u128::from((time + lap - previous[rank]).min(span));
+            previous[rank] = time;
+        });
         let in_sample = covered as f64 / length as f64;
         let weight = self.memory.get() as f64 / f64::from(self.tracked);
         // Each tracked page stands for `weight` pages; what was not drawn varies like a binomial draw.
@@ -210,6 +204,13 @@ impl PageCursor for ReplayCursor<'_> {
         let replay = self.replay;
         let position = u128::from(self.origin) + u128::from(until.as_nanos());
         let length = u128::from(replay.length_nanos());
+        let last_lap = u64::try_from(position / length).unwrap_or(u64::MAX);
+        if last_lap > self.lap + 1 {
+            // Whole laps lie between, and one is like the other.
+            replay.events.iter().filter(|event| event.written()).for_each(|event| written(event.rank()));
+            (self.lap, self.window, self.next) = (last_lap, 0, 0);
+            self.zero.clone_from(&replay.zero_checkpoints[0]);
+        }
         loop {
             // Position within the current lap; everything beyond its end is the next lap's.
             let in_lap = position.saturating_sub(u128::from(self.lap) * length);
@@ -240,94 +241,6 @@ impl PageCursor for ReplayCursor<'_> {
     fn is_zero(&self, rank: u32) -> bool {
         self.zero.contains(rank)
     }
-}
-
-/// Collects windows into a [`PageReplay`].
-#[derive(Debug)]
-pub struct PageReplayBuilder {
-    replay: PageReplay,
-    zero: PageSet,
-    zero_seconds: f64,
-}
-
-impl PageReplayBuilder {
-    /// `tracked` pages stand for `memory` pages: equal in a full recording, fewer in a sampled one.
-    ///
-    /// # Panics
-    /// Unless 0 < `tracked` ≤ `memory` and `tracked` ≤ [`PageReplay::TRACKED_MAX`].
-    pub fn new(tracked: PageCount, memory: PageCount) -> Self {
-        assert!(!tracked.is_zero() && tracked <= memory, "some of the memory is tracked");
-        let tracked = u32::try_from(tracked.get()).ok().filter(|tracked| *tracked <= Event::RANKS);
-        let tracked = tracked.expect("a page replay tracks at most 2^30 pages");
-        PageReplayBuilder {
-            replay: PageReplay {
-                tracked,
-                memory,
-                events: Vec::new(),
-                event_bounds: vec![0],
-                time_bounds: vec![0],
-                zero_checkpoints: Vec::new(),
-                zero_mean: 0.0,
-                ever_zero: PageSet::empty(tracked),
-            },
-            zero: PageSet::empty(tracked),
-            zero_seconds: 0.0,
-        }
-    }
-
-    /// The zero map at the start of the next window: runs of ranks that are zero, and no other is. Without it no page
-    /// is zero at the start.
-    pub fn zero_at_start(&mut self, runs: impl IntoIterator<Item = Range<u32>>) {
-        self.zero.clear();
-        runs.into_iter().flatten().for_each(|rank| self.zero.set(rank, true));
-    }
-
-    /// Appends a recorded window: its length (> 0), the ranks written in it (each once) and the changes of the zero map.
-    pub fn window(&mut self, length: Duration, written: &[u32], zero: &[ZeroChange]) {
-        let replay = &mut self.replay;
-        if replay.windows().is_multiple_of(CHECKPOINT_WINDOWS) {
-            replay.zero_checkpoints.push(self.zero.clone());
-            replay.ever_zero.union(&self.zero);
-        }
-        for change in zero {
-            self.zero.set(change.rank, change.zero);
-            if change.zero {
-                replay.ever_zero.set(change.rank, true);
-            }
-        }
-        let stride = coprime_stride(written.len());
-        let order = (0..written.len()).map(|k| written[k * stride % written.len()]);
-        replay.events.extend(order.map(|rank| Event::new(rank, true, self.zero.contains(rank))));
-        // A page that was discarded rather than written still changes the map.
-        let unwritten = zero.iter().filter(|change| written.binary_search(&change.rank).is_err());
-        replay.events.extend(unwritten.map(|change| Event::new(change.rank, false, change.zero)));
-        replay.event_bounds.push(replay.events.len());
-        let nanos = u64::try_from(length.as_nanos()).expect("a window is shorter than 500 years").max(1);
-        replay.time_bounds.push(replay.length_nanos() + nanos);
-        self.zero_seconds += f64::from(self.zero.len()) * nanos as f64;
-    }
-
-    /// The finished replay, or `None` if it holds no window.
-    pub fn build(self) -> Option<PageReplay> {
-        let mut replay = self.replay;
-        if replay.windows() == 0 {
-            return None;
-        }
-        replay.zero_mean = self.zero_seconds / replay.length_nanos() as f64;
-        Some(replay)
-    }
-}
-
-/// A step near the golden section of `n` that visits all of `0..n`: an even order unrelated to addresses.
-fn coprime_stride(n: usize) -> usize {
-    let gcd = |mut a: usize, mut b: usize| {
-        while b != 0 {
-            (a, b) = (b, a % b);
-        }
-        a
-    };
-    let golden = (n as f64 * 0.618_033_988_749_895) as usize;
-    (golden.max(1)..=n.max(1)).find(|stride| gcd(*stride, n) == 1).unwrap_or(1)
 }
 
 #[cfg(test)]
