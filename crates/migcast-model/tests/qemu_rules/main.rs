@@ -1,0 +1,154 @@
+//! QEMU's rules, each with a trace computed by hand. Numbers are those of docs/model.md ("QEMU's rules"), one module per
+//! section; a test's name begins with the number of its rule.
+//!
+//! Unless a test says otherwise the platform costs nothing, the link takes exactly one millisecond a page (4104 bytes)
+//! and nothing stands in the sender's buffer, so that page counts are milliseconds. A step is then 64 pages long: QEMU
+//! looks at the clock every 64 pages and 64 ms are more than 50 ms.
+
+#![allow(clippy::single_range_in_vec_init, reason = "traces list ranges of pages")]
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod completion;
+mod decision;
+mod dirty_log;
+mod life;
+mod rate;
+mod step;
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Duration;
+
+use migcast_model::algorithm::qemu::{Qemu, Settings, UNLIMITED, Version};
+use migcast_model::dirty::{PageReplay, PageReplayBuilder, ZeroChange};
+use migcast_model::due::{Bitmap, DirtyLog};
+use migcast_model::guest::Guest;
+use migcast_model::link::Link;
+use migcast_model::outcome::{Completed, Outcome};
+use migcast_model::platform::Platform;
+use migcast_model::simulate::simulate;
+use migcast_model::units::{ByteCount, BytesPerSec, PageCount, SimTime};
+
+const PAGE_BYTES: u64 = 4104;
+const PAGE_PER_MS: BytesPerSec = BytesPerSec::new(PAGE_BYTES * 1000);
+const SECTION: u64 = 18;
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A guest of `pages` pages and what it writes in each 100 ms, after which it rests (for a minute). Of `n` pages written
+/// in a window the `k`-th is written at `(k + ½) / n` of it; more than two are shuffled first.
+struct Trace {
+    /// Tracked pages.
+    pages: u64,
+    /// Pages of the guest each of them stands for.
+    each: u64,
+    zero: Range<u32>,
+    windows: Vec<Vec<u32>>,
+    /// Pages that become zero, or cease to be, as they are written in the first window.
+    zero_changes: Vec<ZeroChange>,
+}
+
+impl Trace {
+    fn new(pages: u64, windows: &[Range<u32>]) -> Trace {
+        let windows = windows.iter().map(|range| range.clone().collect()).collect();
+        Trace { pages, each: 1, zero: 0..0, windows, zero_changes: Vec::new() }
+    }
+
+    fn idle(pages: u64) -> Trace {
+        Trace::new(pages, &[])
+    }
+
+    fn with_zero(self, zero: Range<u32>) -> Trace {
+        Trace { zero, ..self }
+    }
+
+    /// The pages written in each window, one by one.
+    fn with_windows(self, windows: &[&[u32]]) -> Trace {
+        Trace { windows: windows.iter().map(|written| written.to_vec()).collect(), ..self }
+    }
+
+    /// Each tracked page stands for `each` pages.
+    fn sampled(self, each: u64) -> Trace {
+        Trace { each, ..self }
+    }
+
+    fn memory(&self) -> PageCount {
+        PageCount::new(self.pages * self.each)
+    }
+
+    fn source(&self) -> PageReplay {
+        let mut builder = PageReplayBuilder::new(PageCount::new(self.pages), self.memory());
+        builder.zero_at_start(std::iter::once(self.zero.clone()));
+        for (window, written) in self.windows.iter().enumerate() {
+            builder.window(ms(100), written, if window == 0 { &self.zero_changes } else { &[] });
+        }
+        (0..600).for_each(|_| builder.window(ms(100), &[], &[]));
+        builder.build().unwrap()
+    }
+}
+
+/// One migration, everything adjustable.
+struct Run {
+    version: Version,
+    settings: Settings,
+    platform: Platform,
+    rate: BytesPerSec,
+    sender_buffer: u64,
+}
+
+impl Run {
+    fn of(version: Version) -> Run {
+        let settings = Settings {
+            max_bandwidth: UNLIMITED,
+            downtime_limit: ms(100),
+            dirty_log: DirtyLog::Tcg,
+            ..Settings::default()
+        };
+        Run { version, settings, platform: Platform::free(), rate: PAGE_PER_MS, sender_buffer: 0 }
+    }
+
+    fn outcome(&self, trace: &Trace) -> Outcome {
+        let source = trace.source();
+        let guest = Guest { name: "trace".into(), memory: trace.memory(), page_size: Guest::PAGE_SIZE };
+        let link = Link { line_rate: self.rate, payload_share: 1.0, sender_buffer: ByteCount::new(self.sender_buffer) };
+        let due = Bitmap::new(&source, Duration::ZERO, self.settings.dirty_log);
+        let qemu = Qemu::new(self.version.rules(), self.settings, guest, &link, self.platform.clone(), due);
+        simulate(qemu, link.goodput(), SimTime::from_nanos(60_000_000_000))
+    }
+
+    fn completed(&self, trace: &Trace) -> Completed {
+        match self.outcome(trace) {
+            Outcome::Completed(completed) => completed,
+            Outcome::NotConverged(progress) => panic!("did not converge: {progress:?}"),
+        }
+    }
+}
+
+/// Pages with data sent in each iteration, stop-and-copy last.
+fn data_pages(completed: &Completed) -> Vec<u64> {
+    completed.iterations.iter().map(|iteration| iteration.sent.data.get()).collect()
+}
+
+/// To the nearest millisecond: a section's 18 bytes take four microseconds.
+fn millis(duration: Duration) -> u64 {
+    (duration + Duration::from_micros(500)).as_millis() as u64
+}
+
+#[test]
+fn docs_model_md_lists_each_rule_with_its_tests() {
+    let modules = [
+        include_str!("life.rs"),
+        include_str!("rate.rs"),
+        include_str!("decision.rs"),
+        include_str!("step.rs"),
+        include_str!("completion.rs"),
+        include_str!("dirty_log.rs"),
+    ];
+    let tests = modules.into_iter().flat_map(str::lines).filter_map(|line| line.strip_prefix("fn rule"));
+    let here: BTreeSet<String> = tests.map(|rest| format!("rule{}", rest.trim_end_matches("() {"))).collect();
+    let document = include_str!("../../../../docs/model.md");
+    let there = document.split('`').filter(|name| name.starts_with("rule_") || name.starts_with("rules_"));
+    assert_eq!(here, there.map(str::to_owned).collect());
+}
