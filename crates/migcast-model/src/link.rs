@@ -35,10 +35,17 @@ impl Link {
     }
 }
 
-/// The sender's socket buffer during one migration: bytes go in until it is full and leave at the granted rate.
+/// A writer is woken when one part in so many of the buffer is free.
+const FREE_WHEN_WOKEN: u64 = 3;
+
+/// The sender's socket buffer during one migration: bytes go in until it is full and leave at the granted rate. A writer
+/// that found it full sleeps until a third of it is free again (Linux, net/core/stream.c `sk_stream_write_space` and
+/// net/sock.h `sk_stream_is_writeable`), so bytes are accepted in bursts.
 ///
 /// ```text
 ///  migration thread ──accept──► [ queued ≤ capacity ] ──granted rate──► target
+///
+///  queued  ▔╲▁╱▔╲▁╱▔╲▁╱▔   between two thirds of the capacity and all of it
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SendQueue {
@@ -57,8 +64,10 @@ impl SendQueue {
     /// Returns when the last byte has been accepted. `now` must not lie before the end of the previous call.
     pub fn accept(&mut self, now: SimTime, bytes: ByteCount, cpu: Duration, granted: BytesPerSec) -> SimTime {
         self.drain(now, granted);
-        let room_after = (self.queued + bytes).saturating_sub(self.capacity).transfer_time_ceil(granted);
-        let end = now + cpu.max(room_after);
+        let overflow = (self.queued + bytes).saturating_sub(self.capacity).get();
+        let burst = self.capacity.get() / FREE_WHEN_WOKEN;
+        let freed = if burst == 0 { overflow } else { overflow.next_multiple_of(burst) };
+        let end = now + cpu.max(ByteCount::new(freed).transfer_time_ceil(granted));
         self.queued += bytes;
         self.drain(end, granted);
         end
@@ -100,11 +109,22 @@ mod tests {
 
     #[test]
     fn a_full_buffer_holds_the_sender_to_the_link() {
-        let mut queue = SendQueue::new(ByteCount::new(500));
-        let accepted = queue.accept(SimTime::ZERO, ByteCount::new(2_500), Duration::ZERO, RATE);
+        let mut queue = SendQueue::new(ByteCount::new(600));
+        let accepted = queue.accept(SimTime::ZERO, ByteCount::new(2_600), Duration::ZERO, RATE);
         assert_eq!(accepted, at_millis(2_000));
-        assert_eq!(queue.queued(), ByteCount::new(500));
-        assert_eq!(queue.delivered(RATE), at_millis(2_500));
+        assert_eq!(queue.queued(), ByteCount::new(600));
+        assert_eq!(queue.delivered(RATE), at_millis(2_600));
+    }
+
+    #[test]
+    fn a_writer_that_found_the_buffer_full_sleeps_until_a_third_is_free() {
+        let mut queue = SendQueue::new(ByteCount::new(600));
+        queue.accept(SimTime::ZERO, ByteCount::new(600), Duration::ZERO, RATE);
+        // One byte too many: woken when 200 have left, at 200 ms; then 199 more go in at once.
+        let accepted = queue.accept(SimTime::ZERO, ByteCount::new(1), Duration::ZERO, RATE);
+        assert_eq!((accepted, queue.queued()), (at_millis(200), ByteCount::new(401)));
+        let accepted = queue.accept(accepted, ByteCount::new(199), Duration::ZERO, RATE);
+        assert_eq!((accepted, queue.queued()), (at_millis(200), ByteCount::new(600)));
     }
 
     #[test]
