@@ -100,6 +100,13 @@ mod tests {
     }
 
     #[test]
+    fn ethernet_carries_1448_payload_bytes_of_1538_behind_linux_s_largest_buffer() {
+        let link = Link::ethernet(BytesPerSec::new(1_538_000));
+        assert_eq!(link.goodput(), BytesPerSec::new(1_448_000));
+        assert_eq!(link.sender_buffer, ByteCount::new(4_194_304));
+    }
+
+    #[test]
     fn bytes_are_accepted_before_they_are_delivered() {
         let mut queue = SendQueue::new(ByteCount::new(500));
         let accepted = queue.accept(SimTime::ZERO, ByteCount::new(400), Duration::ZERO, RATE);

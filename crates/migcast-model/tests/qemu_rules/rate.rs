@@ -57,6 +57,9 @@ fn rule_2_2_from_8_1_on_the_budget_counts_flushed_bytes() {
     single.rate = ENDLESS;
     assert_eq!(millis(single.completed(&Trace::idle(32)).migration_time), 100);
     assert_eq!(millis(single.completed(&Trace::idle(64)).migration_time), 200);
+    // Zero pages between do not hasten it: 40 of them and 32 with data in the first window, the other 32 in the second.
+    let mixed = single.completed(&Trace::idle(40 + 64).with_zero(0..40));
+    assert_eq!(millis(mixed.migration_time), 200);
     run.version = Version::V8_0;
     assert_eq!(millis(run.completed(&Trace::idle(1664 * 2)).migration_time), 200, "8.0: two windows of 1636, a third");
     assert_eq!(millis(run.completed(&Trace::idle(1636 * 2)).migration_time), 200);

@@ -30,6 +30,17 @@ fn rule_4_1_a_step_ends_at_the_first_64th_page_after_50_ms() {
 }
 
 #[test]
+fn rule_4_1_holds_where_the_stream_is_flushed_between_two_looks() {
+    // 32 pages with data fill the stream's buffer, then come 96 zero pages, all of 1 ms: the first look is after 64 pages
+    // all the same, and ends the first of two steps.
+    let mut run = Run::of(Version::V9_0);
+    run.settings.downtime_limit = ms(0);
+    run.platform.zero_page_cost = ms(1);
+    let completed = run.completed(&Trace::idle(128).with_zero(32..128));
+    assert_eq!(completed.sent_bytes.get(), 32 * PAGE_BYTES + 96 * 9 + 2 * SECTION + SECTION);
+}
+
+#[test]
 fn rule_4_1_holds_where_one_tracked_page_stands_for_several() {
     // One page of 19 is tracked: the count steps over the 64th page, and the clock is looked at all the same.
     let mut run = Run::of(Version::V9_0);
