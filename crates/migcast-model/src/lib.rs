@@ -24,5 +24,6 @@ pub mod outcome;
 mod page_set;
 pub mod platform;
 pub mod quantity;
+pub mod sampling;
 pub mod simulate;
 pub mod units;

@@ -9,7 +9,7 @@ use migcast_history::observed::{self, Observed};
 use migcast_history::reader::History;
 use migcast_model::algorithm::Algorithm;
 use migcast_model::algorithm::qemu::page_bytes;
-use migcast_model::calibrate::{Measured, Residual, Sighting, calibrate};
+use migcast_model::calibrate::{Calibration, Measured, Sighting, calibrate};
 use migcast_model::dirty::PageReplay;
 use migcast_model::due::Sent;
 use migcast_model::guest::Guest;
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ..Link::ethernet(seen[0].line_rate)
     };
     let file = serde_json::to_string_pretty(&PlatformFile::of(&fitted.platform, &link))?;
-    report(&seen, &fitted.residuals).context("standard error")?;
+    report(&seen, &fitted).context("standard error")?;
     match &args.out {
         Some(path) => std::fs::write(path, file + "\n").with_context(|| path.display().to_string())?,
         None => println!("{file}"),
@@ -148,15 +148,15 @@ fn measured(observed: &Observed, page_size: ByteCount) -> anyhow::Result<Measure
     })
 }
 
-/// How well the fitted platform tells what it was fitted to.
-fn report(seen: &[Seen], residuals: &[Residual]) -> io::Result<()> {
+/// How well the fitted platform tells what it was fitted to, and what of it rests on nothing.
+fn report(seen: &[Seen], fitted: &Calibration) -> io::Result<()> {
     let err = &mut io::stderr().lock();
     writeln!(err, "predicted against actual, with the platform fitted to just these {} migrations:", seen.len())?;
     let percent = |ratio: f64| format!("{:+.1} %", (ratio - 1.0) * 100.0);
-    for (one, residual) in seen.iter().zip(residuals) {
+    for (one, residual) in seen.iter().zip(&fitted.residuals) {
         let (guest, mbit) = (&one.observed.guest, one.observed.link_bits_per_second / 1_000_000);
         let (time, down) = (percent(residual.migration_time), percent(residual.downtime));
         writeln!(err, "  {guest} over {mbit} Mbit/s: time {time}, downtime {down}, bytes {}", percent(residual.sent))?;
     }
-    Ok(())
+    fitted.unsettled.iter().try_for_each(|line| writeln!(err, "not settled: {line}"))
 }

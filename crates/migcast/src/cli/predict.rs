@@ -18,6 +18,7 @@ use migcast_model::guest::Guest;
 use migcast_model::link::Link;
 use migcast_model::platform::Platform;
 use migcast_model::quantity::{self, show_duration, show_rate};
+use migcast_model::sampling::SamplingError;
 use migcast_model::simulate::Scenario;
 use migcast_model::units::{ByteCount, BytesPerSec, PageCount, PagesPerSec};
 
@@ -199,7 +200,7 @@ fn from_rate(args: &Args) -> anyhow::Result<Prediction> {
     let algorithm = algorithm(args, None)?;
     let source = constant_rate(args, &guest, rate);
     let model = avg_model(args, &source, None);
-    predict(args, guest, algorithm, &source, vec![Duration::ZERO], model, Vec::new())
+    predict(args, guest, algorithm, (&source, None), vec![Duration::ZERO], model, Vec::new())
 }
 
 fn from_history(args: &Args, dir: &Path) -> anyhow::Result<Prediction> {
@@ -222,14 +223,14 @@ fn from_history(args: &Args, dir: &Path) -> anyhow::Result<Prediction> {
         let source = constant_rate(args, &guest, replay.average_rate(args.avg_span)).with_zero_of(&replay);
         let model = avg_model(args, &source, Some((used, args.avg_span)));
         ensure!(args.start == Start::All, "--start has no meaning for --model avg: a constant rate has no time of day");
-        return predict(args, guest, algorithm, &source, vec![Duration::ZERO], model, warnings);
+        return predict(args, guest, algorithm, (&source, None), vec![Duration::ZERO], model, warnings);
     }
     ensure!(args.wws.is_none(), "--wws belongs to --model avg: a history knows its own write set");
     let starts = starts(args, &timeline, &replay)?;
     if args.start == Start::All && starts.len() < replay.windows() {
         warnings.push(format!("{} of {} starting points were used, evenly spread", starts.len(), replay.windows()));
     }
-    predict(args, guest, algorithm, &replay, starts, Model::Hist(used), warnings)
+    predict(args, guest, algorithm, (&replay, Some(&replay)), starts, Model::Hist(used), warnings)
 }
 
 /// What a replay from the window of index `first` on has used of its history.
@@ -309,11 +310,12 @@ fn algorithm(args: &Args, manifest: Option<&Manifest>) -> anyhow::Result<(Algori
     Ok((algorithm, origin))
 }
 
+/// Forecasts from `source`; `sample` is the history it replays, if it does.
 fn predict<S: PageSource>(
     args: &Args,
     guest: Guest,
     (algorithm, algorithm_origin): (Algorithm, &'static str),
-    source: &S,
+    (source, sample): (&S, Option<&PageReplay>),
     starts: Vec<Duration>,
     model: Model,
     mut warnings: Vec<String>,
@@ -332,17 +334,33 @@ fn predict<S: PageSource>(
     let forecast = Forecast::new(&scenario, source, &starts, || progress.inc(1));
     progress.finish_and_clear();
     warnings.extend(forecast_warnings(args, &scenario, source, &forecast));
+    let sampling = match sample.map(|replay| SamplingError::of(&scenario, replay, &starts)) {
+        Some(Some(error)) => error,
+        Some(None) => {
+            warnings.extend(unknown_sampling_error(&forecast));
+            SamplingError::default()
+        }
+        None => SamplingError::default(),
+    };
     let bounds = Bounds::of(&scenario, source);
-    let limits = limits(args, &scenario.platform, &forecast);
+    let limits = limits(args, &scenario.platform, &sampling, &forecast);
     let quantile = args.quantile;
-    Ok(Prediction { scenario, algorithm_origin, model, forecast, bounds, limits, quantile, warnings })
+    Ok(Prediction { scenario, algorithm_origin, model, forecast, sampling, bounds, limits, quantile, warnings })
 }
 
-fn limits(args: &Args, platform: &Platform, forecast: &Forecast) -> Vec<Limit> {
+/// Where the halves of a sample do not both converge the error of the whole stays unknown; where nothing converges there
+/// is no band it could widen.
+fn unknown_sampling_error(forecast: &Forecast) -> Option<String> {
+    forecast.completed().next().map(|_| {
+        "too few pages were tracked to tell what sampling costs this forecast: its band is too narrow; record with more".to_owned()
+    })
+}
+
+fn limits(args: &Args, platform: &Platform, sampling: &SamplingError, forecast: &Forecast) -> Vec<Limit> {
     let stated = [(Quantity::Downtime, args.max_downtime), (Quantity::MigrationTime, args.max_time)];
     let judge = |(quantity, allowed): (Quantity, Option<Duration>)| {
         let allowed = allowed?;
-        let scatter = quantity.scatter(platform);
+        let scatter = quantity.scatter(platform, sampling);
         let reached = forecast.scattered_quantile(|done| quantity.seconds(done), scatter, args.quantile);
         Some(Limit { quantity, allowed, met: reached.is_some_and(|seconds| seconds <= allowed.as_secs_f64()) })
     };
@@ -381,7 +399,7 @@ fn forecast_warnings<S: PageSource>(args: &Args, scenario: &Scenario, source: &S
     let mut warnings = Vec::new();
     if args.platform.is_none() {
         warnings.push(
-            "overheads are defaults nobody measured on these hosts, and the band shows only how the starting point matters; \
+            "overheads are defaults nobody measured on these hosts, and what the platform scatters is not in the band; \
              give --platform, a file `migcast calibrate` fits to real migrations"
                 .to_owned(),
         );

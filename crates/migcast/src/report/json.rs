@@ -33,6 +33,7 @@ struct Document<'a> {
     throttled_seconds: Distribution,
     iterations: Distribution,
     stop_reasons: BTreeMap<&'static str, usize>,
+    sampling_error: SamplingError,
     bounds: Bounds,
     horizon_seconds: f64,
     quantile: f64,
@@ -103,6 +104,14 @@ struct Parts {
     resume: f64,
 }
 
+/// Standard errors, contained in the distributions.
+#[derive(Serialize)]
+struct SamplingError {
+    migration_time_relative: f64,
+    downtime_seconds: f64,
+    sent_bytes_relative: f64,
+}
+
 #[derive(Serialize)]
 struct Range {
     min: f64,
@@ -167,12 +176,17 @@ fn document(prediction: &Prediction) -> Document<'_> {
         downtime_seconds: scattered(Quantity::Downtime),
         downtime_reported_seconds: scattered(Quantity::DowntimeReported),
         downtime_parts_of_median_seconds: median.map(parts),
-        sent_bytes: over(prediction, |done| done.sent_bytes.get() as f64),
+        sent_bytes: edge(prediction.sent_bytes()),
         sent_pages: over(prediction, |done| done.sent.pages().get() as f64),
         zero_pages: over(prediction, |done| done.sent.zero.get() as f64),
         throttled_seconds: over(prediction, |done| done.throttled.as_secs_f64()),
         iterations: over(prediction, |done| done.iteration_count as f64),
         stop_reasons: forecast.stop_reasons(),
+        sampling_error: SamplingError {
+            migration_time_relative: prediction.sampling.time,
+            downtime_seconds: prediction.sampling.downtime_seconds,
+            sent_bytes_relative: prediction.sampling.sent,
+        },
         bounds: Bounds {
             migration_time_seconds: range(prediction.bounds.migration_time),
             downtime_seconds: range(prediction.bounds.downtime),

@@ -10,6 +10,7 @@ use migcast_model::bounds::Bounds;
 use migcast_model::forecast::{Distribution, Forecast, Scatter};
 use migcast_model::outcome::Completed;
 use migcast_model::platform::Platform;
+use migcast_model::sampling::SamplingError;
 use migcast_model::simulate::Scenario;
 use migcast_model::units::{PageCount, PagesPerSec};
 
@@ -25,6 +26,8 @@ pub(crate) struct Prediction {
     pub(crate) algorithm_origin: &'static str,
     pub(crate) model: Model,
     pub(crate) forecast: Forecast,
+    /// What tracking only some of the pages costs.
+    pub(crate) sampling: SamplingError,
     pub(crate) bounds: Bounds,
     pub(crate) limits: Vec<Limit>,
     /// At which quantile limits are judged.
@@ -88,16 +91,18 @@ impl Quantity {
         }
     }
 
-    /// How much the platform scatters it.
-    pub(crate) fn scatter(self, platform: &Platform) -> Scatter {
+    /// How far it may lie from its forecast from one starting point: the platform's scatter and the sampling error, which
+    /// have nothing to do with each other.
+    pub(crate) fn scatter(self, platform: &Platform, sampling: &SamplingError) -> Scatter {
         match self {
-            Quantity::MigrationTime | Quantity::MigrationTimeReported if platform.time_scatter > 0.0 => {
-                Scatter::Relative(platform.time_scatter)
+            Quantity::MigrationTime | Quantity::MigrationTimeReported => {
+                let sd = platform.time_scatter.hypot(sampling.time);
+                if sd > 0.0 { Scatter::Relative(sd) } else { Scatter::None }
             }
-            Quantity::Downtime | Quantity::DowntimeReported if !platform.downtime_scatter.is_zero() => {
-                Scatter::Absolute(platform.downtime_scatter.as_secs_f64())
+            Quantity::Downtime | Quantity::DowntimeReported => {
+                let sd = platform.downtime_scatter.as_secs_f64().hypot(sampling.downtime_seconds);
+                if sd > 0.0 { Scatter::Absolute(sd) } else { Scatter::None }
             }
-            _ => Scatter::None,
         }
     }
 
@@ -112,14 +117,24 @@ impl Quantity {
 }
 
 impl Prediction {
-    /// A limited quantity's distribution, the platform's scatter included.
+    /// A limited quantity's distribution, platform's scatter and sampling error included.
     pub(crate) fn distribution(&self, quantity: Quantity) -> Distribution {
-        self.forecast.scattered(|done| quantity.seconds(done), quantity.scatter(&self.scenario.platform))
+        self.forecast.scattered(|done| quantity.seconds(done), self.scatter(quantity))
     }
 
-    /// Whether quantities have a distribution: several starting points, or a platform that scatters.
+    /// The distribution of the bytes sent, sampling error included.
+    pub(crate) fn sent_bytes(&self) -> Distribution {
+        let scatter = if self.sampling.sent > 0.0 { Scatter::Relative(self.sampling.sent) } else { Scatter::None };
+        self.forecast.scattered(|done| done.sent_bytes.get() as f64, scatter)
+    }
+
+    fn scatter(&self, quantity: Quantity) -> Scatter {
+        quantity.scatter(&self.scenario.platform, &self.sampling)
+    }
+
+    /// Whether quantities have a distribution: several starting points, or something that scatters.
     pub(crate) fn is_spread(&self) -> bool {
-        let scatters = |quantity: Quantity| quantity.scatter(&self.scenario.platform) != Scatter::None;
+        let scatters = |quantity: Quantity| self.scatter(quantity) != Scatter::None;
         self.forecast.starts().len() > 1 || scatters(Quantity::MigrationTime) || scatters(Quantity::Downtime)
     }
 

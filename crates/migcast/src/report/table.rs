@@ -6,6 +6,7 @@ use std::time::Duration;
 use migcast_model::forecast::Distribution;
 use migcast_model::outcome::Completed;
 use migcast_model::quantity::{show_bytes, show_count, show_duration, show_page_rate, show_rate};
+use migcast_model::sampling::SamplingError;
 use migcast_model::units::ByteCount;
 
 use super::{HistoryUsed, Model, Prediction, Quantity};
@@ -68,7 +69,7 @@ fn write_quantities(out: &mut impl Write, prediction: &Prediction) -> io::Result
     row("migration time", &span, prediction.distribution(Quantity::MigrationTime))?;
     row("downtime of the guest", &span, prediction.distribution(Quantity::Downtime))?;
     row("downtime QEMU reports", &span, prediction.distribution(Quantity::DowntimeReported))?;
-    row("sent", &bytes, over(|done| done.sent_bytes.get()))?;
+    row("sent", &bytes, prediction.sent_bytes())?;
     row("pages sent, with repeats", &count, over(|done| done.sent.pages().get()))?;
     row("dirty syncs", &count, over(|done| done.iteration_count))?;
     writeln!(out)
@@ -90,7 +91,7 @@ fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -> io::Resul
     let settings: Vec<String> =
         scenario.algorithm.settings().iter().map(|setting| format!("{} {}", setting.key, setting.value)).collect();
     writeln!(out, "assumed")?;
-    write_model(out, &prediction.model)?;
+    write_model(out, &prediction.model, &prediction.sampling)?;
     writeln!(out, "  algorithm  {} ({})", scenario.algorithm.name(), prediction.algorithm_origin)?;
     writeln!(out, "  settings   {}", settings.join(", "))?;
     writeln!(out, "  link       {goodput} of payload, alone on it; sender's buffer {buffer}")?;
@@ -99,11 +100,17 @@ fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -> io::Resul
     writeln!(out, "  platform   {}: set-up {before}, resume {resume}", platform.name)
 }
 
-fn write_model(out: &mut impl Write, model: &Model) -> io::Result<()> {
+fn write_model(out: &mut impl Write, model: &Model, sampling: &SamplingError) -> io::Result<()> {
     match model {
         Model::Hist(used) => {
             writeln!(out, "  model      hist: what was recorded, replayed page by page, over and over")?;
-            writeln!(out, "  history    {}", describe(used))
+            writeln!(out, "  history    {}", describe(used))?;
+            if used.sampled_one_in == 1 {
+                return Ok(());
+            }
+            let (time, down) =
+                (sampling.time * 100.0, show_duration(Duration::from_secs_f64(sampling.downtime_seconds)));
+            writeln!(out, "  sampling   adds a standard error of {time:.1} % to times, {down} to downtimes")
         }
         Model::Avg { rate, working_set, pattern, from } => {
             let rate = show_page_rate(*rate);
