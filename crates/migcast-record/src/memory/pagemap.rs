@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use super::PAGE_SIZE;
 
-/// What the page tables say of a page.
+/// What the page tables say of a page; of a part of a huge page (hugetlbfs, too) what they say of the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
     /// Nothing is mapped there.
