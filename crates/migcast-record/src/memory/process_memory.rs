@@ -6,7 +6,7 @@ use std::ops::Range;
 use migcast_history::format::Block;
 
 use super::private::{Beneath, PrivateReader};
-use super::shared::SharedFile;
+use super::shared::{SharedFile, machine_has_swap};
 use super::{BATCH_PAGES, Look, Mapping, Memory, MemoryError, PAGE_SIZE, Sink, of_process};
 
 /// A block of guest memory and where it lies in the process.
@@ -37,6 +37,8 @@ pub struct ProcessMemory {
     whole: bool,
     /// Untracked bytes last warned of.
     untracked_warned: u64,
+    /// Whether this machine has swap: asked again at each refresh.
+    has_swap: fn() -> bool,
 }
 
 #[derive(Debug)]
@@ -70,6 +72,10 @@ impl ProcessMemory {
     /// # Errors
     /// [`MemoryError`]: no such process, no permission.
     pub fn open(pid: u32, placements: &[Placement]) -> Result<ProcessMemory, MemoryError> {
+        ProcessMemory::open_with(pid, placements, machine_has_swap)
+    }
+
+    fn open_with(pid: u32, placements: &[Placement], has_swap: fn() -> bool) -> Result<ProcessMemory, MemoryError> {
         let private = PrivateReader::open(pid).map_err(|source| MemoryError::of(pid, "the page map", source))?;
         let mut first = 0;
         let blocks = placements
@@ -89,6 +95,7 @@ impl ProcessMemory {
             buffer: vec![0; BATCH_PAGES * PAGE_SIZE as usize],
             whole: false,
             untracked_warned: 0,
+            has_swap,
         };
         let now = memory.read_mappings()?;
         memory.lay_out(now)?;
@@ -133,6 +140,7 @@ impl ProcessMemory {
     fn lay_out(&mut self, mappings: Vec<Mapping>) -> Result<Vec<String>, MemoryError> {
         let mut segments = Vec::new();
         let mut lost = Vec::new();
+        let swap = (self.has_swap)();
         for block in &self.blocks {
             let Some(address) = block.address else {
                 segments.push(Segment { pages: block.pages.clone(), origin: 0, reader: Reader::Unknown });
@@ -145,7 +153,7 @@ impl ProcessMemory {
                 let index = mappings.partition_point(|mapping| mapping.addresses.end <= at);
                 let (reader, shift, until) = match mappings.get(index) {
                     Some(mapping) if mapping.addresses.start <= at => {
-                        let (reader, shift) = self.reader_for(mapping)?;
+                        let (reader, shift) = self.reader_for(mapping, swap)?;
                         (reader, shift, mapping.addresses.end)
                     }
                     following => (Reader::Vanished, 0, following.map_or(u64::MAX, |next| next.addresses.start)),
@@ -164,13 +172,13 @@ impl ProcessMemory {
     }
 
     /// How to read a mapping, and what to add to an address to get the position the reader wants.
-    fn reader_for(&self, mapping: &Mapping) -> Result<(Reader, u64), MemoryError> {
+    fn reader_for(&self, mapping: &Mapping, swap: bool) -> Result<(Reader, u64), MemoryError> {
         let shift = mapping.offset.wrapping_sub(mapping.addresses.start);
         if mapping.file.is_none() {
             return Ok((Reader::Private(Beneath::Zero), 0));
         }
-        let opened =
-            SharedFile::open(self.pid, mapping).map_err(|source| MemoryError::of(self.pid, "a mapped file", source))?;
+        let opened = SharedFile::open(self.pid, mapping, swap)
+            .map_err(|source| MemoryError::of(self.pid, "a mapped file", source))?;
         Ok(match (opened, mapping.shared) {
             (Some(file), true) => (Reader::Shared(file), shift),
             // What has not been copied yet still lies in the file; addresses stay those of the process.
@@ -178,6 +186,17 @@ impl ProcessMemory {
             // A file nobody lets us open: the pages this process has touched can be read as its own.
             (None, _) => (Reader::Private(Beneath::Zero), 0),
         })
+    }
+
+    /// Tells the open files whether this machine has swap now.
+    fn heed_swap(&mut self) -> Result<(), MemoryError> {
+        let swap = (self.has_swap)();
+        for segment in &mut self.segments {
+            if let Reader::Shared(file) | Reader::Private(Beneath::File { file, .. }) = &mut segment.reader {
+                file.heed_swap(swap).map_err(|source| MemoryError::of(self.pid, "a mapped file", source))?;
+            }
+        }
+        Ok(())
     }
 
     /// Where the blocks lie in the process, by address.
@@ -245,6 +264,7 @@ impl Memory for ProcessMemory {
     }
 
     fn refresh(&mut self) -> Result<Vec<String>, MemoryError> {
+        self.heed_swap()?;
         let now = self.read_mappings()?;
         let mut warnings = Vec::new();
         if self.whole {
@@ -296,92 +316,4 @@ fn placements_of(mappings: &[Mapping]) -> Vec<Placement> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn finds_this_process_and_reads_what_it_wrote() {
-        let page = 4096;
-        let own = vec![42_u8; 3 * page];
-        let address = (own.as_ptr() as u64).next_multiple_of(PAGE_SIZE);
-        let block = Block { name: "own".into(), length_bytes: PAGE_SIZE, guest_physical_address: None };
-        let placement = Placement { block, address: Some(address) };
-        let mut memory = ProcessMemory::open(std::process::id(), &[placement]).unwrap();
-        let mut seen = 0;
-        memory
-            .look(&[0], &mut |index, look| {
-                assert_eq!((index, look), (0, Look::Content(&[42; 4096])));
-                seen += 1;
-            })
-            .unwrap();
-        assert_eq!(seen, 1);
-        assert!(memory.refresh().unwrap().is_empty());
-    }
-
-    #[test]
-    fn only_what_lies_in_a_block_counts_as_tracked() {
-        let ranges = [10..20, 20..30, 50..60];
-        assert_eq!(overlap(&ranges, &(0..100)), 30);
-        assert_eq!(overlap(&ranges, &(15..55)), 20);
-        assert_eq!(overlap(&ranges, &(30..50)), 0);
-    }
-
-    #[test]
-    fn what_is_not_mapped_is_reported_and_reads_as_zero() {
-        let block = |name: &str| Block { name: name.into(), length_bytes: 2 * PAGE_SIZE, guest_physical_address: None };
-        let placements = [
-            Placement { block: block("nowhere"), address: Some(0x1000) },
-            Placement { block: block("unknown"), address: None },
-        ];
-        let mut memory = ProcessMemory::open(std::process::id(), &placements).unwrap();
-        assert_eq!(memory.unreadable(), Some((4 * PAGE_SIZE, "nowhere".to_owned())));
-        let mut found = Vec::new();
-        memory.look(&[0, 1, 3], &mut |_, look| found.push(format!("{look:?}"))).unwrap();
-        assert_eq!(found, ["Hole", "Hole", "Unreadable"]);
-    }
-
-    #[test]
-    fn a_process_that_is_not_there_has_ended() {
-        let error = ProcessMemory::open_whole(u32::MAX - 1).unwrap_err();
-        assert!(matches!(error, MemoryError::Ended { .. }), "{error}");
-    }
-
-    #[test]
-    fn a_private_copy_of_a_sparse_file_is_read_from_both_and_fills_neither() {
-        use std::os::unix::fs::{FileExt, MetadataExt};
-        let file = std::fs::File::from(rustix::fs::memfd_create("copy", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
-        file.set_len(100 * PAGE_SIZE).unwrap();
-        file.write_all_at(&[5; 4096], 50 * PAGE_SIZE).unwrap();
-        let (prot, flags) = (rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE, rustix::mm::MapFlags::PRIVATE);
-        // SAFETY: a fresh mapping at an address of the kernel's choice, of which one byte is written.
-        let address = unsafe {
-            let address = rustix::mm::mmap(std::ptr::null_mut(), 100 * 4096, prot, flags, &file, 0).unwrap();
-            address.cast::<u8>().add(7 * 4096).write_volatile(9);
-            address as u64
-        };
-        let blocks = file.metadata().unwrap().blocks();
-        let block = Block { name: "copy".into(), length_bytes: 100 * PAGE_SIZE, guest_physical_address: None };
-        let placement = Placement { block, address: Some(address) };
-        let mut memory = ProcessMemory::open(std::process::id(), &[placement]).unwrap();
-        let pages: Vec<u64> = (0..100).collect();
-        let mut first_bytes = vec![None; 100];
-        memory
-            .look(&pages, &mut |index, look| {
-                first_bytes[index] = match look {
-                    Look::Content(bytes) => Some(bytes[0]),
-                    Look::Hole => Some(0),
-                    Look::Absent | Look::Unreadable => None,
-                };
-            })
-            .unwrap();
-        let expected: Vec<Option<u8>> = (0..100)
-            .map(|page| match page {
-                7 => Some(9),
-                50 => Some(5),
-                _ => Some(0),
-            })
-            .collect();
-        assert_eq!(first_bytes, expected);
-        assert_eq!(file.metadata().unwrap().blocks(), blocks);
-    }
-}
+mod tests;

@@ -13,19 +13,41 @@ use super::{BATCH_PAGES, Look, Mapping, PAGE_SIZE, Sink, runs};
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 
+/// Where a file's pages may be when they are not in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Nowhere: huge pages are never swapped, and mincore knows nothing of them.
+    Huge,
+    /// In swap, where the machine has any.
+    Tmpfs,
+    /// On a disk.
+    Disk,
+}
+
+impl Kind {
+    fn leaves_memory(self, swap: bool) -> bool {
+        match self {
+            Kind::Huge => false,
+            Kind::Tmpfs => swap,
+            Kind::Disk => true,
+        }
+    }
+}
+
 /// A file whose pages are a guest's memory.
 #[derive(Debug)]
 pub(super) struct SharedFile {
     file: File,
     size: u64,
+    kind: Kind,
     /// Present where a page of the file may be out of memory, on disk or in swap, and must not be fetched.
     residency: Option<Residency>,
 }
 
 impl SharedFile {
     /// Opens the file behind a shared mapping of a process: through `map_files` where that is allowed, else through
-    /// one of the process's own descriptors. `None` where neither works.
-    pub(super) fn open(pid: u32, mapping: &Mapping) -> io::Result<Option<SharedFile>> {
+    /// one of the process's own descriptors. `None` where neither works. `swap`: whether this machine has any.
+    pub(super) fn open(pid: u32, mapping: &Mapping, swap: bool) -> io::Result<Option<SharedFile>> {
         let range = &mapping.addresses;
         let exact = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", range.start, range.end));
         // `map_files` names this very mapping; a descriptor has to be the same file by device and inode. It may be
@@ -35,21 +57,36 @@ impl SharedFile {
             let Ok(meta) = std::fs::metadata(&path) else { continue };
             let same = meta.is_file() && (exact || mapping.file == Some((meta.dev(), meta.ino())));
             if same && let Ok(file) = open_for_reading(&path) {
-                return SharedFile::new(file).map(Some);
+                return SharedFile::new(file, swap).map(Some);
             }
         }
         Ok(None)
     }
 
-    fn new(file: File) -> io::Result<SharedFile> {
+    fn new(file: File, swap: bool) -> io::Result<SharedFile> {
         let size = file.metadata()?.len();
-        let kind = rustix::fs::fstatfs(&file)?.f_type;
-        let residency = match kind {
-            HUGETLBFS_MAGIC => None, // never swapped, and mincore knows nothing of it
-            TMPFS_MAGIC if !swap_in_use() => None,
-            _ => Some(Residency::map(&file, size)?),
+        let kind = match rustix::fs::fstatfs(&file)?.f_type {
+            HUGETLBFS_MAGIC => Kind::Huge,
+            TMPFS_MAGIC => Kind::Tmpfs,
+            _ => Kind::Disk,
         };
-        Ok(SharedFile { file, size, residency })
+        let mut shared = SharedFile { file, size, kind, residency: None };
+        shared.heed_swap(swap)?;
+        Ok(shared)
+    }
+
+    /// Takes in whether this machine has swap now: it may be turned on at any time.
+    pub(super) fn heed_swap(&mut self, swap: bool) -> io::Result<()> {
+        if self.kind.leaves_memory(swap) && self.residency.is_none() {
+            self.residency = Some(Residency::map(&self.file, self.size)?);
+        }
+        Ok(())
+    }
+
+    /// Whether pages are asked about before they are read.
+    #[cfg(test)]
+    pub(super) fn asks_residency(&self) -> bool {
+        self.residency.is_some()
     }
 
     /// Looks at `pages`, of which page p lies at byte `origin + p × PAGE_SIZE` of the file (modulo 2^64).
@@ -171,7 +208,7 @@ fn descriptors(pid: u32) -> impl Iterator<Item = PathBuf> {
 }
 
 /// Whether this machine has any swap. Unknown counts as yes.
-fn swap_in_use() -> bool {
+pub(super) fn machine_has_swap() -> bool {
     std::fs::read_to_string("/proc/swaps").map_or(true, |text| text.lines().count() > 1)
 }
 
@@ -206,9 +243,9 @@ mod tests {
         let file = sparse_memfd(1000);
         file.write_all_at(&[7; 4096], 500 * PAGE_SIZE).unwrap();
         let blocks = file.metadata().unwrap().blocks();
-        for with_residency in [false, true] {
-            let mut shared = SharedFile::new(file.try_clone().unwrap()).unwrap();
-            shared.residency = with_residency.then(|| Residency::map(&file, shared.size).unwrap());
+        for swap in [false, true] {
+            let mut shared = SharedFile::new(file.try_clone().unwrap(), swap).unwrap();
+            assert_eq!(shared.asks_residency(), swap);
             let all: Vec<u64> = (0..1000).collect();
             let found = looks(&mut shared, &all);
             assert_eq!(found.len(), 1000);
@@ -221,10 +258,27 @@ mod tests {
     }
 
     #[test]
+    fn residency_is_asked_from_the_moment_there_is_swap() {
+        let mut shared = SharedFile::new(sparse_memfd(10), false).unwrap();
+        assert!(!shared.asks_residency(), "it costs a call per run of pages");
+        shared.heed_swap(true).unwrap();
+        assert!(shared.asks_residency());
+        // What was swapped out while there was swap may still be there for a moment.
+        shared.heed_swap(false).unwrap();
+        assert!(shared.asks_residency());
+    }
+
+    #[test]
+    fn only_files_on_disk_leave_memory_without_swap() {
+        let leaving = |swap| [Kind::Huge, Kind::Tmpfs, Kind::Disk].map(|kind| kind.leaves_memory(swap));
+        assert_eq!((leaving(false), leaving(true)), ([false, false, true], [false, true, true]));
+    }
+
+    #[test]
     fn a_file_that_shrank_is_unreadable_not_fatal() {
         let file = sparse_memfd(10);
         file.write_all_at(&[7; 4096 * 10], 0).unwrap();
-        let mut shared = SharedFile::new(file.try_clone().unwrap()).unwrap();
+        let mut shared = SharedFile::new(file.try_clone().unwrap(), false).unwrap();
         file.set_len(5 * PAGE_SIZE).unwrap();
         let found = looks(&mut shared, &[0, 4, 5, 9]);
         assert_eq!(found[..2], ["content", "content"]);
