@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use migcast_history::format::Block;
+use migcast_history::windows::State;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::memory::{Memory, MemoryError};
@@ -29,10 +30,13 @@ pub struct Identity {
 /// What a look at the guest's state found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sight {
-    /// Not migrating, memory laid out as before.
+    /// Running, not migrating, memory laid out as before.
     Clear,
     /// Migrating, or waiting to be migrated in or to be ended after it has been migrated away.
     Migrating,
+    /// It does not run, so it writes nothing, which says nothing about what it writes when it runs. How it is, e.g.
+    /// "paused (io-error)".
+    Standing(String),
     /// Nobody answered this time, e.g. because another client holds the monitor.
     Busy(String),
     /// The monitor is gone: why.
@@ -41,9 +45,30 @@ pub enum Sight {
     LayoutChanged(String),
 }
 
+impl Sight {
+    /// Why nothing can be recorded of a guest that is seen so; `None` where it can.
+    pub(crate) fn absence(&self) -> Option<Absence> {
+        match self {
+            Sight::Migrating => Some(Absence { state: State::Migrating, why: "the guest is migrating".to_owned() }),
+            Sight::Standing(how) => Some(Absence { state: State::Gap, why: format!("the guest is {how}") }),
+            Sight::Clear | Sight::Busy(_) | Sight::MonitorGone(_) | Sight::LayoutChanged(_) => None,
+        }
+    }
+}
+
+/// Why nothing can be recorded for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Absence {
+    /// What the windows of that time are.
+    pub(crate) state: State,
+    /// For people, e.g. "the guest is migrating".
+    pub(crate) why: String,
+}
+
 /// Watches a guest.
 pub trait Watch {
-    /// Looks at its state, briefly. Called about once a second.
+    /// Looks at its state, briefly. Called about once a second, and once more when the recording ends, even by the
+    /// guest's end: then [`Sight::Clear`] says that nothing can have become of it unseen.
     fn look(&mut self) -> Sight;
     /// Whether its process has ended. Cheap.
     fn ended(&mut self) -> bool;

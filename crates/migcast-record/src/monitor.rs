@@ -142,21 +142,27 @@ pub(crate) struct QueryStatus {}
 #[derive(Debug, serde::Serialize)]
 pub(crate) struct QueryMigrate {}
 
-/// What both answer: the state's name, where there is one.
+/// What a guest does: its run state, e.g. "running".
 #[derive(Debug, serde::Deserialize)]
-pub(crate) struct StatusName {
+pub(crate) struct RunState {
+    pub(crate) status: String,
+}
+
+/// What its migration does; empty where there has been none.
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct MigrationState {
     #[serde(default)]
     pub(crate) status: String,
 }
 
 impl Command for QueryStatus {
-    type Ok = StatusName;
+    type Ok = RunState;
     const NAME: &'static str = "query-status";
     const ALLOW_OOB: bool = false;
 }
 
 impl Command for QueryMigrate {
-    type Ok = StatusName;
+    type Ok = MigrationState;
     const NAME: &'static str = "query-migrate";
     const ALLOW_OOB: bool = false;
 }

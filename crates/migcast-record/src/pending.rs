@@ -1,4 +1,4 @@
-//! Windows that wait until a look at the guest confirms that it was not migrating meanwhile.
+//! Windows that wait until a look at the guest confirms that it ran and was not migrating meanwhile.
 
 use std::time::Duration;
 
@@ -47,8 +47,9 @@ pub(crate) struct Pending {
     pub(crate) pushed: u64,
     pub(crate) closed: u64,
     pub(crate) bytes_on_disk: u64,
-    /// Time recorded, and time in which nothing was.
+    /// Time recorded, time in which the guest migrated, and time of which nothing else is known.
     pub(crate) recorded: Duration,
+    pub(crate) migrating: Duration,
     pub(crate) gaps: Duration,
 }
 
@@ -63,20 +64,15 @@ impl Pending {
         self.pushed + self.windows.len() as u64
     }
 
-    /// Hands on what is held back as it is.
-    pub(crate) fn confirm(&mut self, sink: &mut dyn Sink, clock: &dyn Clock) -> Result<(), WriteError> {
-        for window in std::mem::take(&mut self.windows) {
-            self.push(&window, sink, clock)?;
-        }
-        Ok(())
-    }
-
-    /// Hands on what is held back as having been recorded while the guest migrated: what was seen of it may have been
-    /// the migration's doing. The zero map is kept, since later windows build on it.
-    pub(crate) fn disown(&mut self, sink: &mut dyn Sink, clock: &dyn Clock) -> Result<(), WriteError> {
+    /// Hands on what is held back. Where the looks around it do not confirm that the guest ran and did not migrate,
+    /// `found` is not [`State::Recorded`]: then what was seen of the writes is dropped, because it may have been the
+    /// migration's doing or nothing at all. The zero map is kept, since later windows build on it.
+    pub(crate) fn settle(&mut self, found: State, sink: &mut dyn Sink, clock: &dyn Clock) -> Result<(), WriteError> {
         for mut window in std::mem::take(&mut self.windows) {
-            window.state = State::Migrating;
-            window.written.clear();
+            if window.state == State::Recorded && found != State::Recorded {
+                window.state = found;
+                window.written.clear();
+            }
             self.push(&window, sink, clock)?;
         }
         Ok(())
@@ -96,12 +92,11 @@ impl Pending {
             self.closed = self.pushed;
         }
         self.pushed += 1;
-        let length = window.end - window.start;
-        if window.state == State::Recorded {
-            self.recorded += length
-        } else {
-            self.gaps += length
-        }
+        *match window.state {
+            State::Recorded => &mut self.recorded,
+            State::Migrating => &mut self.migrating,
+            State::Gap => &mut self.gaps,
+        } += window.end - window.start;
         Ok(())
     }
 }

@@ -14,6 +14,9 @@ use crate::ramblock::{self, RamBlock};
 /// Guest-physical addresses that lie in main memory on the usual machines: its beginning, and what lies above 4 GiB.
 const PROBES: [u64; 3] = [0, 0x4000_0000, 0x1_0000_0000];
 
+/// The one run state in which a guest executes and may write.
+const RUNNING: &str = "running";
+
 /// Why a QEMU guest cannot be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum QemuError {
@@ -210,6 +213,9 @@ impl QemuWatch {
         if is_migrating(&status, &migration) {
             return Ok(Sight::Migrating);
         }
+        if status != RUNNING {
+            return Ok(Sight::Standing(standing(&status)));
+        }
         let now = match understand::<qmp::x_query_ramblock>(next()) {
             Ok(text) => ramblock::parse(&text.human_readable_text),
             Err(error) if error.is_unknown_command() => {
@@ -224,6 +230,10 @@ impl QemuWatch {
 
 impl Watch for QemuWatch {
     fn look(&mut self) -> Sight {
+        if self.life.ended() {
+            // Whoever answers now is another guest, e.g. this one's successor under libvirt.
+            return Sight::MonitorGone("the guest's process has ended".to_owned());
+        }
         let sight = self.state();
         self.monitor.release();
         match sight {
@@ -244,10 +254,16 @@ impl Watch for QemuWatch {
     }
 }
 
-/// By QEMU's run state and migration state. States of a later QEMU count as migrating: they are steps of one.
+/// By QEMU's run state and migration state. Migration states of a later QEMU count as migrating: they are steps of one.
 fn is_migrating(status: &str, migration: &str) -> bool {
     matches!(status, "inmigrate" | "postmigrate" | "finish-migrate")
         || !matches!(migration, "" | "none" | "completed" | "failed" | "cancelled")
+}
+
+/// How a guest is that does not run, by its run state (`RunState` in QEMU's qapi/run-state.json): "paused" by its
+/// administrator, or e.g. "paused (io-error)". Run states of a later QEMU are taken for such, too.
+fn standing(status: &str) -> String {
+    if status == "paused" { status.to_owned() } else { format!("paused ({status})") }
 }
 
 /// What is different, in a few words.
@@ -322,6 +338,67 @@ mod tests {
         let table = format!("{TABLE} dimm0 4 KiB 0x0 0x2000 0x2000 0x7000 rw\n").replace("ADDR", "1000");
         let changed = seen("x-query-ramblock", json!({ "human-readable-text": table }));
         assert_eq!(changed, Sight::LayoutChanged("memory block dimm0 was added".into()));
+    }
+
+    #[test]
+    fn only_a_running_guest_is_clear() {
+        let memory = vec![1; 4 * 4096];
+        let mut fake = monitor(&memory);
+        let blocks = ram_blocks(&mut fake).unwrap();
+        let seen = |status: &str, migration: &str| {
+            let mut fake = fake.clone();
+            fake.answers.insert("query-status".into(), json!({ "status": status, "running": status == "running" }));
+            fake.answers.insert("query-migrate".into(), json!({ "status": migration }));
+            let life = Life::of(std::process::id()).unwrap();
+            QemuWatch { monitor: Box::new(fake), life, blocks: blocks.clone() }.look()
+        };
+        assert_eq!(seen("running", "completed"), Sight::Clear);
+        assert_eq!(seen("paused", "none"), Sight::Standing("paused".into()));
+        // The other run states of qapi/run-state.json that are no part of a migration, and one of a later time.
+        let still = [
+            "debug",
+            "internal-error",
+            "io-error",
+            "prelaunch",
+            "restore-vm",
+            "save-vm",
+            "shutdown",
+            "suspended",
+            "watchdog",
+            "guest-panicked",
+            "colo",
+            "of-a-later-time",
+        ];
+        for status in still {
+            assert_eq!(seen(status, "failed"), Sight::Standing(format!("paused ({status})")));
+            // A guest may be migrated while it stands still.
+            assert_eq!(seen(status, "active"), Sight::Migrating);
+        }
+        for status in ["inmigrate", "postmigrate", "finish-migrate"] {
+            assert_eq!(seen(status, "completed"), Sight::Migrating);
+        }
+    }
+
+    #[test]
+    fn a_monitor_that_does_not_say_whether_the_guest_runs_is_no_confirmation() {
+        let mut fake = monitor(&[1; 4 * 4096]);
+        fake.answers.insert("query-status".into(), json!({ "running": true }));
+        let life = Life::of(std::process::id()).unwrap();
+        let sight = QemuWatch { monitor: Box::new(fake), life, blocks: Vec::new() }.look();
+        assert!(matches!(&sight, Sight::Busy(why) if why.contains("query-status")), "{sight:?}");
+    }
+
+    #[test]
+    fn a_guest_that_has_ended_is_not_confused_with_its_successor() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let memory = vec![1; 4 * 4096];
+        let mut fake = monitor(&memory);
+        let blocks = ram_blocks(&mut fake).unwrap();
+        let mut watch = QemuWatch { monitor: Box::new(fake), life: Life::of(child.id()).unwrap(), blocks };
+        assert_eq!(watch.look(), Sight::Clear);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(watch.look(), Sight::MonitorGone("the guest's process has ended".into()));
     }
 
     #[test]

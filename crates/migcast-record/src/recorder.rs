@@ -3,7 +3,7 @@
 //! ```text
 //! scan   ▓0        ▓1        ▓2        ▓3          ▓ = hash and compare, a few ms
 //! window  ├── 1 ───┼── 2 ────┼── 3 ────┤           a window lies between the middles of two scans
-//! look         ?                   ?               about once a second: migrating? memory as before?
+//! look         ?                   ?               about once a second: running? migrating? memory as before?
 //! ```
 
 use std::ops::ControlFlow;
@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use migcast_history::sample::Sample;
 use migcast_history::windows::State;
-use migcast_history::writer::Writer;
+use migcast_history::writer::{WriteError, Writer};
 
 use crate::budget::Budget;
 use crate::clock::Clock;
-use crate::guest::{Guest, Sight, Watch};
+use crate::guest::{Absence, Guest, Sight, Watch};
 use crate::memory::{Memory, MemoryError};
 use crate::pending::{Finished, Pending, Sink};
 use crate::recording::Settings;
@@ -67,6 +67,8 @@ struct Counts {
     overruns: u64,
     stretched: u64,
     unreadable: u64,
+    /// Looks in a row that nobody answered.
+    busy: u64,
     busy_warned: bool,
     stretching_warned: bool,
 }
@@ -74,7 +76,7 @@ struct Counts {
 /// What a wait ended with.
 enum Waited {
     Due,
-    Migrating,
+    Away(Absence),
 }
 
 impl<'a> Recorder<'a> {
@@ -142,7 +144,7 @@ impl<'a> Recorder<'a> {
         loop {
             let (slot, due) = self.next_scan();
             let step = match self.wait(due.min(end), sink) {
-                ControlFlow::Continue(Waited::Migrating) => self.sit_out(sink, end),
+                ControlFlow::Continue(Waited::Away(absence)) => self.sit_out(absence, sink, end),
                 ControlFlow::Continue(Waited::Due) if due > end => ControlFlow::Break(Stop::Duration),
                 ControlFlow::Continue(Waited::Due) => self.window(slot, State::Recorded),
                 ControlFlow::Break(stop) => ControlFlow::Break(stop),
@@ -208,8 +210,8 @@ impl<'a> Recorder<'a> {
                 return ControlFlow::Continue(Waited::Due);
             } else if now < look_due {
                 self.clock.wait(due.min(look_due));
-            } else if let Sight::Migrating = self.look(sink)? {
-                return ControlFlow::Continue(Waited::Migrating);
+            } else if let Some(absence) = self.look(sink)?.absence() {
+                return ControlFlow::Continue(Waited::Away(absence));
             }
         }
     }
@@ -273,23 +275,18 @@ impl<'a> Recorder<'a> {
     fn look(&mut self, sink: &mut dyn Sink) -> ControlFlow<Stop, Sight> {
         let cpu = self.clock.cpu();
         let sight = self.look_once()?;
-        let settled = match &sight {
-            Sight::Migrating => self.pending.disown(sink, self.clock),
-            Sight::Clear => self.pending.confirm(sink, self.clock),
-            _ => Ok(()),
+        self.counts.busy = if let Sight::Busy(_) = sight { self.counts.busy + 1 } else { 0 };
+        let found = match &sight {
+            // A guest that is ending may look so once, but not twice; held back for ever, windows would never be kept.
+            Sight::Busy(_) if self.counts.busy < 2 => None,
+            Sight::Busy(why) => {
+                self.warn_of_busy(why);
+                Some(State::Recorded)
+            }
+            sight => Some(sight.absence().map_or(State::Recorded, |absence| absence.state)),
         };
-        if let Err(error) = settled {
+        if let Some(Err(error)) = found.map(|found| self.pending.settle(found, sink, self.clock)) {
             return ControlFlow::Break(Stop::Write(error));
-        }
-        if let Sight::Busy(why) = &sight {
-            // Nothing speaks for a migration, and holding windows back for ever would keep them from the disk.
-            if !self.counts.busy_warned {
-                self.counts.busy_warned = true;
-                self.listener.warn(&format!("{why}; recording goes on, but a migration may go unnoticed meanwhile"));
-            }
-            if let Err(error) = self.pending.confirm(sink, self.clock) {
-                return ControlFlow::Break(Stop::Write(error));
-            }
         }
         let cost = self.clock.cpu().saturating_sub(cpu).as_secs_f64();
         let spread = Duration::try_from_secs_f64(cost / (self.settings.cpu_limit * LOOK_SHARE));
@@ -298,76 +295,83 @@ impl<'a> Recorder<'a> {
         ControlFlow::Continue(sight)
     }
 
-    /// One look at the guest's state and, unless it migrates, at its mappings.
+    /// Says once that windows count as recorded though nobody could be asked about them.
+    fn warn_of_busy(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.counts.busy_warned, true) {
+            self.listener.warn(&format!("{why}; recorded all the same, but a migration or a pause may go unnoticed"));
+        }
+    }
+
+    /// One look at the guest's state and, if it runs undisturbed, at its mappings.
     fn look_once(&mut self) -> ControlFlow<Stop, Sight> {
         match self.watch.look() {
             Sight::MonitorGone(why) => ControlFlow::Break(gone(self.watch, self.clock, why)),
             Sight::LayoutChanged(what) => ControlFlow::Break(Stop::LayoutChanged(what)),
-            Sight::Migrating => ControlFlow::Continue(Sight::Migrating),
-            sight => {
-                match self.memory.refresh() {
-                    Ok(warnings) => warnings.iter().for_each(|warning| self.listener.warn(warning)),
-                    Err(MemoryError::Ended { .. }) => return ControlFlow::Break(Stop::GuestEnded),
-                    Err(error) => return ControlFlow::Break(Stop::Memory(error)),
-                }
-                ControlFlow::Continue(sight)
+            sight @ (Sight::Migrating | Sight::Standing(_)) => ControlFlow::Continue(sight),
+            sight @ (Sight::Clear | Sight::Busy(_)) => {
+                refresh(self.memory, self.listener).map_or(ControlFlow::Continue(sight), ControlFlow::Break)
             }
         }
     }
 
-    /// Keeps away while the guest migrates; then takes a fresh baseline, and the time between becomes one window in
-    /// which nothing is known.
-    fn sit_out(&mut self, sink: &mut dyn Sink, end: Duration) -> ControlFlow<Stop> {
-        self.listener.warn("the guest is migrating: recording waits");
+    /// Keeps away while the guest migrates or does not run; then takes a fresh baseline, and the time between becomes
+    /// a window in which nothing is known (two, where a guest that stood still migrates, or the other way round).
+    fn sit_out(&mut self, mut absence: Absence, sink: &mut dyn Sink, end: Duration) -> ControlFlow<Stop> {
+        self.listener.warn(&format!("{}: recording waits", absence.why));
         loop {
-            if let Some(stop) = self.stop_asked() {
-                return self.leave_gap(stop);
-            }
             let now = self.clock.now();
-            if now >= end {
-                return self.leave_gap(Stop::Duration);
+            let stop = self.stop_asked().or_else(|| (now >= end).then_some(Stop::Duration));
+            if let Some(stop) = stop {
+                self.leave_out(absence.state);
+                return ControlFlow::Break(stop);
             }
             if now < self.schedule.look_due {
                 self.clock.wait(self.schedule.look_due.min(end));
                 continue;
             }
             match self.look(sink) {
-                ControlFlow::Break(stop) => return self.leave_gap(stop),
-                ControlFlow::Continue(Sight::Migrating | Sight::Busy(_)) => {}
-                ControlFlow::Continue(_) => break,
+                ControlFlow::Break(stop) => {
+                    self.leave_out(absence.state);
+                    return ControlFlow::Break(stop);
+                }
+                ControlFlow::Continue(Sight::Busy(_)) => {}
+                ControlFlow::Continue(sight) => match sight.absence() {
+                    None => break,
+                    Some(still) if still.state == absence.state => {}
+                    Some(other) => {
+                        self.leave_out(absence.state);
+                        self.listener.warn(&format!("{}: recording waits", other.why));
+                        absence = other;
+                    }
+                },
             }
         }
         let slot = self.slot_from(self.clock.now());
-        self.window(slot, State::Migrating)
+        self.window(slot, absence.state)
     }
 
-    /// The time since the last scan becomes a window in which nothing is known.
-    fn leave_gap(&mut self, stop: Stop) -> ControlFlow<Stop> {
-        let now = self.clock.now();
+    /// The time since the last window becomes one in which nothing is known.
+    fn leave_out(&mut self, state: State) {
+        let (now, spent) = (self.clock.now(), self.clock.cpu());
         if now > self.schedule.boundary {
             self.pending.add(Finished {
                 start: self.schedule.boundary,
                 end: now,
-                state: State::Migrating,
+                state,
                 written: Vec::new(),
                 zero_changes: Vec::new(),
-                cost: self.clock.cpu().saturating_sub(self.schedule.spent_boundary),
+                cost: spent.saturating_sub(self.schedule.spent_boundary),
             });
             self.schedule.boundary = now;
+            self.schedule.spent_boundary = spent;
         }
-        ControlFlow::Break(stop)
     }
 
     /// Writes what is held back and closes the history.
     pub(crate) fn close(mut self, stop: Stop, sample: Sample, mut writer: Writer) -> Summary {
         let cost = self.cost();
         let mut stop = stop;
-        // A last look tells whether a migration began since the one before; a guest that is gone cannot say.
-        let migrating = matches!(stop, Stop::Duration | Stop::Interrupt(_)) && self.watch.look() == Sight::Migrating;
-        let held = match migrating {
-            true => self.pending.disown(&mut writer, self.clock),
-            false => self.pending.confirm(&mut writer, self.clock),
-        };
+        let held = self.settle_last(&stop, &mut writer);
         let closed = writer.bytes_on_disk();
         let finished = held.and_then(|()| writer.finish().map(|()| self.pending.closed = self.pending.pushed));
         if let Err(error) = finished {
@@ -378,12 +382,30 @@ impl<'a> Recorder<'a> {
         summary
     }
 
+    /// Settles the windows since the last look. A guest that ended, or whose monitor went away, may have been migrating
+    /// away: what it wrote then was written under migration, and at last it stood still.
+    fn settle_last(&mut self, stop: &Stop, sink: &mut dyn Sink) -> Result<(), WriteError> {
+        let found = match stop {
+            Stop::MonitorGone(_) | Stop::LayoutChanged(_) | Stop::Write(_) => State::Gap,
+            _ => match self.watch.look() {
+                Sight::Clear => State::Recorded,
+                Sight::Busy(why) if !matches!(stop, Stop::GuestEnded) => {
+                    self.warn_of_busy(&why);
+                    State::Recorded
+                }
+                sight => sight.absence().map_or(State::Gap, |absence| absence.state),
+            },
+        };
+        self.pending.settle(found, sink, self.clock)
+    }
+
     fn summary(&self, stop: Stop, sample: Sample, bytes_on_disk: u64) -> Summary {
         Summary {
             stop,
             windows: self.pending.closed,
             windows_lost: self.pending.count().saturating_sub(self.pending.closed),
             recorded: self.pending.recorded,
+            migrating: self.pending.migrating,
             gaps: self.pending.gaps,
             sample,
             tracked_pages: u64::from(self.scanner.tracked()),
@@ -394,6 +416,18 @@ impl<'a> Recorder<'a> {
             cost: self.cost(),
             bytes_on_disk,
         }
+    }
+}
+
+/// Notices changes of the guest's mappings. `Some` where nothing more can be read.
+pub(crate) fn refresh(memory: &mut dyn Memory, listener: &mut dyn Listener) -> Option<Stop> {
+    match memory.refresh() {
+        Ok(warnings) => {
+            warnings.iter().for_each(|warning| listener.warn(warning));
+            None
+        }
+        Err(MemoryError::Ended { .. }) => Some(Stop::GuestEnded),
+        Err(error) => Some(Stop::Memory(error)),
     }
 }
 

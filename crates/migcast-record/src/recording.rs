@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::guest::{Guest, Identity, Sight};
 use crate::memory::{MemoryError, PAGE_SIZE};
 use crate::plan::{Plan, PlanError, SampleChoice, choose};
-use crate::recorder::{LOOK_INTERVAL, Recorder, gone};
+use crate::recorder::{LOOK_INTERVAL, Recorder, gone, refresh};
 use crate::scan::Scanner;
 use crate::summary::{Listener, Stop, Summary};
 
@@ -91,9 +91,10 @@ pub fn record(
     Ok(Recording::Kept(summary))
 }
 
-/// Waits until the guest does not migrate. `Some` where something ends the recording before it began.
+/// Waits until the guest runs and does not migrate. `Some` where something ends the recording before it began.
 fn await_calm(guest: &mut Guest, clock: &mut dyn Clock, listener: &mut dyn Listener) -> Option<Stop> {
-    let mut told = false;
+    let mut waited_for = None;
+    let mut look_due = clock.now();
     loop {
         if let Some(interrupt) = listener.interrupted() {
             return Some(Stop::Interrupt(interrupt));
@@ -101,16 +102,23 @@ fn await_calm(guest: &mut Guest, clock: &mut dyn Clock, listener: &mut dyn Liste
         if guest.watch.ended() {
             return Some(Stop::GuestEnded);
         }
-        match guest.watch.look() {
-            Sight::Migrating => {
-                if !std::mem::replace(&mut told, true) {
-                    listener.warn("the guest is migrating: recording begins when that is over");
+        if clock.now() < look_due {
+            clock.wait(look_due);
+            continue;
+        }
+        let sight = guest.watch.look();
+        look_due = clock.now() + LOOK_INTERVAL;
+        match (sight.absence(), sight) {
+            (Some(absence), _) => {
+                if waited_for.replace(absence.state) != Some(absence.state) {
+                    listener.warn(&format!("{}: recording begins when that is over", absence.why));
                 }
-                clock.wait(clock.now() + LOOK_INTERVAL);
             }
-            Sight::MonitorGone(why) => return Some(gone(guest.watch.as_mut(), clock, why)),
-            Sight::LayoutChanged(what) => return Some(Stop::LayoutChanged(what)),
-            Sight::Clear | Sight::Busy(_) => return None,
+            (None, Sight::MonitorGone(why)) => return Some(gone(guest.watch.as_mut(), clock, why)),
+            (None, Sight::LayoutChanged(what)) => return Some(Stop::LayoutChanged(what)),
+            // Nobody says that it is over.
+            (None, Sight::Busy(_)) if waited_for.is_some() => {}
+            (None, _) => return waited_for.and_then(|_| refresh(guest.memory.as_mut(), listener)),
         }
     }
 }

@@ -69,9 +69,12 @@ pub struct Summary {
     pub windows: u64,
     /// Windows that were recorded but could not be written.
     pub windows_lost: u64,
-    /// Time recorded, and time in which nothing was (the guest migrated).
+    /// Time recorded. With `migrating` and `gaps` it is the length of all windows.
     pub recorded: Duration,
-    /// See `recorded`.
+    /// Time in which nothing was recorded because the guest migrated.
+    pub migrating: Duration,
+    /// Time in which nothing was recorded because the guest did not run, or may not have run undisturbed: no look
+    /// confirmed it between the last one and the recording's end.
     pub gaps: Duration,
     /// Which pages were tracked.
     pub sample: Sample,

@@ -9,8 +9,8 @@ use std::time::Duration;
 use migcast_history::reader::History;
 use migcast_history::windows::State;
 use migcast_record::{
-    Interrupt, Life, Listener, Monitor, MonitorError, Progress, QmpSocket, Recording, SampleChoice, Settings, Sight,
-    Stop, Summary, SystemClock, qemu, record,
+    Guest, Interrupt, Life, Listener, Monitor, MonitorError, Progress, QmpSocket, Recording, SampleChoice, Settings,
+    Sight, Stop, Summary, SystemClock, Watch, qemu, record,
 };
 
 /// A guest without an operating system: its firmware finds nothing to boot and idles.
@@ -112,8 +112,27 @@ impl Listener for After<'_> {
     }
 }
 
-fn run(machine: &Machine, out: &Path, listener: &mut After<'_>) -> Summary {
-    let guest = qemu::open(&machine.socket()).unwrap();
+/// Takes a guest that stands still for one that runs.
+struct Unheeding(Box<dyn Watch>);
+
+impl Watch for Unheeding {
+    fn look(&mut self) -> Sight {
+        match self.0.look() {
+            Sight::Standing(_) => Sight::Clear,
+            sight => sight,
+        }
+    }
+
+    fn ended(&mut self) -> bool {
+        self.0.ended()
+    }
+}
+
+fn run(machine: &Machine, out: &Path, listener: &mut dyn Listener) -> Summary {
+    run_guest(qemu::open(&machine.socket()).unwrap(), out, listener)
+}
+
+fn run_guest(guest: Guest, out: &Path, listener: &mut dyn Listener) -> Summary {
     let settings = Settings {
         window: Duration::from_millis(100),
         duration: Some(Duration::from_secs(120)),
@@ -129,6 +148,10 @@ fn run(machine: &Machine, out: &Path, listener: &mut After<'_>) -> Summary {
     }
 }
 
+fn states(history: &History) -> Vec<State> {
+    history.timeline().unwrap().entries().iter().map(|entry| entry.window.state).collect()
+}
+
 fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -139,11 +162,14 @@ fn private_and_shared_memory_are_recorded_and_left_alone() {
     let shared = ["-object", "memory-backend-memfd,id=ram,size=128M,share=on", "-machine", "pc,memory-backend=ram"];
     for more in [&[][..], &shared[..]] {
         let machine = Machine::start(more);
-        // Stopped, it changes nothing by itself: what differs afterwards is the recorder's doing.
+        // Stopped, it changes nothing by itself: what differs afterwards is the recorder's doing. Such a guest would be
+        // waited for.
         machine.ask(r#"{"execute":"stop"}"#).unwrap();
+        let mut guest = qemu::open(&machine.socket()).unwrap();
+        guest.watch = Box::new(Unheeding(guest.watch));
         let (rss, tables, blocks) = (machine.status("VmRSS"), machine.status("VmPTE"), machine.memfd_blocks());
         let out = machine.dir.path().join("history");
-        let summary = run(&machine, &out, &mut After::windows(20, 0, || {}));
+        let summary = run_guest(guest, &out, &mut After::windows(20, 0, || {}));
         assert_eq!((summary.windows_lost, summary.unreadable), (0, 0));
         let history = History::open(&out).unwrap();
         let manifest = history.manifest();
@@ -166,11 +192,60 @@ fn a_qemu_that_dies_ends_the_recording_in_order() {
     let machine = Machine::start(&[]);
     let out = machine.dir.path().join("history");
     let pid = machine.child.id();
-    let summary = run(&machine, &out, &mut After::windows(5, 1000, || kill(pid)));
+    // Looks confirm what was recorded before them, and nothing confirms the last windows.
+    let summary = run(&machine, &out, &mut After::windows(30, 1000, || kill(pid)));
     assert!(matches!(summary.stop, Stop::GuestEnded), "{:?}", summary.stop);
     let history = History::open(&out).unwrap();
     assert!(history.problems().is_empty());
-    assert!(history.timeline().unwrap().entries().len() >= 5);
+    let states = states(&history);
+    assert!(states.len() >= 30, "{states:?}");
+    let confirmed = states.iter().take_while(|&&state| state == State::Recorded).count();
+    assert!(states[confirmed..].iter().all(|&state| state == State::Gap), "{states:?}");
+    assert!(confirmed >= 1 && confirmed < states.len(), "{states:?}");
+}
+
+/// Pauses the machine after fifteen windows, sets it going whenever it is waited for, and stops the recording later.
+struct Pausing<'a> {
+    machine: &'a Machine,
+    paused_at: Option<u64>,
+    windows: u64,
+    warnings: Vec<String>,
+}
+
+impl Listener for Pausing<'_> {
+    fn interrupted(&mut self) -> Option<Interrupt> {
+        self.paused_at.is_some_and(|at| self.windows > at + 30).then_some(Interrupt::Interrupted)
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        self.windows = progress.windows;
+        if self.windows == 15 {
+            self.machine.ask(r#"{"execute":"stop"}"#).unwrap();
+            self.paused_at = Some(self.windows);
+        }
+    }
+
+    fn warn(&mut self, warning: &str) {
+        if warning.starts_with("the guest is") {
+            self.machine.ask(r#"{"execute":"cont"}"#).unwrap();
+            self.warnings.push(warning.to_owned());
+        }
+    }
+}
+
+#[test]
+fn a_paused_guest_is_waited_for_and_its_pause_is_a_gap() {
+    let machine = Machine::start(&["-S"]);
+    let out = machine.dir.path().join("history");
+    let mut pausing = Pausing { machine: &machine, paused_at: None, windows: 0, warnings: Vec::new() };
+    let summary = run(&machine, &out, &mut pausing);
+    let expected =
+        ["the guest is paused (prelaunch): recording begins when that is over", "the guest is paused: recording waits"];
+    assert_eq!(pausing.warnings, expected);
+    let states = states(&History::open(&out).unwrap());
+    assert!(states.first() == Some(&State::Recorded) && states.last() == Some(&State::Recorded), "{states:?}");
+    assert!(states.contains(&State::Gap) && !states.contains(&State::Migrating), "{states:?}");
+    assert!(!summary.gaps.is_zero() && summary.migrating.is_zero(), "{summary:?}");
 }
 
 #[test]
@@ -202,11 +277,9 @@ fn a_migration_is_kept_away_from_and_marked() {
         "{:?}",
         after.warnings
     );
-    let history = History::open(&out).unwrap();
-    let timeline = history.timeline().unwrap();
-    let states: Vec<State> = timeline.entries().iter().map(|entry| entry.window.state).collect();
+    let states = states(&History::open(&out).unwrap());
     assert!(states.contains(&State::Migrating) && states.last() == Some(&State::Recorded), "{states:?}");
-    assert!(summary.gaps >= Duration::from_secs(2), "{:?}", summary.gaps);
+    assert!(summary.migrating >= Duration::from_secs(2), "{summary:?}");
 }
 
 #[test]

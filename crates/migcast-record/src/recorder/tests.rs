@@ -1,6 +1,6 @@
 //! The loop against a clock, a memory and a guest that tests move.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -32,6 +32,7 @@ struct Script {
     scan_wall: Duration,
     scan_cpu: Duration,
     look_cpu: Duration,
+    refreshes: Rc<Cell<u32>>,
 }
 
 impl Memory for Script {
@@ -49,6 +50,7 @@ impl Memory for Script {
     }
 
     fn refresh(&mut self) -> Result<Vec<String>, MemoryError> {
+        self.refreshes.set(self.refreshes.get() + 1);
         Ok(Vec::new())
     }
 }
@@ -158,14 +160,54 @@ fn run(script: &Script, duration: Duration, mut ear: Ear, mut sink: Windows) -> 
     let mut recorder = Recorder::new(&mut guest, Scanner::new(tracked), &settings, start, &mut clock, &mut ear);
     recorder.baseline().unwrap();
     let stop = recorder.windows(&mut sink);
-    recorder.pending.confirm(&mut sink, recorder.clock).unwrap_or(());
+    recorder.settle_last(&stop, &mut sink).unwrap_or(());
     let (overruns, stretched, cost) = (recorder.counts.overruns, recorder.counts.stretched, recorder.cost());
     let warnings = ear.warnings.borrow().clone();
     Outcome { stop, windows: sink.seen, overruns, stretched, cost, warnings }
 }
 
+impl Outcome {
+    /// Runs of windows of one state: how long each is.
+    fn states(&self) -> Vec<(State, Duration)> {
+        let mut runs: Vec<(State, Duration)> = Vec::new();
+        for &(length, state, ..) in &self.windows {
+            match runs.last_mut() {
+                Some(run) if run.0 == state => run.1 += length,
+                _ => runs.push((state, length)),
+            }
+        }
+        runs
+    }
+
+    /// Pages written, and changes of the zero map, over all windows.
+    fn seen(&self) -> (Vec<u64>, Vec<(u64, bool)>) {
+        (
+            self.windows.iter().flat_map(|window| window.2.clone()).collect(),
+            self.windows.iter().flat_map(|window| window.3.clone()).collect(),
+        )
+    }
+}
+
 fn quiet() -> Script {
     Script::default()
+}
+
+/// What is seen from when on; before that the guest runs.
+fn seen(sights: &[(u32, Sight)]) -> Script {
+    let sights = sights.iter().map(|(at, sight)| (*at * MS, sight.clone())).collect();
+    Script { sights, ..quiet() }
+}
+
+fn busy() -> Sight {
+    Sight::Busy("monitor: busy".into())
+}
+
+fn standing() -> Sight {
+    Sight::Standing("paused (io-error)".into())
+}
+
+fn monitor_gone() -> Sight {
+    Sight::MonitorGone("socket: nobody listens there".into())
 }
 
 #[test]
@@ -230,13 +272,131 @@ fn while_the_guest_migrates_nothing_is_scanned_or_claimed() {
 }
 
 #[test]
+fn while_the_guest_stands_still_nothing_is_claimed() {
+    let mut script = seen(&[(2500, standing()), (5200, Sight::Clear)]);
+    script.writes.insert(2450 * MS, vec![(1, 1)]);
+    script.writes.insert(4000 * MS, vec![(2, 1)]);
+    script.writes.insert(6150 * MS, vec![(3, 1)]);
+    let outcome = run(&script, 7000 * MS, Ear::default(), Windows::default());
+    // From the last look that found it running, at 2 s, to the first that does again, at 6 s.
+    let expected = [(State::Recorded, 2000 * MS), (State::Gap, 4000 * MS), (State::Recorded, 1000 * MS)];
+    assert_eq!(outcome.states(), expected);
+    assert_eq!(outcome.seen(), (vec![3], vec![(1, false), (2, false), (3, false)]));
+    assert_eq!(outcome.warnings, ["the guest is paused (io-error): recording waits"]);
+}
+
+#[test]
+fn a_guest_that_stands_still_and_then_migrates_is_told_apart() {
+    let script = seen(&[(1500, standing()), (3500, Sight::Migrating), (5500, Sight::Clear)]);
+    let outcome = run(&script, 7000 * MS, Ear::default(), Windows::default());
+    // Looks at 2, 4 and 6 s bring the news.
+    let expected = [
+        (State::Recorded, 1000 * MS),
+        (State::Gap, 3000 * MS),
+        (State::Migrating, 2000 * MS),
+        (State::Recorded, 1000 * MS),
+    ];
+    assert_eq!(outcome.states(), expected);
+    let warnings = ["the guest is paused (io-error): recording waits", "the guest is migrating: recording waits"];
+    assert_eq!(outcome.warnings, warnings);
+
+    // A look that finds it so again relabels nothing.
+    let script = seen(&[(1500, Sight::Migrating), (2500, Sight::Clear), (3500, standing())]);
+    let outcome = run(&script, 4500 * MS, Ear::default(), Windows::default());
+    let expected = [(State::Recorded, 1000 * MS), (State::Migrating, 2000 * MS), (State::Gap, 1500 * MS)];
+    assert_eq!(outcome.states(), expected);
+}
+
+#[test]
 fn a_busy_monitor_is_no_error_and_said_once() {
-    let mut script = quiet();
-    script.sights.insert(1500 * MS, Sight::Busy("monitor: busy".into()));
-    let outcome = run(&script, 5000 * MS, Ear::default(), Windows::default());
+    let outcome = run(&seen(&[(1500, busy())]), 5000 * MS, Ear::default(), Windows::default());
     assert_eq!(outcome.windows.len(), 50);
     assert!(outcome.windows.iter().all(|window| window.1 == State::Recorded));
+    let warning = "monitor: busy; recorded all the same, but a migration or a pause may go unnoticed";
+    assert_eq!(outcome.warnings, [warning]);
+
+    // The look after the busy one tells what was the case: nothing was taken on trust.
+    let outcome =
+        run(&seen(&[(1500, busy()), (2500, Sight::Migrating)]), 5000 * MS, Ear::default(), Windows::default());
+    assert_eq!(outcome.states(), [(State::Recorded, 1000 * MS), (State::Migrating, 4000 * MS)]);
+    assert_eq!(outcome.warnings, ["the guest is migrating: recording waits"]);
+
+    // But nothing is held back for longer than that.
+    let outcome =
+        run(&seen(&[(1500, busy()), (3500, Sight::Migrating)]), 5000 * MS, Ear::default(), Windows::default());
+    assert_eq!(outcome.states(), [(State::Recorded, 3000 * MS), (State::Migrating, 2000 * MS)]);
+}
+
+#[test]
+fn windows_that_no_look_confirms_before_the_guests_end_are_a_gap() {
+    let ending = |sights: &[(u32, Sight)], ends: Option<u32>| {
+        let mut script = seen(sights);
+        script.ends = ends.map(|at| at * MS);
+        script.writes.insert(450 * MS, vec![(1, 1)]);
+        script.writes.insert(1250 * MS, vec![(2, 1)]);
+        run(&script, 5000 * MS, Ear::default(), Windows::default())
+    };
+    // It ended, and its monitor with it: the look at 1 s is the last that confirms.
+    let ended = ending(&[(1850, monitor_gone())], Some(1850));
+    assert!(matches!(ended.stop, Stop::GuestEnded), "{:?}", ended.stop);
+    assert_eq!(ended.states(), [(State::Recorded, 1000 * MS), (State::Gap, 800 * MS)]);
+    assert_eq!(ended.seen(), (vec![1], vec![(1, false), (2, false)]), "the zero map is kept");
+    // The monitor alone went away.
+    let gone = ending(&[(1850, monitor_gone())], None);
+    assert!(matches!(gone.stop, Stop::MonitorGone(_)), "{:?}", gone.stop);
+    assert_eq!(gone.states(), [(State::Recorded, 1000 * MS), (State::Gap, 1000 * MS)]);
+    // It stood still before: nothing is known until the recording ends, after a moment's grace for the process.
+    let stopped = ending(&[(1850, standing()), (2850, monitor_gone())], None);
+    assert_eq!(stopped.states(), [(State::Recorded, 1000 * MS), (State::Gap, 2500 * MS)]);
+    // While it ends, its monitor may hang up without a word.
+    for last in [busy(), monitor_gone()] {
+        let hung_up = ending(&[(1950, busy()), (2200, last)], Some(2250));
+        assert!(matches!(hung_up.stop, Stop::GuestEnded), "{:?}", hung_up.stop);
+        assert_eq!(hung_up.states(), [(State::Recorded, 1000 * MS), (State::Gap, 1200 * MS)]);
+    }
+    // A process without a monitor has nowhere to migrate: nothing became of it unseen.
+    let process = ending(&[], Some(1850));
+    assert!(matches!(process.stop, Stop::GuestEnded), "{:?}", process.stop);
+    assert_eq!(process.states(), [(State::Recorded, 1800 * MS)]);
+    assert_eq!(process.seen().0, [1, 2]);
+    // Memory that was rearranged was somewhere else for a while.
+    let plugged = ending(&[(1850, Sight::LayoutChanged("memory block dimm0 was added".into()))], None);
+    assert_eq!(plugged.states(), [(State::Recorded, 1000 * MS), (State::Gap, 1000 * MS)]);
+}
+
+#[test]
+fn the_last_look_settles_the_last_windows() {
+    for (sight, state) in [(Sight::Migrating, State::Migrating), (standing(), State::Gap), (monitor_gone(), State::Gap)]
+    {
+        let outcome = run(&seen(&[(1500, sight)]), 1800 * MS, Ear::default(), Windows::default());
+        assert!(matches!(outcome.stop, Stop::Duration), "{:?}", outcome.stop);
+        assert_eq!(outcome.states(), [(State::Recorded, 1000 * MS), (state, 800 * MS)]);
+    }
+    let outcome = run(&seen(&[(1500, busy())]), 1800 * MS, Ear::default(), Windows::default());
+    assert_eq!(outcome.states(), [(State::Recorded, 1800 * MS)]);
     assert_eq!(outcome.warnings.len(), 1, "{:?}", outcome.warnings);
+}
+
+#[test]
+fn the_summary_says_how_much_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut script = seen(&[(1500, Sight::Migrating), (2500, Sight::Clear), (4500, standing()), (5500, Sight::Clear)]);
+    script.sights.insert(6700 * MS, monitor_gone());
+    script.ends = Some(6700 * MS);
+    let mut clock = script.time.clone();
+    let recording = record(
+        guest(&script, block()),
+        &settings(Duration::from_secs(60)),
+        &dir.path().join("history"),
+        &mut clock,
+        &mut Ear::default(),
+    );
+    let Recording::Kept(summary) = recording.unwrap() else { panic!("nothing was kept") };
+    // Migrating from 1 to 3 s, standing from 4 to 6 s, and 0.6 s that nobody confirmed.
+    let known = (summary.recorded, summary.migrating, summary.gaps);
+    assert_eq!(known, (2000 * MS, 2000 * MS, 2600 * MS));
+    // Forty of 100 ms before the looks that bring news, six after the last, and one for each absence.
+    assert_eq!((summary.windows, summary.windows_lost), (48, 0));
 }
 
 #[test]
@@ -290,26 +450,32 @@ fn looks_that_cost_much_come_less_often() {
 }
 
 #[test]
-fn a_guest_that_is_migrating_already_is_waited_for() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut script = quiet();
-    script.sights.insert(Duration::ZERO, Sight::Migrating);
-    script.sights.insert(2500 * MS, Sight::Clear);
-    let (mut ear, mut clock) = (Ear::default(), script.time.clone());
-    let out = dir.path().join("history");
-    let recording =
-        record(guest(&script, block()), &settings(Duration::from_secs(1)), &out, &mut clock, &mut ear).unwrap();
-    let Recording::Kept(summary) = recording else { panic!("{recording:?}") };
-    assert_eq!((summary.windows, summary.windows_lost), (10, 0));
-    assert_eq!(script.time.now(), Duration::from_secs(4), "three looks, then a second of windows");
-    assert_eq!(*ear.warnings.borrow(), ["the guest is migrating: recording begins when that is over"]);
+fn a_guest_that_is_away_already_is_waited_for() {
+    let begin = |script: &Script, ear: &mut Ear, out: &std::path::Path| {
+        record(guest(script, block()), &settings(Duration::from_secs(1)), out, &mut script.time.clone(), ear).unwrap()
+    };
+    let absences = [
+        (Sight::Migrating, "the guest is migrating: recording begins when that is over"),
+        (standing(), "the guest is paused (io-error): recording begins when that is over"),
+    ];
+    for (absence, warning) in absences {
+        let dir = tempfile::tempdir().unwrap();
+        // A monitor that is busy does not say that it is over.
+        let mut script = seen(&[(0, absence.clone()), (1500, busy()), (2500, Sight::Clear)]);
+        let mut ear = Ear::default();
+        let recording = begin(&script, &mut ear, &dir.path().join("history"));
+        let Recording::Kept(summary) = recording else { panic!("{recording:?}") };
+        assert_eq!((summary.windows, summary.windows_lost), (10, 0));
+        assert_eq!(script.time.now(), Duration::from_secs(4), "four looks, then a second of windows");
+        assert_eq!(*ear.warnings.borrow(), [warning]);
+        assert_eq!(script.refreshes.get(), 1, "memory may have been mapped anew meanwhile");
 
-    // Stopped while it waits, it leaves nothing behind.
-    script.sights.insert(2500 * MS, Sight::Migrating);
-    let mut ear = Ear { stop: Some((script.time.clone(), Duration::from_secs(9))), ..Ear::default() };
-    let out = dir.path().join("other");
-    let recording =
-        record(guest(&script, block()), &settings(Duration::from_secs(1)), &out, &mut clock, &mut ear).unwrap();
-    assert!(matches!(recording, Recording::Stopped(Stop::Interrupt(_))), "{recording:?}");
-    assert!(!out.exists());
+        // Stopped while it waits, it leaves nothing behind.
+        script.sights.insert(2500 * MS, absence);
+        let mut ear = Ear { stop: Some((script.time.clone(), Duration::from_secs(9))), ..Ear::default() };
+        let out = dir.path().join("other");
+        let recording = begin(&script, &mut ear, &out);
+        assert!(matches!(recording, Recording::Stopped(Stop::Interrupt(_))), "{recording:?}");
+        assert!(!out.exists());
+    }
 }

@@ -122,7 +122,7 @@ fn report(summary: &Summary, out: &Path) -> ExitCode {
         format!(
             "kept {} windows ({:.1} s) in {}, {}",
             summary.windows,
-            (summary.recorded + summary.gaps).as_secs_f64(),
+            (summary.recorded + summary.migrating + summary.gaps).as_secs_f64(),
             out.display(),
             HumanBytes(summary.bytes_on_disk)
         )
@@ -143,8 +143,14 @@ fn report(summary: &Summary, out: &Path) -> ExitCode {
             line.push_str(&format!("; {count} {what}"));
         }
     }
-    if !summary.gaps.is_zero() {
-        line.push_str(&format!("; {:.1} s not recorded while the guest migrated", summary.gaps.as_secs_f64()));
+    let blanks = [
+        (summary.migrating, "while the guest migrated"),
+        (summary.gaps, "while the guest was paused, or because nobody could tell what became of it"),
+    ];
+    for (span, why) in blanks {
+        if !span.is_zero() {
+            line.push_str(&format!("; {:.1} s not recorded {why}", span.as_secs_f64()));
+        }
     }
     eprintln!("migcast: {line}");
     code(&summary.stop)
