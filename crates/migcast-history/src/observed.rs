@@ -75,9 +75,22 @@ pub struct Observed {
     /// When each iteration after the first began, seconds since the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub iteration_starts_seconds: Vec<f64>,
+    /// Bytes due after each reading of the dirty log while the guest ran, the first (everything) left out: pages times
+    /// their size.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending_bytes: Vec<u64>,
+    /// How long it was given before it was given up, from the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub give_up_seconds: Option<f64>,
+    /// Most the sender's TCP buffer may hold (Linux: `net.ipv4.tcp_wmem`, third value).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_send_buffer_max_bytes: Option<u64>,
     /// One-minute load average of the machine at the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_average: Option<f64>,
+    /// Cores' worth of CPU time that others than the two ends of the migration used meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_cpu_cores: Option<f64>,
 }
 
 /// Why observed migrations could not be read.
@@ -149,6 +162,7 @@ impl Observed {
             ("stopped_seconds", self.stopped_seconds),
             ("source_done_seconds", self.source_done_seconds),
             ("setup_seconds", self.setup_seconds),
+            ("give_up_seconds", self.give_up_seconds),
         ];
         let starts = self.iteration_starts_seconds.iter().map(|start| ("iteration_starts_seconds", Some(*start)));
         let seconds =
@@ -159,9 +173,13 @@ impl Observed {
             ("data_pages", Some(self.data_pages), 0.0..=PAGES_MAX, "up to 2^48"),
             ("zero_pages", Some(self.zero_pages), 0.0..=PAGES_MAX, "up to 2^48"),
             ("send_queue_at_stop_bytes", self.send_queue_at_stop_bytes, 0.0..=BYTES_MAX, "up to 2^60"),
+            ("tcp_send_buffer_max_bytes", self.tcp_send_buffer_max_bytes, 0.0..=BYTES_MAX, "up to 2^60"),
         ];
+        let pending =
+            self.pending_bytes.iter().map(|bytes| ("pending_bytes", Some(*bytes), 0.0..=BYTES_MAX, "up to 2^60"));
         let amounts = amounts
             .into_iter()
+            .chain(pending)
             .map(|(field, value, range, allowed)| (field, value.map(|value| value as f64), range, allowed));
         let mut wrong = seconds.chain(amounts).filter_map(|(field, value, range, allowed)| {
             value.filter(|value| !range.contains(value)).map(|value| (field, value, allowed))

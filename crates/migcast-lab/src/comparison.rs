@@ -24,8 +24,100 @@ impl Case {
         converges == self.observed.completed
     }
 
+    /// Cores' worth of CPU time from which on others disturb a migration: with its source it then shares a core.
+    pub const OTHER_CORES_MAX: f64 = 1.0;
+
+    /// Whether something else saturated a core meanwhile.
+    pub fn is_disturbed(&self) -> bool {
+        self.observed.other_cpu_cores.is_some_and(|cores| cores >= Case::OTHER_CORES_MAX)
+    }
+
     fn key(&self) -> (String, u64, String) {
         (self.observed.guest.clone(), self.observed.link_bits_per_second, self.observed.settings.join(" "))
+    }
+
+    /// Guest, link and settings, as a row of the table begins.
+    fn title(&self) -> String {
+        let settings =
+            self.observed.settings.join(" ").replace("max-bandwidth=none ", "").replace("downtime-limit=", "");
+        format!("{}, {} Mbit/s, {settings}", self.observed.guest, self.observed.link_bits_per_second / 1_000_000)
+    }
+}
+
+/// Errors up to which a forecast needs no explanation: of time, of the guest's downtime, of bytes.
+const GOALS: [(&str, f64); 3] = [("time", 0.03), ("downtime", 0.10), ("bytes", 0.02)];
+/// How far a reading of the dirty log may lie from the forecast's before it counts as another one.
+const SAME_PENDING: f64 = 0.1;
+
+/// For each case outside of [`GOALS`] one line: by how much, whether the band holds it, and the first reading of the dirty
+/// log that came out otherwise than in the median forecast.
+pub fn explanations(cases: &[Case]) -> String {
+    cases.iter().filter_map(explanation).fold(String::new(), |mut out, line| {
+        let _ = writeln!(out, "- {line}");
+        out
+    })
+}
+
+fn explanation(case: &Case) -> Option<String> {
+    let (observed, predicted) = (&case.observed, &case.predicted);
+    if !observed.completed {
+        let share = format!("{} of {} starting points converge", predicted.converged, predicted.starts);
+        return (!case.verdict_is_right()).then(|| format!("{}: did not converge; {share}", case.title()));
+    }
+    let Some(time) = predicted.migration_time_seconds.p50 else {
+        return Some(format!(
+            "{}: completed after {:.2} s, forecast never",
+            case.title(),
+            observed.migration_time_seconds
+        ));
+    };
+    let ratio = |predicted: Option<f64>, actual: Option<f64>| Some(predicted? / actual? - 1.0);
+    let errors = [
+        Some(time / observed.migration_time_seconds - 1.0),
+        ratio(predicted.downtime_seconds.p50, observed.downtime_seconds),
+        ratio(predicted.sent_bytes.p50, Some(observed.sent_bytes as f64)),
+    ];
+    let outside = GOALS.iter().zip(errors).filter_map(|((name, goal), error)| {
+        error.filter(|error| error.abs() > *goal).map(|error| format!("{name} {:+.1} %", error * 100.0))
+    });
+    let outside: Vec<String> = outside.collect();
+    if outside.is_empty() {
+        return None;
+    }
+    let in_time = predicted.migration_time_seconds.holds(observed.migration_time_seconds);
+    let in_down = observed.downtime_seconds.is_some_and(|down| predicted.downtime_seconds.holds(down));
+    let band = match (in_time, in_down) {
+        (true, true) => "both within the band",
+        (true, false) => "time within the band",
+        (false, true) => "downtime within the band",
+        (false, false) => "neither within the band",
+    };
+    Some(format!("{}: {}; {band}; {}", case.title(), outside.join(", "), first_difference(case)))
+}
+
+fn first_difference(case: &Case) -> String {
+    let (actual, predicted) = (&case.observed.pending_bytes, &case.predicted.readings);
+    // The first start is that of the second iteration where the first is not told, so times are matched from the end of
+    // set-up on: reading 0 here is the first after everything was sent once.
+    let starts = &case.observed.iteration_starts_seconds;
+    for (index, bytes) in actual.iter().enumerate() {
+        let (at, mb) = (starts.get(index + 1).copied().unwrap_or_default(), *bytes as f64 / 1e6);
+        let Some(expected) = predicted.get(index) else {
+            return format!("reading {} at {at:.2} s with {mb:.1} MB due is one more than forecast", index + 1);
+        };
+        let expected_mb = expected.pending_bytes / 1e6;
+        if (mb - expected_mb).abs() > SAME_PENDING * mb.max(expected_mb) {
+            let when = expected.at_seconds;
+            return format!(
+                "reading {}: {mb:.1} MB due at {at:.2} s, forecast {expected_mb:.1} MB at {when:.2} s",
+                index + 1
+            );
+        }
+    }
+    match predicted.get(actual.len()) {
+        Some(_) if actual.is_empty() => "nobody noted what was due".to_owned(),
+        Some(next) => format!("stopped where the forecast reads once more, {:.1} MB due", next.pending_bytes / 1e6),
+        None => "every reading as forecast".to_owned(),
     }
 }
 
@@ -37,9 +129,8 @@ pub fn table(cases: &[Case]) -> String {
         "| guest, link, settings | runs | migration time, s: actual / predicted / error | downtime, ms | QEMU's downtime, ms \
          | bytes, MB | syncs | in band: time, downtime |\n|---|---|---|---|---|---|---|---|\n",
     );
-    for ((guest, link, settings), group) in &groups {
-        let settings = settings.replace("max-bandwidth=none ", "").replace("downtime-limit=", "");
-        let _ = write!(out, "| {guest}, {} Mbit/s, {settings} | {} |", link / 1_000_000, group.len());
+    for group in groups.values() {
+        let _ = write!(out, "| {} | {} |", group[0].title(), group.len());
         let columns: [(Actual, Expected, f64, usize); 5] = [
             (|o| Some(o.migration_time_seconds), |p| p.migration_time_seconds, 1.0, 2),
             (|o| o.downtime_seconds, |p| p.downtime_seconds, 1e3, 0),
@@ -59,9 +150,12 @@ type Actual = fn(&Observed) -> Option<f64>;
 type Expected = fn(&Predicted) -> Band;
 
 fn cell(group: &[&Case], actual: Actual, predicted: Expected, unit: f64, decimals: usize) -> String {
-    let completed = group.iter().filter(|case| case.observed.completed);
-    let actual = median(completed.filter_map(|case| actual(&case.observed)));
-    let predicted = median(group.iter().filter_map(|case| predicted(&case.predicted).p50));
+    // A migration that did not end takes longer than any that did.
+    let actual = |case: &Case| if case.observed.completed { actual(&case.observed) } else { Some(f64::INFINITY) };
+    let actual = median(group.iter().filter_map(|case| actual(case)));
+    let predicted = median(group.iter().map(|case| predicted(&case.predicted).p50.unwrap_or(f64::INFINITY)));
+    let finite = |value: Option<f64>| value.filter(|value| value.is_finite());
+    let (actual, predicted) = (finite(actual), finite(predicted));
     let show =
         |value: Option<f64>| value.map_or_else(|| "never".to_owned(), |value| format!("{:.decimals$}", value * unit));
     let error = actual.zip(predicted).map(|(actual, predicted)| (predicted - actual) / actual * 100.0);
@@ -118,4 +212,83 @@ pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let (low, high) = (values.get(values.len().wrapping_sub(1) / 2)?, values.get(values.len() / 2)?);
     Some((low + high) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prediction::{Baselines, Reading};
+
+    /// A case of which `change` makes something else than forecast: 4 s, 300 ms, 200 MB, two readings.
+    fn case(change: impl FnOnce(&mut Observed)) -> Case {
+        let mut observed: Observed = serde_json::from_value(serde_json::json!({
+            "format": "migcast.observed/1", "requested": "2026-01-01T00:00:00Z", "guest": "g", "hypervisor": "qemu",
+            "hypervisor_version": "10.0.2", "accelerator": "tcg", "link_bits_per_second": 400_000_000,
+            "settings": ["max-bandwidth=none", "downtime-limit=300ms"], "completed": true,
+            "migration_time_seconds": 4.0, "downtime_seconds": 0.3, "downtime_reported_seconds": 0.25,
+            "sent_bytes": 200_000_000, "data_pages": 1, "zero_pages": 1, "iterations": 4,
+            "iteration_starts_seconds": [0.0, 3.0, 3.5, 3.7], "pending_bytes": [30_000_000, 14_000_000],
+        }))
+        .unwrap();
+        change(&mut observed);
+        let band = |p50: f64, spread: f64| Band { p50: Some(p50), p5: Some(p50 - spread), p95: Some(p50 + spread) };
+        let reading = |at_seconds, pending_bytes| Reading { at_seconds, pending_bytes };
+        let predicted = Predicted {
+            starts: 10,
+            converged: 10,
+            migration_time_seconds: band(4.0, 0.1),
+            downtime_seconds: band(0.3, 0.05),
+            downtime_reported_seconds: band(0.25, 0.05),
+            sent_bytes: band(2e8, 1e6),
+            iterations: band(4.0, 1.0),
+            readings: vec![reading(3.0, 30e6), reading(3.5, 14e6)],
+            baselines: Baselines { memory_over_link: Some(10.0), avg: Some(5.0), piecewise: None },
+        };
+        Case { predicted, observed }
+    }
+
+    #[test]
+    fn a_case_within_the_goals_needs_no_explanation() {
+        assert_eq!(explanations(&[case(|observed| observed.downtime_seconds = Some(0.29))]), "");
+    }
+
+    #[test]
+    fn the_first_reading_that_differs_is_named() {
+        let other = |observed: &mut Observed| {
+            observed.migration_time_seconds = 4.4;
+            observed.pending_bytes = vec![31_000_000, 20_000_000, 9_000_000];
+        };
+        let expected = "- g, 400 Mbit/s, 300ms: time -9.1 %; downtime within the band; \
+                        reading 2: 20.0 MB due at 3.50 s, forecast 14.0 MB at 3.50 s\n";
+        assert_eq!(explanations(&[case(other)]), expected);
+        let early = explanations(&[case(|observed| {
+            observed.sent_bytes = 180_000_000;
+            observed.pending_bytes.truncate(1);
+        })]);
+        assert!(early.contains("bytes +11.1 %; both within the band"), "{early}");
+        assert!(early.ends_with("stopped where the forecast reads once more, 14.0 MB due\n"), "{early}");
+    }
+
+    #[test]
+    fn a_row_of_runs_that_mostly_did_not_end_says_never() {
+        let never = || case(|observed| observed.completed = false);
+        let row = |cases: &[Case]| table(cases).lines().nth(2).unwrap().to_owned();
+        assert!(row(&[never(), never(), case(|_| {})]).contains("| 3 | never / 4.00 / – |"));
+        assert!(row(&[never(), case(|_| {}), case(|_| {})]).contains("| 3 | 4.00 / 4.00 / +0.0 % |"));
+    }
+
+    #[test]
+    fn a_case_beside_a_core_of_other_work_is_disturbed() {
+        assert!(!case(|_| {}).is_disturbed(), "nobody looked");
+        assert!(!case(|observed| observed.other_cpu_cores = Some(0.4)).is_disturbed());
+        assert!(case(|observed| observed.other_cpu_cores = Some(1.2)).is_disturbed());
+    }
+
+    #[test]
+    fn a_rule_that_says_never_of_what_ended_is_wrong_beyond_measure() {
+        let summary = summary(&[case(|_| {})]);
+        assert!(summary.contains("median |error|, migration time: 0.0 %"), "{summary}");
+        assert!(summary.contains("median |error|, time, 2023 predictor: inf %"), "{summary}");
+        assert!(summary.contains("inside 5-95 %: time 1, downtime 1 of 1"), "{summary}");
+    }
 }

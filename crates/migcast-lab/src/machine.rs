@@ -21,12 +21,15 @@ use crate::process::{Running, ending};
 use crate::qmp::{Awaited, Event, Qmp};
 use crate::runtime::RuntimeDir;
 use crate::serial::SerialLine;
+use crate::trace;
 
 /// What every guest prints on its console when its load has warmed up.
 pub const READY: &str = "lab: ready";
 /// How long a guest may take to get there; emulated on a busy machine it takes 5 to 60 s.
 pub const READY_MAX: Duration = Duration::from_secs(300);
 
+/// QEMU's trace, in the machine's folder.
+const TRACE: &str = "trace";
 /// How long QEMU may take to open its monitor.
 const START_MAX: Duration = Duration::from_secs(30);
 /// How long a QEMU whose monitor broke off may take to say why.
@@ -209,6 +212,16 @@ impl Machine {
         &self.log
     }
 
+    /// QEMU's process.
+    pub fn pid(&self) -> u32 {
+        self.qemu.id()
+    }
+
+    /// What QEMU's trace says of its migrations so far.
+    pub fn readings(&self) -> Vec<trace::Reading> {
+        trace::readings(&fs::read_to_string(self.folder().join(TRACE)).unwrap_or_default())
+    }
+
     /// The folder with the machine's sockets.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -254,6 +267,7 @@ fn arguments(command: &mut Command, images: &Images, spec: &Spec, folder: &Path,
         let drive = format!("if=none,id=disk,format=raw,readonly=on,file.locking=off,file={}", disk.display());
         command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
     }
+    trace::arguments(command, &folder.join(TRACE));
     if let Some(incoming) = &spec.incoming {
         command.args(["-incoming", incoming]);
     }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::interrupt::Interrupt;
 use crate::link::{End, ShapedLink};
+use crate::load::CpuTime;
 use crate::machine::{Images, Machine, Spec};
 use crate::process;
 use crate::qmp::Qmp;
@@ -20,6 +21,8 @@ use crate::qmp::Qmp;
 const PORT: u16 = 4444;
 /// How often the source's monitor is asked how it is getting on; its events arrive by themselves.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often events are looked through: the sender's buffer has to be seen before it drains.
+const EVENT_LOOK: Duration = Duration::from_millis(4);
 /// How long the target may take to run after the source has finished.
 const RESUME_MAX: Duration = Duration::from_secs(60);
 /// A cap that never binds, in bytes per second: the link is what limits.
@@ -67,20 +70,24 @@ pub fn migrate(
     let mut target = Machine::start(images, &incoming, interrupt)?;
     let events = json!({ "capabilities": [{ "capability": "events", "state": true }] });
     target.monitor().execute("migrate-set-capabilities", &events)?;
-    let monitor = source.monitor();
-    monitor.execute("migrate-set-capabilities", &events)?;
+    source.monitor().execute("migrate-set-capabilities", &events)?;
     let parameters = json!({
         "max-bandwidth": terms.max_bandwidth.get(),
         "downtime-limit": u64::try_from(terms.downtime_limit.as_millis())?,
     });
-    monitor.execute("migrate-set-parameters", &parameters)?;
+    source.monitor().execute("migrate-set-parameters", &parameters)?;
 
     let load_average = load_average();
+    let ends = [source.pid(), target.pid()];
+    let cpu = CpuTime::now(&ends);
     let requested = SystemTime::now();
-    monitor.execute("migrate", &json!({ "uri": uri }))?;
-    let watched = watch(monitor, link, from, terms.give_up, interrupt)?;
+    source.monitor().execute("migrate", &json!({ "uri": uri }))?;
+    let watched = watch(source.monitor(), link, from, terms.give_up, interrupt)?;
     let resumed = if watched.completed { Some(await_resume(target.monitor(), interrupt)?) } else { None };
-    let observed = Observation { requested, watched, resumed, load_average }.write(&source, spec, terms);
+    let others = cpu.zip(CpuTime::now(&ends)).map(|(before, after)| after.of_others_since(before));
+    let other_cpu_cores = others.map(|seconds| seconds / since(SystemTime::now(), requested));
+    let observed = Observation { requested, watched, resumed, load_average, other_cpu_cores };
+    let observed = observed.write(&source, spec, terms);
     if resumed.is_some() { Ok((observed, target, from.other())) } else { Ok((observed, source, from)) }
 }
 
@@ -98,10 +105,17 @@ fn watch(monitor: &mut Qmp, link: &ShapedLink, from: End, give_up: Duration, int
     let mut send_queue_at_stop = None;
     // A cancelled migration no longer says how far it had come.
     let mut ram = Value::Null;
+    let mut next_look = Instant::now();
     loop {
         if send_queue_at_stop.is_none() && monitor.events().iter().any(|event| event.name == "STOP") {
             send_queue_at_stop = send_queue(link, from);
+            next_look = Instant::now();
         }
+        if Instant::now() < next_look {
+            thread::sleep(EVENT_LOOK);
+            continue;
+        }
+        next_look += LOOK;
         let mut status = monitor.execute("query-migrate", &json!({}))?;
         if status["ram"].is_object() {
             ram = status["ram"].clone();
@@ -120,7 +134,6 @@ fn watch(monitor: &mut Qmp, link: &ShapedLink, from: End, give_up: Duration, int
             monitor.execute("migrate_cancel", &json!({}))?;
         }
         ensure!(!interrupt.came(), "interrupted");
-        thread::sleep(LOOK);
     }
 }
 
@@ -157,6 +170,10 @@ fn send_queue(link: &ShapedLink, from: End) -> Option<u64> {
     text.lines().next()?.split_whitespace().nth(1)?.parse().ok()
 }
 
+fn tcp_send_buffer_max() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").ok()?.split_whitespace().nth(2)?.parse().ok()
+}
+
 fn load_average() -> Option<f64> {
     std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
@@ -168,6 +185,7 @@ struct Observation {
     watched: Watched,
     resumed: Option<SystemTime>,
     load_average: Option<f64>,
+    other_cpu_cores: Option<f64>,
 }
 
 impl Observation {
@@ -181,6 +199,7 @@ impl Observation {
         // The target may run before the source has noticed that it is done.
         let end = self.resumed.map_or(ended, |resumed| resumed.max(ended));
         let stopped = at("STOP").filter(|_| completed);
+        let readings = source.readings();
         let active = events.iter().rfind(|event| event.name == "MIGRATION" && event.data["status"] == "active");
         Observed {
             format: FORMAT.to_owned(),
@@ -211,7 +230,15 @@ impl Observation {
                 .filter(|event| event.name == "MIGRATION_PASS" && event.at >= self.requested)
                 .map(|event| since_request(event.at))
                 .collect(),
+            pending_bytes: readings
+                .iter()
+                .filter(|reading| reading.at >= self.requested)
+                .map(|reading| reading.pending_bytes)
+                .collect(),
+            give_up_seconds: Some(terms.give_up.as_secs_f64()),
+            tcp_send_buffer_max_bytes: tcp_send_buffer_max(),
             load_average: self.load_average,
+            other_cpu_cores: self.other_cpu_cores,
         }
     }
 }

@@ -51,8 +51,19 @@ pub struct Predicted {
     pub sent_bytes: Band,
     /// Dirty syncs.
     pub iterations: Band,
+    /// Of the median start: each reading of the dirty log while the guest runs, the first left out.
+    pub readings: Vec<Reading>,
     /// Rules simpler than ours.
     pub baselines: Baselines,
+}
+
+/// A reading of the dirty log.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// When, seconds since the request.
+    pub at_seconds: f64,
+    /// Bytes due then: pages times their size.
+    pub pending_bytes: f64,
 }
 
 /// Migration times by simpler rules, in seconds; `None` is "does not converge".
@@ -67,8 +78,8 @@ pub struct Baselines {
     pub piecewise: Option<f64>,
 }
 
-/// As long as `verify` waits by default before it gives up.
-const HORIZON: &str = "60s";
+/// Horizon for a migration of which nobody noted when it would have been given up.
+const HORIZON_SECONDS: f64 = 60.0;
 
 /// Asks `migcast predict`, then the simpler rules.
 ///
@@ -95,6 +106,7 @@ pub fn predict(program: &Path, history: &Path, of: &Observed, platform: Option<&
         downtime_reported_seconds: band("downtime_reported_seconds"),
         sent_bytes: band("sent_bytes"),
         iterations: band("iterations"),
+        readings: readings(&ours["iterations_of_median"]),
         baselines: Baselines {
             memory_over_link: Some(memory.transfer_time_ceil(goodput).as_secs_f64()),
             avg: avg["migration_time_seconds"]["p50"].as_f64(),
@@ -103,10 +115,24 @@ pub fn predict(program: &Path, history: &Path, of: &Observed, platform: Option<&
     })
 }
 
+/// The iterations between the first, which begins with everything, and the last, for which the guest is stopped.
+fn readings(iterations: &Value) -> Vec<Reading> {
+    let iterations = iterations.as_array().map(Vec::as_slice).unwrap_or_default();
+    let live = iterations.get(1..iterations.len().saturating_sub(1)).unwrap_or_default();
+    let number = |iteration: &Value, key: &str| iteration[key].as_f64().unwrap_or_default();
+    live.iter()
+        .map(|iteration| Reading {
+            at_seconds: number(iteration, "start_seconds"),
+            pending_bytes: number(iteration, "due_pages") * 4096.0,
+        })
+        .collect()
+}
+
 fn ask(program: &Path, history: &Path, of: &Observed, platform: Option<&Path>, model: &str) -> Result<Value> {
     let mut command = Command::new(program);
     command.arg("predict").arg(history).args(["--json", "--model", model]);
-    command.args(["--link", &format!("{}bit/s", of.link_bits_per_second), "--horizon", HORIZON]);
+    command.args(["--link", &format!("{}bit/s", of.link_bits_per_second), "--horizon"]);
+    command.arg(format!("{}s", of.give_up_seconds.unwrap_or(HORIZON_SECONDS)));
     for setting in &of.settings {
         command.args(["--set", setting]);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use migcast_history::observed;
+use migcast_history::observed::{self, Observed};
 use migcast_lab::comparison::{self, Case};
 use migcast_lab::interrupt::Interrupt;
 use migcast_lab::link::{End, ShapedLink};
@@ -56,7 +56,8 @@ pub(crate) fn verify(args: &Verify, interrupt: &Interrupt) -> Result<()> {
     for name in &args.guests {
         verify_guest(args, name, &link, interrupt)?;
     }
-    let compare = Compare { dir: args.out.clone(), platform: args.platform.clone(), without: Vec::new(), json: None };
+    let (dir, platform) = (args.out.clone(), args.platform.clone());
+    let compare = Compare { dir, platform, without: Vec::new(), json: None, explain: false };
     self::compare(&compare)
 }
 
@@ -68,35 +69,84 @@ pub(crate) struct Compare {
     /// What the hosts cost: a platform file
     #[arg(long, value_name = "FILE")]
     platform: Option<PathBuf>,
-    /// Leave a guest out: those the platform was fitted to
-    #[arg(long = "without", value_name = "NAME")]
-    without: Vec<String>,
+    /// Leave a guest out, over one link or all: what the platform was fitted to
+    #[arg(long = "without", value_name = "NAME[@LINK]", value_parser = parse_without)]
+    without: Vec<Without>,
+    /// Say of each case outside the goals where it first differs from its forecast
+    #[arg(long)]
+    explain: bool,
     /// Write every case with its prediction into this file, a JSON object a line
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
+/// A guest, over one link or all.
+#[derive(Clone, Debug)]
+struct Without {
+    guest: String,
+    link: Option<BytesPerSec>,
+}
+
+impl Without {
+    fn is(&self, observed: &Observed) -> bool {
+        self.guest == observed.guest && self.link.is_none_or(|link| link.bits() == observed.link_bits_per_second)
+    }
+}
+
+fn parse_without(text: &str) -> Result<Without, String> {
+    let (guest, link) = text.split_once('@').map_or((text, None), |(guest, link)| (guest, Some(link)));
+    let link = link.map(|link| parse_rate(link).map_err(|error| error.to_string())).transpose()?;
+    Ok(Without { guest: guest.to_owned(), link })
+}
+
 /// Forecasts each observed migration from the history its guest left *before* it, and prints the table.
 pub(crate) fn compare(args: &Compare) -> Result<()> {
     let program = recording::program()?;
-    let mut cases = Vec::new();
+    let mut cases: Vec<Case> = Vec::new();
     let all = observed::read(&args.dir.join(OBSERVED))?;
-    for observed in all.into_iter().filter(|observed| !args.without.contains(&observed.guest)) {
-        let named = observed.history.as_ref().context("an observed migration names no history")?;
-        let history = args.dir.join(named);
-        let predicted = prediction::predict(&program, &history, &observed, args.platform.as_deref())?;
+    for observed in all.into_iter().filter(|observed| !args.without.iter().any(|without| without.is(observed))) {
+        let known = cases.iter().find(|case| is_asked_alike(&case.observed, &observed));
+        let predicted = match known {
+            Some(known) => known.predicted.clone(),
+            None => {
+                let named = observed.history.as_ref().context("an observed migration names no history")?;
+                prediction::predict(&program, &args.dir.join(named), &observed, args.platform.as_deref())?
+            }
+        };
         cases.push(Case { predicted, observed });
+    }
+    let disturbed: Vec<Case> = cases.extract_if(.., |case| case.is_disturbed()).collect();
+    for case in disturbed {
+        let (cores, described) =
+            (case.observed.other_cpu_cores.unwrap_or_default(), migration::describe(&case.observed));
+        println!("left out, {cores:.2} cores were used by others: {described}");
     }
     if let Some(path) = &args.json {
         let lines: Result<Vec<String>, _> = cases.iter().map(serde_json::to_string).collect();
         fs::write(path, lines?.join("\n") + "\n").with_context(|| path.display().to_string())?;
     }
     println!("{}\n{}", comparison::table(&cases), comparison::summary(&cases));
+    if args.explain {
+        println!("{}", comparison::explanations(&cases));
+    }
     Ok(())
+}
+
+/// Whether the same forecast answers both.
+fn is_asked_alike(one: &Observed, other: &Observed) -> bool {
+    let asked = |of: &Observed| {
+        (of.history.clone(), of.link_bits_per_second, of.settings.clone(), of.give_up_seconds.map(f64::to_bits))
+    };
+    asked(one) == asked(other)
 }
 
 /// Boots one guest, records it, and migrates it to and fro.
 fn verify_guest(args: &Verify, name: &str, link: &ShapedLink, interrupt: &Interrupt) -> Result<()> {
+    let missing = missing(args, name)?;
+    if missing.is_empty() {
+        eprintln!("{name}: every migration asked for is in the results already");
+        return Ok(());
+    }
     let spec = args.boot.spec(name)?;
     let images = guest::images(spec.guest)?;
     let program = recording::program()?;
@@ -104,7 +154,7 @@ fn verify_guest(args: &Verify, name: &str, link: &ShapedLink, interrupt: &Interr
     machine.wait_ready(interrupt)?;
     let history = record(args, name, &program, &machine)?;
     let mut at = End::Here;
-    for terms in terms(args) {
+    for terms in missing {
         let (mut observed, next, end) = migration::migrate(machine, at, link, &spec, &images, terms, interrupt)?;
         (machine, at) = (next, end);
         observed.history = Some(PathBuf::from(history.file_name().context("a history has a name")?));
@@ -114,15 +164,24 @@ fn verify_guest(args: &Verify, name: &str, link: &ShapedLink, interrupt: &Interr
     Ok(())
 }
 
-/// Every case, as often as asked.
-fn terms(args: &Verify) -> Vec<Terms> {
+/// Every case, as often as asked, less what the results hold already.
+fn missing(args: &Verify, guest: &str) -> Result<Vec<Terms>> {
+    let file = args.out.join(OBSERVED);
+    let mut done = if file.exists() { observed::read(&file)? } else { Vec::new() };
+    done.retain(|observed| observed.guest == guest);
     let terms = |(link, downtime_limit): &(BytesPerSec, Duration)| Terms {
         link: *link,
         downtime_limit: *downtime_limit,
         max_bandwidth: BytesPerSec::new(NO_CAP),
         give_up: args.give_up,
     };
-    (0..args.runs).flat_map(|_| args.cases.iter().map(terms)).collect()
+    let mut missing: Vec<Terms> = (0..args.runs).flat_map(|_| args.cases.iter().map(terms)).collect();
+    missing.retain(|terms| {
+        let same = |of: &Observed| of.link_bits_per_second == terms.link.bits() && of.settings == terms.settings();
+        // Each migration seen stands for one that is asked for.
+        done.iter().position(same).map(|index| done.swap_remove(index)).is_none()
+    });
+    Ok(missing)
 }
 
 fn parse_case(text: &str) -> Result<(BytesPerSec, Duration), String> {

@@ -14,6 +14,7 @@ use migcast_model::dirty::PageReplay;
 use migcast_model::due::Sent;
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
+use migcast_model::quantity;
 use migcast_model::units::{ByteCount, BytesPerSec, PageCount};
 
 use crate::platform_file::PlatformFile;
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Use only migrations of these guests
     #[arg(long = "guest", value_name = "NAME")]
     guests: Vec<String>,
+    /// Use only migrations over links of this line rate
+    #[arg(long, value_name = "RATE", value_parser = quantity::parse_rate)]
+    link: Option<BytesPerSec>,
     /// Name of the platform, for people
     #[arg(long, default_value = "calibrated")]
     name: String,
@@ -85,14 +89,19 @@ fn read(args: &Args) -> anyhow::Result<Vec<Seen>> {
     let mut seen = Vec::new();
     for path in &args.observed {
         for observed in observed::read(path)? {
-            let wanted = args.guests.is_empty() || args.guests.contains(&observed.guest);
-            if wanted && observed.completed {
+            let guest = args.guests.is_empty() || args.guests.contains(&observed.guest);
+            let link = args.link.is_none_or(|link| link.bits() == observed.link_bits_per_second);
+            if guest && link && observed.completed {
                 let at = observed.requested;
                 seen.push(prepare(path, observed).with_context(|| format!("{}: migration at {at}", path.display()))?);
             }
         }
     }
-    ensure!(!seen.is_empty(), "no completed migration of a wanted guest in {}", show(&args.observed));
+    ensure!(
+        !seen.is_empty(),
+        "no completed migration of a wanted guest over a wanted link in {}",
+        show(&args.observed)
+    );
     Ok(seen)
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use migcast_model::bounds::Bound;
 use migcast_model::forecast::Distribution as ModelDistribution;
 use migcast_model::outcome::{Completed, Iteration as ModelIteration};
+use migcast_model::units::SimTime;
 use serde::Serialize;
 
 use super::{HistoryUsed, Model as UsedModel, Prediction, Quantity};
@@ -133,6 +134,8 @@ struct Limit {
 
 #[derive(Serialize)]
 struct Iteration {
+    start_seconds: f64,
+    due_pages: u64,
     sent_pages: u64,
     skipped_pages: u64,
     zero_pages: u64,
@@ -253,6 +256,8 @@ fn limit(limit: &super::Limit) -> Limit {
 
 fn iteration(iteration: &ModelIteration) -> Iteration {
     Iteration {
+        start_seconds: iteration.start.since(SimTime::ZERO).as_secs_f64(),
+        due_pages: iteration.due_at_start.get(),
         sent_pages: iteration.sent.pages().get(),
         skipped_pages: iteration.skipped.get(),
         zero_pages: iteration.sent.zero.get(),
