@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use migcast_model::algorithm::qemu::Version;
+use migcast_model::dirty::ZeroChange;
 use migcast_model::units::{ByteCount, BytesPerSec};
 
 use crate::{PAGE_BYTES, Run, Trace, data_pages, millis, ms};
@@ -82,4 +83,15 @@ fn rule_5_6_both_reported_times_end_with_the_source_s_last_byte_on_a_clock_of_wh
     // With 0.3 ms of stopping it is over within one tick of the clock.
     run.platform.stop = Duration::from_micros(300);
     assert_eq!(run.completed(&Trace::idle(90)).downtime_reported, ms(0));
+}
+
+#[test]
+fn rule_5_7_a_stopped_guest_writes_nothing() {
+    // Of 228 pages 100 remain at 128 ms and go out until 228 ms (rule 2.4). Page 227, zero and the last, would be written
+    // at 150 ms, and still is zero at its turn.
+    let zero_changes = vec![(1, ZeroChange { rank: 227, zero: false })];
+    let trace = Trace { zero_changes, ..Trace::idle(228).with_zero(227..228).with_windows(&[&[], &[227]]) };
+    let completed = Run::of(Version::V9_0).completed(&trace);
+    assert_eq!(data_pages(&completed), [128, 0, 99]);
+    assert_eq!(completed.sent.zero.get(), 1);
 }

@@ -46,8 +46,8 @@ struct Trace {
     each: u64,
     zero: Range<u32>,
     windows: Vec<Vec<u32>>,
-    /// Pages that become zero, or cease to be, as they are written in the first window.
-    zero_changes: Vec<ZeroChange>,
+    /// Pages that become zero, or cease to be, as they are written in this window.
+    zero_changes: Vec<(usize, ZeroChange)>,
 }
 
 impl Trace {
@@ -82,7 +82,8 @@ impl Trace {
         let mut builder = PageReplayBuilder::new(PageCount::new(self.pages), self.memory());
         builder.zero_at_start(std::iter::once(self.zero.clone()));
         for (window, written) in self.windows.iter().enumerate() {
-            builder.window(ms(100), written, if window == 0 { &self.zero_changes } else { &[] });
+            let changes = self.zero_changes.iter().filter(|(at, _)| *at == window);
+            builder.window(ms(100), written, &changes.map(|(_, change)| *change).collect::<Vec<_>>());
         }
         (0..600).for_each(|_| builder.window(ms(100), &[], &[]));
         builder.build().unwrap()

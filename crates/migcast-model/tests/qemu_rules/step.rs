@@ -91,7 +91,7 @@ fn rule_4_5_zero_pages_count_as_whole_pages_in_what_remains() {
 fn rule_4_6_a_page_is_sent_as_it_is_at_its_turn() {
     // Pages 300..310 are zero. In the first 100 ms page 300 is written before its turn and is zero no longer; page 0 was
     // sent with data and is zeroed.
-    let zero_changes = vec![ZeroChange { rank: 0, zero: true }, ZeroChange { rank: 300, zero: false }];
+    let zero_changes = vec![(0, ZeroChange { rank: 0, zero: true }), (0, ZeroChange { rank: 300, zero: false })];
     let trace = Trace { zero_changes, ..Trace::idle(400).with_zero(300..310).with_windows(&[&[0, 300]]) };
     let completed = Run::of(Version::V9_0).completed(&trace);
     // Once: all but 301..310 with data, those nine as zeros. Again: page 300 with data, page 0 as zeros.
