@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use migcast_model::quantity::{QuantityError, parse_duration};
 use migcast_record::{
     Guest, Interrupt, Listener, Progress, Recording, SampleChoice, Settings, Stop, Summary, SystemClock, libvirt,
     process, qemu, record, stand_back,
@@ -32,7 +33,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "libvirt", conflicts_with_all = ["qmp", "pid"])]
     uri: Option<String>,
     /// Any process, by its id
-    #[arg(long, group = "guest", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, group = "guest", value_parser = pid)]
     pid: Option<u32>,
     /// Where the history goes: a directory that is empty or not there yet
     #[arg(long, value_name = "DIR")]
@@ -235,54 +236,64 @@ impl Listener for Terminal {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(span) if !span.is_zero() => Ok(span),
-        Ok(_) => Err("must be longer than nothing".to_owned()),
-        Err(_) => Err("a number with its unit is wanted, e.g. 500ms, 60s, 5m".to_owned()),
-    }
+fn pid(text: &str) -> Result<u32, QuantityError> {
+    let pid = text.parse().ok().filter(|&pid| pid > 0);
+    pid.ok_or_else(|| refusal(text, "the id of a process", "a whole number of 1 or more, such as 4711"))
 }
 
-fn window(text: &str) -> Result<Duration, String> {
-    let (min, max) = (Duration::from_millis(1), Duration::from_secs(60));
-    match duration(text)? {
-        span if span < min || span > max => Err("allowed: 1ms to 60s".to_owned()),
+fn duration(text: &str) -> Result<Duration, QuantityError> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err(refusal(text, "a duration", "a span of more than 0, such as 60s or 1h30m")),
         span => Ok(span),
     }
 }
 
-fn sample(text: &str) -> Result<SampleChoice, String> {
-    let wanted = || "allowed: all, auto, or 1/N with N of 1 or more, e.g. 1/16".to_owned();
-    match text {
-        "all" => Ok(SampleChoice::All),
-        "auto" => Ok(SampleChoice::Auto),
-        _ => {
-            let one_in = text.strip_prefix("1/").and_then(|n| n.parse::<u32>().ok()).filter(|&n| n > 0);
-            one_in.map(SampleChoice::OneIn).ok_or_else(wanted)
-        }
-    }
+fn window(text: &str) -> Result<Duration, QuantityError> {
+    let allowed = Duration::from_millis(1)..=Duration::from_secs(60);
+    let span = parse_duration(text).ok().filter(|span| allowed.contains(span));
+    span.ok_or_else(|| refusal(text, "the length of a window", "1ms to 60s, with the unit, such as 100ms"))
+}
+
+fn sample(text: &str) -> Result<SampleChoice, QuantityError> {
+    let one_in = || text.strip_prefix("1/")?.parse().ok().filter(|&n| n > 0).map(SampleChoice::OneIn);
+    let choice = match text {
+        "all" => Some(SampleChoice::All),
+        "auto" => Some(SampleChoice::Auto),
+        _ => one_in(),
+    };
+    choice.ok_or_else(|| refusal(text, "a sample", "all, auto, or 1/N with N of 1 or more, such as 1/16"))
 }
 
 /// A share of one core, as "5%".
-fn cpu_limit(text: &str) -> Result<f64, String> {
-    let wanted = "a percentage of one core is wanted, over 0% and up to 100%, e.g. 5%";
-    let percent: f64 = text.strip_suffix('%').and_then(|number| number.trim().parse().ok()).ok_or(wanted)?;
-    if percent > 0.0 && percent <= 100.0 { Ok(percent / 100.0) } else { Err(wanted.to_owned()) }
+fn cpu_limit(text: &str) -> Result<f64, QuantityError> {
+    let percent = text.strip_suffix('%').and_then(|number| number.trim().parse().ok());
+    let percent = percent.filter(|&percent: &f64| percent > 0.0 && percent <= 100.0);
+    let allowed = "a percentage, more than 0% and at most 100%, such as 5%";
+    percent.map(|percent| percent / 100.0).ok_or_else(|| refusal(text, "a share of one core", allowed))
+}
+
+fn refusal(text: &str, kind: &'static str, allowed: &'static str) -> QuantityError {
+    QuantityError { text: text.to_owned(), kind, allowed }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn ms(number: u64) -> Duration {
+        Duration::from_millis(number)
+    }
+
     #[test]
     fn quantities_need_their_units() {
-        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert_eq!((pid("1"), duration("1m 30s")), (Ok(1), Ok(Duration::from_secs(90))));
         assert_eq!(window("100ms"), Ok(Duration::from_millis(100)));
         for bad in ["60", "", "0s", "-1s", "soon"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
         assert!(window("999us").is_err() && window("61s").is_err());
         assert_eq!(cpu_limit("5%"), Ok(0.05));
+        assert_eq!((cpu_limit("100 %"), window("1ms"), window("60s")), (Ok(1.0), Ok(ms(1)), Ok(ms(60_000))));
         for bad in ["5", "0%", "101%", "NaN%", "%"] {
             assert!(cpu_limit(bad).is_err(), "{bad}");
         }
