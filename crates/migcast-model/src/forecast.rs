@@ -33,6 +33,15 @@ pub struct Distribution {
     pub max: Option<f64>,
 }
 
+impl Distribution {
+    /// The same with a lower bound that scatter, which knows of none, cannot pass. The mean is left as it is.
+    pub fn at_least(self, bound: f64) -> Distribution {
+        let raise = |value: Option<f64>| value.map(|value| value.max(bound));
+        let Distribution { mean, min, p5, p50, p95, max } = self;
+        Distribution { mean, min: raise(min), p5: raise(p5), p50: raise(p50), p95: raise(p95), max: raise(max) }
+    }
+}
+
 /// How a platform scatters a quantity about its forecast from one starting point.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scatter {
@@ -204,5 +213,7 @@ mod tests {
         assert!((band.p95.unwrap() - 132.897).abs() < 0.01, "{band:?}");
         assert_eq!(forecast.scattered(|_| 1.0, Scatter::Absolute(20.0)).min, Some(0.0));
         assert_eq!(forecast.distribution(|_| 100.0).p95, Some(100.0));
+        let bounded = band.at_least(80.0);
+        assert_eq!((bounded.p5, bounded.p50, bounded.p95), (Some(80.0), band.p50, band.p95));
     }
 }

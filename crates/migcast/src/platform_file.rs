@@ -54,12 +54,23 @@ pub(crate) struct PlatformFile {
 pub(crate) enum PlatformFileError {
     #[error("platform file {}: {source}", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
-    #[error("platform file {}: {source}", path.display())]
+    #[error("platform file {}: {}", path.display(), in_one_line(source))]
     Malformed { path: PathBuf, source: serde_json::Error },
-    #[error("platform file {}: format is `{found}`, this program reads `{FORMAT}`", path.display())]
+    #[error("platform file {}: format is `{}`, this program reads `{FORMAT}`", path.display(), in_one_line(found))]
     Foreign { path: PathBuf, found: String },
     #[error("platform file {}: `{field}` is {value}: allowed is {allowed}", path.display())]
-    OutOfRange { path: PathBuf, field: &'static str, value: f64, allowed: &'static str },
+    OutOfRange { path: PathBuf, field: &'static str, value: String, allowed: &'static str },
+}
+
+/// What repeats a piece of the file, as part of one line: control characters are escaped.
+fn in_one_line(text: &impl ToString) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
+    text.to_string().chars().map(escape).collect()
+}
+
+/// A number as short as it can be written exactly.
+fn shown(number: f64) -> String {
+    if number.abs() < 1e15 { number.to_string() } else { format!("{number:e}") }
 }
 
 impl PlatformFile {
@@ -115,10 +126,10 @@ impl PlatformFile {
         let span = |field, value: Option<f64>, default| match value {
             None => Ok(default),
             Some(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-            Some(seconds) => Err(refuse(field, seconds, "0 to 3600 seconds")),
+            Some(seconds) => Err(refuse(field, shown(seconds), "0 to 3600 seconds")),
         };
         let share = |field, value: Option<f64>| match value {
-            Some(share) if !(share > 0.0 && share <= 1.0) => Err(refuse(field, share, "more than 0, at most 1")),
+            Some(share) if !(share > 0.0 && share <= 1.0) => Err(refuse(field, shown(share), "more than 0, at most 1")),
             _ => Ok(()),
         };
         share("guest_speed", self.guest_speed)?;
@@ -127,12 +138,12 @@ impl PlatformFile {
             [("device_state_bytes", self.device_state_bytes), ("sender_buffer_bytes", self.sender_buffer_bytes)]
         {
             if let Some(bytes) = bytes.filter(|bytes| *bytes > BYTES_MAX) {
-                return Err(refuse(field, bytes as f64, "0 to 2^40"));
+                return Err(refuse(field, bytes.to_string(), "0 to 2^40"));
             }
         }
         let time_scatter = self.time_scatter.unwrap_or_default();
         if !(0.0..=1.0).contains(&time_scatter) {
-            return Err(refuse("time_scatter", time_scatter, "0 to 1"));
+            return Err(refuse("time_scatter", shown(time_scatter), "0 to 1"));
         }
         let default = Platform::default();
         Ok(Platform {
@@ -191,18 +202,46 @@ mod tests {
     #[test]
     fn bad_files_get_one_line_that_says_what_and_where() {
         for (text, wanted) in [
-            (r#"{"format": "migcast.platform/2"}"#, "format is `migcast.platform/2`"),
-            (r#"{"format": "migcast.platform/1", "guest_speed": 0}"#, "`guest_speed` is 0: allowed is more than 0"),
-            (
-                r#"{"format": "migcast.platform/1", "resume_seconds": -1}"#,
-                "`resume_seconds` is -1: allowed is 0 to 3600",
-            ),
-            (r#"{"format": "migcast.platform/1", "resume": 1}"#, "unknown field `resume`"),
-            (r#"{"format": "migcast.platform/1", "device_state_bytes": 18446744073709551615}"#, "allowed is 0 to 2^40"),
+            ("", "EOF while parsing a value at line 1"),
             ("hello", "expected value at line 1"),
+            ("[]", "missing field `format`, line 1"),
+            ("{}", "missing field `format` at line 1"),
+            (r#"{"format": "migcast.platform/2"}"#, "format is `migcast.platform/2`, this program reads `migcast.pl"),
+            ("{\"format\": \"two\\nlines\"}", "format is `two\\nlines`"),
+            ("{\"two\\nlines\": 1}", "unknown field `two\\nlines`"),
         ] {
-            let error = read(text).unwrap_err().to_string();
-            assert!(error.contains(wanted) && error.lines().count() == 1, "{error}");
+            refused(text, wanted);
         }
+    }
+
+    #[test]
+    fn bad_figures_get_one_line_that_names_the_key_and_what_is_allowed() {
+        for (figure, wanted) in [
+            (r#""resume": 1"#, "unknown field `resume`"),
+            (r#""name": "a", "name": "b""#, "duplicate field `name`"),
+            (r#""guest_speed": 0"#, "`guest_speed` is 0: allowed is more than 0, at most 1"),
+            (r#""payload_share": 1.01"#, "`payload_share` is 1.01: allowed is more than 0, at most 1"),
+            (r#""time_scatter": -0.1"#, "`time_scatter` is -0.1: allowed is 0 to 1"),
+            (r#""resume_seconds": -1"#, "`resume_seconds` is -1: allowed is 0 to 3600 seconds"),
+            (r#""stop_seconds": 1e300"#, "`stop_seconds` is 1e300: allowed is 0 to 3600 seconds"),
+            (r#""stop_seconds": 1e999"#, "number out of range at line 1"),
+            (r#""stop_seconds": NaN"#, "expected value at line 1"),
+            (r#""stop_seconds": "1s""#, r#"invalid type: string "1s", expected f64"#),
+            (r#""name": 7"#, "invalid type: integer `7`, expected a string"),
+            (r#""device_state_bytes": -1"#, "invalid value: integer `-1`, expected u64"),
+            (r#""device_state_bytes": 1.5"#, "invalid type: floating point `1.5`, expected u64"),
+            (
+                r#""sender_buffer_bytes": 18446744073709551615"#,
+                "`sender_buffer_bytes` is 18446744073709551615: allowed is 0 to 2^40",
+            ),
+        ] {
+            refused(&format!(r#"{{"format": "migcast.platform/1", {figure}}}"#), wanted);
+        }
+    }
+
+    #[track_caller]
+    fn refused(text: &str, wanted: &str) {
+        let error = read(text).unwrap_err().to_string();
+        assert!(error.contains(wanted) && error.lines().count() == 1, "{text}: {error}");
     }
 }

@@ -20,6 +20,21 @@ pub enum WritePattern {
     Sequential,
 }
 
+impl WritePattern {
+    /// The rate of writes that makes `distinct` pages of a working set distinct within `span`: the inverse of W(t).
+    /// `None` where the set does not hold so many, or, written uniformly, would never see all of them written.
+    pub fn rate_for(self, working_set: PageCount, distinct: f64, span: Duration) -> Option<PagesPerSec> {
+        let (set, seconds) = (working_set.get() as f64, span.as_secs_f64());
+        match self {
+            WritePattern::Uniform if distinct < set => {
+                Some(PagesPerSec::new(-set * libm::log1p(-distinct / set) / seconds))
+            }
+            WritePattern::Sequential if distinct <= set => Some(PagesPerSec::new(distinct / seconds)),
+            WritePattern::Uniform | WritePattern::Sequential => None,
+        }
+    }
+}
+
 /// A guest that writes at a constant rate: the AVG model of Akoush et al. (2010).
 ///
 /// Write `i` falls at `(i + ½) ÷ rate`. The working set is spread evenly over the memory, so that no scan order favours
@@ -240,6 +255,19 @@ mod tests {
             seen
         };
         assert_eq!(collect(&[777, 2_000]), collect(&[2_000]));
+    }
+
+    #[test]
+    fn the_rate_for_a_write_set_gives_that_write_set() {
+        let (memory, set, span) = (PageCount::new(50_000), PageCount::new(8_000), Duration::from_secs(2));
+        for pattern in [WritePattern::Uniform, WritePattern::Sequential] {
+            let rate = pattern.rate_for(set, 6_000.0, span).unwrap();
+            let source = ConstantRate::new(memory, set, rate, pattern, 0);
+            assert!((source.write_set(span).mean - 6_000.0).abs() < 1e-6, "{pattern:?}");
+            assert!(pattern.rate_for(set, 8_000.5, span).is_none());
+        }
+        assert!(WritePattern::Uniform.rate_for(set, 8_000.0, span).is_none(), "every page takes for ever");
+        assert!(WritePattern::Sequential.rate_for(set, 8_000.0, span).is_some());
     }
 
     #[test]

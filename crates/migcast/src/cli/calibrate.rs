@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     report(&seen, &fitted).context("standard error")?;
     match &args.out {
         Some(path) => std::fs::write(path, file + "\n").with_context(|| path.display().to_string())?,
-        None => println!("{file}"),
+        None => writeln!(io::stdout(), "{file}")?,
     }
     Ok(ExitCode::SUCCESS)
 }

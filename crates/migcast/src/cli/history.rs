@@ -74,20 +74,12 @@ pub(crate) struct TrimArgs {
 }
 
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
-    let done = match command {
-        Command::Info(args) => info(args),
-        Command::Export(args) => export(args),
-        Command::Trim(args) => trim(args),
-    };
-    match done {
-        // Whoever reads the output has seen enough.
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-        done => done.map(|()| ExitCode::SUCCESS),
+    match command {
+        Command::Info(args) => info(args)?,
+        Command::Export(args) => export(args)?,
+        Command::Trim(args) => trim(args)?,
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Columns of the chart over time, and slices of the JSON document.
@@ -150,8 +142,7 @@ fn trim(args: &TrimArgs) -> anyhow::Result<()> {
     }
     let trimmed = trim::trim(&history, from..to, &args.out)?;
     let seconds = trimmed.end_unix_ns.abs_diff(trimmed.start_unix_ns) as f64 / 1e9;
-    println!("{}: {} windows, {seconds:.1} s", args.out.display(), trimmed.windows);
-    Ok(())
+    Ok(writeln!(io::stdout(), "{}: {} windows, {seconds:.1} s", args.out.display(), trimmed.windows)?)
 }
 
 fn warn(history: &History) {

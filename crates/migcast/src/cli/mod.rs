@@ -9,6 +9,7 @@ mod history;
 mod predict;
 mod record;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -54,9 +55,17 @@ pub(crate) fn run() -> ExitCode {
         Command::Algorithms(args) => algorithms::run(&args),
     };
     outcome.unwrap_or_else(|error| {
+        if is_broken_pipe(&error) {
+            // Whoever reads the output has seen enough.
+            return ExitCode::SUCCESS;
+        }
         eprintln!("migcast: {}", one_line(&error));
         ExitCode::from(1)
     })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// An error with its causes in one line; a cause that the line already ends with is not repeated.
@@ -77,9 +86,12 @@ fn refuse(error: &clap::Error) -> ExitCode {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(texts)) => texts.join(", "),
         _ => String::new(),
     };
-    if error.kind() != ErrorKind::ValueValidation {
+    // A value left out altogether is usage, too, and comes with no value.
+    let is_value = matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue);
+    if !is_value || text(ContextKind::InvalidValue).is_empty() {
         error.exit()
     }
     let argument = text(ContextKind::InvalidArg);
@@ -87,7 +99,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
     let reason = std::error::Error::source(error).map(ToString::to_string);
     eprintln!(
         "migcast: {argument}: {}",
-        reason.unwrap_or_else(|| format!("`{}` is not allowed", text(ContextKind::InvalidValue)))
+        reason.unwrap_or_else(|| {
+            format!("`{}` is not allowed: {}", text(ContextKind::InvalidValue), text(ContextKind::ValidValue))
+        })
     );
     ExitCode::from(1)
 }

@@ -12,7 +12,8 @@ use migcast_history::reader::History;
 use migcast_history::timeline::{Moment, Timeline};
 use migcast_model::algorithm::{Algorithm, qemu};
 use migcast_model::bounds::Bounds;
-use migcast_model::dirty::{ConstantRate, PageReplay, PageSource, WritePattern};
+use migcast_model::dirty::{ConstantRate, DirtySource, PageReplay, PageSource, WritePattern};
+use migcast_model::due::DirtyLog;
 use migcast_model::forecast::Forecast;
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
@@ -27,6 +28,10 @@ use crate::report::{self, HistoryUsed, Limit, Model, PlotFormat, Prediction, Qua
 
 /// Starting points of `--start all` beyond which they are thinned out evenly: quantiles are settled long before.
 const STARTS_MAX: usize = 1_000;
+/// Where limits are judged if nothing is said.
+const QUANTILE: f64 = 0.95;
+/// Over how long `--model avg` takes a history's rate if nothing is said.
+const AVG_SPAN: Duration = Duration::from_secs(1);
 /// What `--start now` replays: the history's last minute.
 const NOW_SPAN: Duration = Duration::from_secs(60);
 /// Where uniform writes of a constant rate fall.
@@ -51,9 +56,9 @@ pub(crate) struct Args {
     /// Pages a constant rate writes at all [default: all memory]
     #[arg(long, value_name = "SIZE", value_parser = quantity::parse_bytes)]
     wws: Option<ByteCount>,
-    /// How a constant rate writes them
-    #[arg(long, value_enum, default_value_t = Writes::Uniform)]
-    writes: Writes,
+    /// How a constant rate writes them [default: uniform]
+    #[arg(long, value_enum)]
+    writes: Option<Writes>,
     /// Hypervisor's rules [default: those of the history's hypervisor]
     #[arg(long, value_name = "NAME")]
     algorithm: Option<String>,
@@ -69,9 +74,9 @@ pub(crate) struct Args {
     /// Replay the history, or only its mean dirty rate [default: hist, avg without a history]
     #[arg(long, value_enum)]
     model: Option<ModelName>,
-    /// Span over which `--model avg` takes a history's rate
-    #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = parse_positive)]
-    avg_span: Duration,
+    /// Span over which `--model avg` takes a history's rate [default: 1s]
+    #[arg(long, value_name = "SPAN", value_parser = parse_positive)]
+    avg_span: Option<Duration>,
     /// When the migration starts: at every window, in the last minute over and over, or at one point
     #[arg(long, value_name = "all|now|OFFSET|TIMESTAMP", default_value = "all", value_parser = parse_start)]
     start: Start,
@@ -81,9 +86,9 @@ pub(crate) struct Args {
     /// Exit with 3 if the migration time exceeds this at the quantile
     #[arg(long, value_name = "TIME", value_parser = quantity::parse_duration)]
     max_time: Option<Duration>,
-    /// Where limits are judged, in (0, 1]
-    #[arg(long, default_value = "0.95", value_parser = parse_quantile)]
-    quantile: f64,
+    /// Where limits are judged, in (0, 1] [default: 0.95]
+    #[arg(long, value_parser = parse_quantile)]
+    quantile: Option<f64>,
     /// A migration that still copies after this counts as not converging [default: three times what the whole memory
     /// takes, at least 60s]
     #[arg(long, value_name = "TIME", value_parser = parse_positive)]
@@ -146,8 +151,8 @@ fn parse_start(text: &str) -> Result<Start, String> {
 
 fn parse_dirty_rate(text: &str) -> Result<PagesPerSec, String> {
     let rate = quantity::parse_page_rate(text, Guest::PAGE_SIZE).map_err(|error| error.to_string())?;
-    // No memory is written faster; beyond it a simulation would only take longer.
-    if rate.get() > 1e8 { Err(format!("`{text}` is too fast: at most 100000000pages/s")) } else { Ok(rate) }
+    // 38 GiB/s of distinct pages: no guest dirties its memory faster, and beyond it a simulation would only take longer.
+    if rate.get() > 1e7 { Err(format!("`{text}` is too fast: at most 10000000pages/s")) } else { Ok(rate) }
 }
 
 fn parse_link(text: &str) -> Result<BytesPerSec, String> {
@@ -175,6 +180,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.plot {
         PlotFormat::of(path)?;
     }
+    refuse_idle_options(args)?;
     let prediction = match &args.history {
         Some(dir) => from_history(args, dir)?,
         None => from_rate(args)?,
@@ -186,6 +192,24 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         report::draw(&prediction, path)?;
     }
     Ok(ExitCode::from(if prediction.limits_met() { 0 } else { 3 }))
+}
+
+/// An option that changes nothing is a misunderstanding.
+fn refuse_idle_options(args: &Args) -> anyhow::Result<()> {
+    let constant = args.history.is_none() || args.model == Some(ModelName::Avg);
+    ensure!(constant || args.wws.is_none(), "--wws belongs to --model avg: a history knows its own write set");
+    ensure!(
+        constant || args.writes.is_none(),
+        "--writes belongs to --model avg: a history knows which pages are written"
+    );
+    let from_history = args.history.is_some() && args.model == Some(ModelName::Avg);
+    ensure!(
+        from_history || args.avg_span.is_none(),
+        "--avg-span belongs to --model avg with a history, whose rate is taken over it"
+    );
+    let limited = args.max_downtime.is_some() || args.max_time.is_some();
+    ensure!(limited || args.quantile.is_none(), "--quantile belongs to a limit: give --max-downtime or --max-time");
+    Ok(())
 }
 
 /// A guest that is only known by its memory and a constant rate.
@@ -209,23 +233,24 @@ fn from_history(args: &Args, dir: &Path) -> anyhow::Result<Prediction> {
     let timeline = history.timeline()?;
     let mut warnings: Vec<String> =
         history.problems().iter().map(|problem| format!("{problem}; the forecast uses the rest")).collect();
-    warnings.extend(history_warnings(manifest, &timeline));
+    warnings.extend(history_warnings(&timeline));
     let guest = Guest {
         name: manifest.guest_name.clone(),
         memory: PageCount::new(history.tracked().memory()),
         page_size: ByteCount::new(manifest.page_size_bytes),
     };
     let algorithm = algorithm(args, Some(manifest))?;
-    let part = replayed_part(args, &timeline);
+    let part = replayed_part(args, &timeline)?;
     let replay = history.page_replay(part.clone())?;
     let used = history_used(dir, manifest, &timeline, &replay, part.start);
     if args.model == Some(ModelName::Avg) {
-        let source = constant_rate(args, &guest, replay.average_rate(args.avg_span)).with_zero_of(&replay);
-        let model = avg_model(args, &source, Some((used, args.avg_span)));
+        let span = args.avg_span.unwrap_or(AVG_SPAN);
+        let rate = average_rate(args, &guest, &replay, span)?;
+        let source = constant_rate(args, &guest, rate).with_zero_of(&replay);
+        let model = avg_model(args, &source, Some((used, span)));
         ensure!(args.start == Start::All, "--start has no meaning for --model avg: a constant rate has no time of day");
         return predict(args, guest, algorithm, (&source, None), vec![Duration::ZERO], model, warnings);
     }
-    ensure!(args.wws.is_none(), "--wws belongs to --model avg: a history knows its own write set");
     let starts = starts(args, &timeline, &replay)?;
     if args.start == Start::All && starts.len() < replay.windows() {
         warnings.push(format!("{} of {} starting points were used, evenly spread", starts.len(), replay.windows()));
@@ -253,14 +278,22 @@ fn history_used(dir: &Path, manifest: &Manifest, timeline: &Timeline, replay: &P
 }
 
 /// Windows that are replayed: all, or the last minute for `--start now`.
-fn replayed_part(args: &Args, timeline: &Timeline) -> std::ops::Range<u32> {
+fn replayed_part(args: &Args, timeline: &Timeline) -> anyhow::Result<std::ops::Range<u32>> {
     let all = timeline.all();
     if args.start != Start::Now {
-        return all;
+        return Ok(all);
     }
     let from = timeline.end_unix_ns().saturating_sub(NOW_SPAN.as_nanos() as i64);
     let first = timeline.recorded().find(|entry| entry.window.start_unix_ns >= from);
-    first.map_or(all.clone(), |entry| entry.index..all.end)
+    let first = first.with_context(|| {
+        let last = timeline.recorded().last().map(|entry| i128::from(entry.window.end_unix_ns));
+        let last = last.and_then(|last| jiff::Timestamp::from_nanosecond(last).ok());
+        let last = last.map_or_else(|| "nowhere in it either".to_owned(), |last| format!("last at {last:.0}"));
+        format!(
+            "--start now: nothing was recorded in the history's last minute, {last}; use --start all or record anew"
+        )
+    })?;
+    Ok(first.index..all.end)
 }
 
 fn starts(args: &Args, timeline: &Timeline, replay: &PageReplay) -> anyhow::Result<Vec<Duration>> {
@@ -278,31 +311,52 @@ fn starts(args: &Args, timeline: &Timeline, replay: &PageReplay) -> anyhow::Resu
     Ok((0..count).map(|index| all[index * windows / count]).collect())
 }
 
+/// The rate AVG takes from a history: distinct pages a span holds, as the paper does; with a working set the writes it
+/// takes to make so many pages of it distinct.
+fn average_rate(args: &Args, guest: &Guest, replay: &PageReplay, span: Duration) -> anyhow::Result<PagesPerSec> {
+    ensure!(guest.memory.get() < 1 << 32, "--model avg: a guest of more than 16TiB is not supported");
+    if args.wws.is_none() {
+        return Ok(replay.average_rate(span));
+    }
+    let (set, distinct) = (working_set(args, guest), replay.write_set(span).mean);
+    writes(args).pattern().rate_for(set, distinct, span).with_context(|| {
+        let (set, span) = (quantity::show_count(set.get()), show_duration(span));
+        format!(
+            "--wws: {set} pages are too few: the guest writes {distinct:.0} of them in {span}; give a larger set or a \
+             shorter --avg-span"
+        )
+    })
+}
+
+fn working_set(args: &Args, guest: &Guest) -> PageCount {
+    args.wws.map_or(guest.memory, |wws| wws.pages_ceil(guest.page_size)).min(guest.memory)
+}
+
+fn writes(args: &Args) -> Writes {
+    args.writes.unwrap_or(Writes::Uniform)
+}
+
 fn constant_rate(args: &Args, guest: &Guest, rate: PagesPerSec) -> ConstantRate {
-    let working_set = args.wws.map_or(guest.memory, |wws| wws.pages_ceil(guest.page_size));
-    ConstantRate::new(guest.memory, working_set, rate, args.writes.pattern(), SEED)
+    ConstantRate::new(guest.memory, working_set(args, guest), rate, writes(args).pattern(), SEED)
 }
 
 fn avg_model(args: &Args, source: &ConstantRate, from: Option<(HistoryUsed, Duration)>) -> Model {
     let (rate, working_set) = (source.rate(), source.working_set());
-    Model::Avg { rate, working_set, pattern: args.writes.name(), from }
+    Model::Avg { rate, working_set, pattern: writes(args).name(), from }
 }
 
 /// The algorithm with its settings, and where it came from.
-fn algorithm(args: &Args, manifest: Option<&Manifest>) -> anyhow::Result<(Algorithm, &'static str)> {
+fn algorithm(args: &Args, manifest: Option<&Manifest>) -> anyhow::Result<(Algorithm, String)> {
     let recorded =
         manifest.and_then(|of| Algorithm::of_hypervisor(&of.hypervisor, &of.hypervisor_version, &of.accelerator));
     let (mut algorithm, origin) = match (&args.algorithm, recorded) {
         (Some(name), _) => {
             // Other rules, but still the accelerator the guest runs on.
             let accelerator = manifest.map_or("", |of| of.accelerator.as_str());
-            (Algorithm::named(name)?.on_accelerator(accelerator), "as asked")
+            (Algorithm::named(name)?.on_accelerator(accelerator), "as asked".to_owned())
         }
-        (None, Some(algorithm)) => (algorithm, "the history's hypervisor"),
-        (None, None) if manifest.is_some() => {
-            (Algorithm::named("qemu")?, "the newest QEMU, as the history names no hypervisor known here")
-        }
-        (None, None) => (Algorithm::named("qemu")?, "the newest QEMU, as none was named"),
+        (None, Some(algorithm)) => (algorithm, "the history's hypervisor".to_owned()),
+        (None, None) => without_rules(manifest)?,
     };
     for (key, value) in &args.settings {
         algorithm.set(key, value).context("--set")?;
@@ -310,11 +364,31 @@ fn algorithm(args: &Args, manifest: Option<&Manifest>) -> anyhow::Result<(Algori
     Ok((algorithm, origin))
 }
 
+/// What stands in for a hypervisor whose rules are not known here, or that nobody named.
+fn without_rules(manifest: Option<&Manifest>) -> anyhow::Result<(Algorithm, String)> {
+    let newest = Algorithm::named("qemu")?;
+    Ok(match manifest {
+        None => (newest, "the newest QEMU, as none was named".to_owned()),
+        Some(of) if of.hypervisor == "qemu" && qemu::Version::is_older_than_all(&of.hypervisor_version) => {
+            let (oldest, version) = (qemu::Version::ALL[0], &of.hypervisor_version);
+            let algorithm = Algorithm::Qemu(oldest, qemu::Settings::default()).on_accelerator(&of.accelerator);
+            (algorithm, format!("the oldest rules known here, not checked against the history's QEMU {version}"))
+        }
+        Some(of) if of.hypervisor == "unknown" => {
+            (newest, "the newest QEMU, as the history names no hypervisor".to_owned())
+        }
+        Some(of) => {
+            let (hypervisor, version) = (&of.hypervisor, &of.hypervisor_version);
+            (newest, format!("the newest QEMU, as the rules of {hypervisor} {version} are not known here"))
+        }
+    })
+}
+
 /// Forecasts from `source`; `sample` is the history it replays, if it does.
 fn predict<S: PageSource>(
     args: &Args,
     guest: Guest,
-    (algorithm, algorithm_origin): (Algorithm, &'static str),
+    (algorithm, algorithm_origin): (Algorithm, String),
     (source, sample): (&S, Option<&PageReplay>),
     starts: Vec<Duration>,
     model: Model,
@@ -344,7 +418,7 @@ fn predict<S: PageSource>(
     };
     let bounds = Bounds::of(&scenario, source);
     let limits = limits(args, &scenario.platform, &sampling, &forecast);
-    let quantile = args.quantile;
+    let quantile = args.quantile.unwrap_or(QUANTILE);
     Ok(Prediction { scenario, algorithm_origin, model, forecast, sampling, bounds, limits, quantile, warnings })
 }
 
@@ -361,7 +435,8 @@ fn limits(args: &Args, platform: &Platform, sampling: &SamplingError, forecast: 
     let judge = |(quantity, allowed): (Quantity, Option<Duration>)| {
         let allowed = allowed?;
         let scatter = quantity.scatter(platform, sampling);
-        let reached = forecast.scattered_quantile(|done| quantity.seconds(done), scatter, args.quantile);
+        let quantile = args.quantile.unwrap_or(QUANTILE);
+        let reached = forecast.scattered_quantile(|done| quantity.seconds(done), scatter, quantile);
         Some(Limit { quantity, allowed, met: reached.is_some_and(|seconds| seconds <= allowed.as_secs_f64()) })
     };
     stated.into_iter().filter_map(judge).collect()
@@ -375,22 +450,12 @@ fn progress_bar(starts: usize) -> ProgressBar {
 }
 
 /// What a reader of a forecast from this history should know.
-fn history_warnings(manifest: &Manifest, timeline: &Timeline) -> Vec<String> {
+fn history_warnings(timeline: &Timeline) -> Vec<String> {
     let mut warnings = Vec::new();
     let missing = timeline.entries().len() - timeline.recorded().count();
     if missing > 0 {
         warnings
             .push(format!("{missing} windows were not recorded and are left out; `migcast history info` says when"));
-    }
-    let version = Algorithm::of_hypervisor(&manifest.hypervisor, &manifest.hypervisor_version, &manifest.accelerator);
-    if let Some(Algorithm::Qemu(version, _)) = version
-        && manifest.accelerator == "tcg"
-        && version < qemu::Version::V9_0
-    {
-        warnings.push(
-            "QEMU before 9.0 loses writes when it migrates an emulated (tcg) guest: it will send less than this; upgrade it"
-                .to_owned(),
-        );
     }
     warnings
 }
@@ -404,7 +469,13 @@ fn forecast_warnings<S: PageSource>(args: &Args, scenario: &Scenario, source: &S
                 .to_owned(),
         );
     }
-    let Algorithm::Qemu(_, settings) = &scenario.algorithm;
+    let Algorithm::Qemu(version, settings) = &scenario.algorithm;
+    if settings.dirty_log == DirtyLog::Tcg && *version < qemu::Version::V9_0 {
+        warnings.push(
+            "QEMU before 9.0 misses writes when it migrates an emulated (tcg) guest: it will send less than this; upgrade it"
+                .to_owned(),
+        );
+    }
     let goodput = scenario.link.goodput();
     if settings.max_bandwidth < goodput {
         warnings.push(format!(

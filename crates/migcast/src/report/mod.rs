@@ -23,7 +23,7 @@ pub(crate) use table::write_table;
 pub(crate) struct Prediction {
     pub(crate) scenario: Scenario,
     /// Where the algorithm's name came from, for people.
-    pub(crate) algorithm_origin: &'static str,
+    pub(crate) algorithm_origin: String,
     pub(crate) model: Model,
     pub(crate) forecast: Forecast,
     /// What tracking only some of the pages costs.
@@ -119,7 +119,13 @@ impl Quantity {
 impl Prediction {
     /// A limited quantity's distribution, platform's scatter and sampling error included.
     pub(crate) fn distribution(&self, quantity: Quantity) -> Distribution {
-        self.forecast.scattered(|done| quantity.seconds(done), self.scatter(quantity))
+        let lowest = match quantity {
+            Quantity::MigrationTime => self.bounds.migration_time.min,
+            Quantity::Downtime => self.bounds.downtime.min,
+            Quantity::MigrationTimeReported | Quantity::DowntimeReported => Duration::ZERO,
+        };
+        let scattered = self.forecast.scattered(|done| quantity.seconds(done), self.scatter(quantity));
+        scattered.at_least(lowest.as_secs_f64())
     }
 
     /// The distribution of the bytes sent, sampling error included.

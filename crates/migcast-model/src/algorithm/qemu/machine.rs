@@ -12,9 +12,9 @@ use crate::outcome::{Completed, DowntimeParts, Iteration, StopReason};
 use crate::platform::Platform;
 use crate::units::{ByteCount, BytesPerSec, GuestTime, PageCount, SimTime};
 
-/// MAX_WAIT: a step ends when it has lasted longer, tested every [`PAGES_PER_TIME_CHECK`] pages.
-const STEP_MAX: Duration = Duration::from_millis(50);
-/// ram_save_iterate looks at the clock at every 64th page.
+/// MAX_WAIT: a step ends when it has lasted longer, in whole milliseconds, at a look at the clock.
+const STEP_MAX_MS: u128 = 50;
+/// ram_save_iterate looks at the clock after its 1st page and every 64th from there on.
 const PAGES_PER_TIME_CHECK: u64 = 64;
 /// Pages with data per flush of the stream: MAX_IOV_SIZE 64, a header and a page each.
 const DATA_PAGES_PER_FLUSH: u64 = 32;
@@ -167,24 +167,24 @@ impl<D: DueSet> Qemu<D> {
 
     /// Sends up to the next look at the clock, the next flush or the end of the budget; ends the step if it is over.
     fn step(&mut self, began: SimTime, pages: PageCount, granted: BytesPerSec) {
-        let until_check = PAGES_PER_TIME_CHECK - pages.get() % PAGES_PER_TIME_CHECK;
+        // Looks so far: after pages 1, 65, 129, …; the next one is due after as many again.
+        let looks = pages.get().div_ceil(PAGES_PER_TIME_CHECK);
+        let until_look = PageCount::new(looks * PAGES_PER_TIME_CHECK + 1) - pages;
         let limit = match self.rules.rate_accounting {
-            RateAccounting::Queued => {
-                SendLimit { bytes: self.window.left(), ..SendLimit::pages(PageCount::new(until_check)) }
-            }
+            RateAccounting::Queued => SendLimit { bytes: self.window.left(), ..SendLimit::pages(until_look) },
             RateAccounting::Flushed => SendLimit {
                 data_pages: PageCount::new(DATA_PAGES_PER_FLUSH - self.unflushed.data_pages),
-                ..SendLimit::pages(PageCount::new(until_check))
+                ..SendLimit::pages(until_look)
             },
         };
-        let before = pages.get() / PAGES_PER_TIME_CHECK;
         let sent = self.send_pages(limit, granted);
         let pages = pages + sent.pages();
         self.account(sent);
         // In a sampled history one tracked page stands for several, and the count may step over the 64th.
-        let checks_clock = pages.get() / PAGES_PER_TIME_CHECK != before;
+        let looks_at_clock = pages.get().div_ceil(PAGES_PER_TIME_CHECK) != looks;
+        let lasted_ms = self.now.since(began).as_millis();
         let turned_round = sent.pages().is_zero();
-        if self.window.is_exceeded() || turned_round || (checks_clock && self.now.since(began) > STEP_MAX) {
+        if self.window.is_exceeded() || turned_round || (looks_at_clock && lasted_ms > STEP_MAX_MS) {
             self.end_step(granted);
         } else {
             self.phase = Phase::Stepping { began, pages };

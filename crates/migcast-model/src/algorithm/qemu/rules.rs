@@ -89,6 +89,13 @@ impl Version {
         Version::ALL.into_iter().rfind(|version| version.number() <= (major, minor))
     }
 
+    /// Whether a version text, such as `6.2.0 (Debian …)`, names a QEMU before the oldest version here.
+    pub fn is_older_than_all(text: &str) -> bool {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
+        let number = numbers.next().flatten().zip(numbers.next().flatten());
+        number.is_some_and(|number| number < Version::ALL[0].number())
+    }
+
     /// Major and minor number.
     pub fn number(self) -> (u32, u32) {
         match self {
@@ -192,5 +199,23 @@ impl Window {
     /// When a thread over its budget wakes up.
     pub fn wake(&self) -> SimTime {
         SimTime::from_nanos((self.start_ms + Window::LENGTH_MS) * 1_000_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_budget_may_be_used_without_exceeding_it() {
+        let mut window = Window::open(SimTime::ZERO, BytesPerSec::new(1_000));
+        assert_eq!(window.left(), ByteCount::new(100));
+        window.used = ByteCount::new(40);
+        assert_eq!(window.left(), ByteCount::new(60));
+        window.used += window.left();
+        assert!(!window.is_exceeded());
+        window.used += ByteCount::new(1);
+        assert!(window.is_exceeded());
+        assert_eq!(window.left(), ByteCount::ZERO);
     }
 }
