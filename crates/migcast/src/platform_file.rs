@@ -14,7 +14,7 @@ const BYTES_MAX: u64 = 1 << 40;
 
 /// A platform file, version 1. Every figure is optional on reading: what is missing keeps its default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a platform file, one JSON object")]
 pub(crate) struct PlatformFile {
     format: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -204,7 +204,7 @@ mod tests {
         for (text, wanted) in [
             ("", "EOF while parsing a value at line 1"),
             ("hello", "expected value at line 1"),
-            ("[]", "missing field `format`, line 1"),
+            ("[]", "expected a platform file, one JSON object at line 1"),
             ("{}", "missing field `format` at line 1"),
             (r#"{"format": "migcast.platform/2"}"#, "format is `migcast.platform/2`, this program reads `migcast.pl"),
             ("{\"format\": \"two\\nlines\"}", "format is `two\\nlines`"),
