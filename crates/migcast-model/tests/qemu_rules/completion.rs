@@ -10,7 +10,8 @@ use crate::{PAGE_BYTES, Run, Trace, data_pages, millis, ms};
 
 #[test]
 fn rule_5_1_the_cap_does_not_hold_while_the_guest_is_stopped() {
-    // The cap lets 11 pages out per window; the threshold is 11 windows' worth: 12 pages. They take 12 ms, not 100.
+    // The cap lets 11 pages out per window; the threshold is 1.1 windows' worth: 12.1 pages. The 12 that remain take 12 ms,
+    // not 100.
     let mut run = Run::of(Version::V7_2);
     run.settings.max_bandwidth = BytesPerSec::new(10 * PAGE_BYTES * 10);
     run.settings.downtime_limit = ms(110);
@@ -23,9 +24,10 @@ fn rule_5_1_the_cap_does_not_hold_while_the_guest_is_stopped() {
 fn rule_5_2_the_last_reading_happens_after_the_stop_and_finds_what_was_written_until_then() {
     let mut run = Run::of(Version::V9_0);
     run.platform.stop = ms(100);
-    // Nothing is written before the decision at 128 ms; 50 pages between 200 and 300 ms, 14 of them before the stop.
-    let completed = run.completed(&Trace::new(228, &[0..0, 0..0, 0..50]));
-    assert_eq!(data_pages(&completed), [128, 0, 100 + 14]);
+    // Nothing is written before the decision at 130 ms; 50 pages at 201, 203 … 299 ms, 15 of them before the stop at
+    // 230 ms.
+    let completed = run.completed(&Trace::new(230, &[0..0, 0..0, 0..50]));
+    assert_eq!(data_pages(&completed), [130, 0, 100 + 15]);
     assert_eq!(completed.iteration_count, 3, "set-up, at the decision, after the stop");
 }
 
@@ -61,9 +63,10 @@ fn rule_5_5_a_slowed_guest_writes_less_in_the_same_time() {
     let trace = Trace::new(400, &[0..50, 50..100]);
     assert_eq!(run.completed(&trace).sent.data.get(), 500);
     run.platform.guest_speed = 0.25;
-    // At 320 ms the guest has lived 80 ms and written 40 pages: 120 remain, too many, and one more step follows. At
-    // 384 ms it has lived 96 ms and written 48 of the first window's 50 pages; then it is stopped.
-    assert_eq!(run.completed(&trace).sent.data.get(), 448);
+    // It writes a page at 1, 3, 5 … ms of its life. At 325 ms it has lived 81 ms and written 41 pages: 75 + 41 remain,
+    // too many, and one more step follows. At 390 ms it has lived 97 ms and written 49 of the first window's 50 pages;
+    // then it is stopped.
+    assert_eq!(run.completed(&trace).sent.data.get(), 449);
 }
 
 #[test]
@@ -87,11 +90,11 @@ fn rule_5_6_both_reported_times_end_with_the_source_s_last_byte_on_a_clock_of_wh
 
 #[test]
 fn rule_5_7_a_stopped_guest_writes_nothing() {
-    // Of 228 pages 100 remain at 128 ms and go out until 228 ms (rule 2.4). Page 227, zero and the last, would be written
+    // Of 230 pages 100 remain at 130 ms and go out until 230 ms (rule 2.4). Page 229, zero and the last, would be written
     // at 150 ms, and still is zero at its turn.
-    let zero_changes = vec![(1, ZeroChange { rank: 227, zero: false })];
-    let trace = Trace { zero_changes, ..Trace::idle(228).with_zero(227..228).with_windows(&[&[], &[227]]) };
+    let zero_changes = vec![(1, ZeroChange { rank: 229, zero: false })];
+    let trace = Trace { zero_changes, ..Trace::idle(230).with_zero(229..230).with_windows(&[&[], &[229]]) };
     let completed = Run::of(Version::V9_0).completed(&trace);
-    assert_eq!(data_pages(&completed), [128, 0, 99]);
+    assert_eq!(data_pages(&completed), [130, 0, 99]);
     assert_eq!(completed.sent.zero.get(), 1);
 }

@@ -1,8 +1,8 @@
 //! 6 Dirty log: when it is read, and when it forgets (migration_bitmap_sync, migration_clear_memory_region_dirty_bitmap).
 //!
 //! The guest has 512 tracked pages of 1024 each, so that 256 of them are one of the 1 GiB chunks that KVM's manual
-//! protection clears, and the link takes one millisecond for each. A step is then 51 tracked pages long (the first look
-//! at the clock after 50 ms), the threshold 100.2 tracked pages (rule 2.4). Without writes:
+//! protection clears, and the link takes one millisecond for each. A step is then 51 tracked pages long (the clock is
+//! looked at after each, and 51 ms are more than 50), the threshold 100.2 tracked pages (rule 2.4). Without writes:
 //!
 //! ```text
 //!  chunk 0            chunk 1                    53 left: the log is read

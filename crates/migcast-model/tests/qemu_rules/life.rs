@@ -32,12 +32,12 @@ fn rule_1_3_the_log_starts_in_set_up_so_what_was_written_while_connecting_is_not
 
 #[test]
 fn rule_1_4_the_first_bandwidth_window_opens_before_set_up() {
-    // 60 ms of set-up and one step of 64 pages close the first window after 124 ms: 262,674 bytes make 2118.3 B/ms, and
-    // with 100 ms a threshold of 211,833 bytes, 51.7 pages. Opened after set-up the window would last another step and
-    // no threshold be known; opened at the request, a second earlier, it would give 5.7 pages.
+    // 60 ms of set-up and one step of 65 pages close the first window after 125 ms: 266,778 bytes make 2134.2 B/ms, and
+    // with 100 ms a threshold of 213,422 bytes, 52.1 pages. Opened after set-up the window would last another step and
+    // no threshold be known; opened at the request, a second earlier, it would give 5.8 pages.
     let mut run = Run::of(Version::V9_0);
     run.platform.connect = ms(1000);
     run.platform.setup = ms(60);
-    assert_eq!(data_pages(&run.completed(&Trace::idle(64 + 51))), [64, 0, 51]);
-    assert_eq!(data_pages(&run.completed(&Trace::idle(64 + 52))), [116, 0, 0]);
+    assert_eq!(data_pages(&run.completed(&Trace::idle(65 + 52))), [65, 0, 52]);
+    assert_eq!(data_pages(&run.completed(&Trace::idle(65 + 53))), [118, 0, 0]);
 }

@@ -2,8 +2,8 @@
 //! section; a test's name begins with the number of its rule.
 //!
 //! Unless a test says otherwise the platform costs nothing, the link takes exactly one millisecond a page (4104 bytes)
-//! and nothing stands in the sender's buffer, so that page counts are milliseconds. A step is then 64 pages long: QEMU
-//! looks at the clock every 64 pages and 64 ms are more than 50 ms.
+//! and nothing stands in the sender's buffer, so that page counts are milliseconds. A step is then 65 pages long: QEMU
+//! looks at the clock after its 1st page and after its 65th, when 65 ms have passed, more than 50.
 
 #![allow(clippy::single_range_in_vec_init, reason = "traces list ranges of pages")]
 #![allow(clippy::unwrap_used, reason = "a test may")]

@@ -87,19 +87,19 @@ fn rule_2_2_from_8_1_on_headers_of_zero_pages_are_flushed_at_32_kib() {
 
 #[test]
 fn rule_2_2_from_8_1_on_the_end_of_a_step_flushes_the_rest() {
-    // Zero pages of 0.9 ms: a step is 64 of them, 57.6 ms, and holds 576 bytes, far from a buffer. Flushed at its end, with
-    // 18 bytes of its section, they pass a budget of 593: 128 pages take two windows. Unflushed, 18 bytes would not, and
-    // the second step would follow at once and end at 115.2 ms.
+    // Zero pages of 0.9 ms: a step is 65 of them, 58.5 ms, and holds 585 bytes, far from a buffer. Flushed at its end, with
+    // 18 bytes of its section, they pass a budget of 602: 130 pages take two windows. Unflushed, 18 bytes would not, and
+    // the second step would follow at once and end at 117 ms.
     let took = |budget: u64| {
         let mut run = Run::of(Version::V8_1);
         run.settings.max_bandwidth = BytesPerSec::new(budget * 10);
         run.settings.downtime_limit = ms(0);
         run.platform.zero_page_cost = Duration::from_micros(900);
         run.rate = ENDLESS;
-        millis(run.completed(&Trace::idle(128).with_zero(0..128)).migration_time)
+        millis(run.completed(&Trace::idle(130).with_zero(0..130)).migration_time)
     };
-    assert_eq!(took(593), 200);
-    assert_eq!(took(594), 115);
+    assert_eq!(took(602), 200);
+    assert_eq!(took(603), 117);
 }
 
 #[test]
@@ -112,49 +112,50 @@ fn rule_2_3_the_threshold_is_zero_until_the_first_window_closes() {
 
 #[test]
 fn rule_2_4_a_window_of_100_ms_gives_the_threshold() {
-    // Two steps close a window after 128 ms: 4104.28 B/ms × 100 ms = 410,428 bytes, 100.2 pages of 4096. Of 229 pages
-    // 101 remain then, so a third step follows; of 228 pages 100 remain, which go out while the guest is stopped.
-    assert_eq!(data_pages(&Run::of(Version::V9_0).completed(&Trace::idle(229))), [192, 0, 37]);
-    assert_eq!(data_pages(&Run::of(Version::V9_0).completed(&Trace::idle(228))), [128, 0, 100]);
+    // Two steps, 533,556 bytes, close a window after 130 ms: 4104.28 B/ms × 100 ms = 410,427 bytes, 100.2 pages of 4096.
+    // Of 231 pages 101 remain then, so a third step follows; of 230 pages 100 remain, which go out while the guest is
+    // stopped.
+    assert_eq!(data_pages(&Run::of(Version::V9_0).completed(&Trace::idle(231))), [195, 0, 36]);
+    assert_eq!(data_pages(&Run::of(Version::V9_0).completed(&Trace::idle(230))), [130, 0, 100]);
 }
 
 #[test]
 fn rule_2_4_a_faster_window_raises_the_threshold() {
-    // The first window closes after 60 ms of set-up and a step of 64 pages with a threshold of 51.7 pages (rule 1.4). The
-    // second has two steps, 525,348 bytes in 128 ms, and raises it to 100.2 pages; both windows' bytes in the second's
+    // The first window closes after 60 ms of set-up and a step of 65 pages with a threshold of 52.1 pages (rule 1.4). The
+    // second has two steps, 533,556 bytes in 130 ms, and raises it to 100.2 pages; both windows' bytes in the second's
     // time would make it 150.
     let mut run = Run::of(Version::V9_0);
     run.platform.setup = ms(60);
-    assert_eq!(data_pages(&run.completed(&Trace::idle(64 + 128 + 100))), [192, 0, 100]);
-    assert_eq!(data_pages(&run.completed(&Trace::idle(64 + 128 + 101))), [256, 0, 37]);
+    assert_eq!(data_pages(&run.completed(&Trace::idle(65 + 130 + 100))), [195, 0, 100]);
+    assert_eq!(data_pages(&run.completed(&Trace::idle(65 + 130 + 101))), [260, 0, 36]);
 }
 
 #[test]
 fn rule_2_4_a_slower_window_lowers_the_threshold() {
-    // 128 pages with data close the first window with a threshold of 100.2 pages, then come 256 zero pages of 1 ms: two
-    // steps with 1188 bytes in 128 ms close the second window with 928 bytes, less than one page. So the 128 zero pages
-    // that remain then, and 64 a step later, are all sent; with the first threshold 64 would be left.
+    // 130 pages with data close the first window with a threshold of 100.2 pages, then come 260 zero pages of 1 ms: two
+    // steps with 1206 bytes in 130 ms close the second window with 927 bytes, less than one page. So the 130 zero pages
+    // that remain then, and 65 a step later, are all sent; with the first threshold 65 would be left.
     let mut run = Run::of(Version::V9_0);
     run.platform.zero_page_cost = ms(1);
-    let completed = run.completed(&Trace::idle(384).with_zero(128..384));
+    let completed = run.completed(&Trace::idle(390).with_zero(130..390));
     let zero: Vec<u64> = completed.iterations.iter().map(|iteration| iteration.sent.zero.get()).collect();
-    assert_eq!(zero, [256, 0, 0]);
+    assert_eq!(zero, [260, 0, 0]);
 }
 
 #[test]
 fn rule_2_5_the_estimate_sees_bytes_accepted_not_bytes_delivered() {
-    // The sender makes two pages in a millisecond, the link carries one, and the buffer takes the rest. Steps are 128 pages
-    // long, 64 ms; two close the window with 1,050,660 bytes in 128 ms, a threshold of 200.4 pages, where the link carries
-    // 100 in the limit's 100 ms.
+    // The sender makes two pages in a millisecond, the link carries one, and the buffer takes the rest. Steps are 129 pages
+    // long, 64.5 ms; two close the window with 1,058,868 bytes in 129 ms, a threshold of 200.4 pages, where the link
+    // carries 100 in the limit's 100 ms.
     let mut run = Run::of(Version::V9_0);
     run.platform.page_cost = Duration::from_micros(500);
     run.sender_buffer = 1000 * PAGE_BYTES;
-    let completed = run.completed(&Trace::idle(256 + 200));
-    assert_eq!(data_pages(&completed), [256, 0, 200]);
-    assert_eq!(data_pages(&run.completed(&Trace::idle(256 + 201))), [384, 0, 73]);
-    // Stopped at 128 ms, the guest waits until the link has carried all 456 pages.
+    let completed = run.completed(&Trace::idle(258 + 200));
+    assert_eq!(data_pages(&completed), [258, 0, 200]);
+    assert_eq!(data_pages(&run.completed(&Trace::idle(258 + 201))), [387, 0, 72]);
+    // Stopped at 129 ms, the guest waits until the link has carried all 458 pages.
     assert_eq!(millis(completed.downtime.pages), 100);
-    assert_eq!(millis(completed.downtime.total()), 456 - 128);
+    assert_eq!(millis(completed.downtime.total()), 458 - 129);
 }
 
 #[test]
@@ -162,13 +163,13 @@ fn rule_2_6_avail_switchover_bandwidth_replaces_the_measurement_from_8_2_on() {
     // 2,048,999 B/s are 2048 whole bytes per millisecond: a threshold of 50 pages exactly.
     let mut run = Run::of(Version::V9_0);
     run.settings.avail_switchover_bandwidth = Some(BytesPerSec::new(2_048_999));
-    assert_eq!(data_pages(&run.completed(&Trace::idle(128 + 49))), [128, 0, 49]);
-    assert_eq!(data_pages(&run.completed(&Trace::idle(128 + 50))), [178, 0, 0], "50 pages are not below 50");
+    assert_eq!(data_pages(&run.completed(&Trace::idle(130 + 49))), [130, 0, 49]);
+    assert_eq!(data_pages(&run.completed(&Trace::idle(130 + 50))), [180, 0, 0], "50 pages are not below 50");
     // 60 pages lie between the 50 stated and the 100.2 measured.
     for version in Version::ALL {
         run.version = version;
-        let expected = if version >= Version::V8_2 { [188, 0, 0] } else { [128, 0, 60] };
-        assert_eq!(data_pages(&run.completed(&Trace::idle(128 + 60))), expected, "{version:?}");
+        let expected = if version >= Version::V8_2 { [190, 0, 0] } else { [130, 0, 60] };
+        assert_eq!(data_pages(&run.completed(&Trace::idle(130 + 60))), expected, "{version:?}");
     }
 }
 
@@ -184,13 +185,14 @@ fn rule_2_7_a_thread_over_its_budget_sleeps_to_the_window_s_end() {
 
 #[test]
 fn rule_2_8_a_window_lasts_100_ms_by_a_clock_of_whole_milliseconds() {
-    // Pages of 0.775 ms: 64 take 49.6 ms, so the first step is 128 long and ends at 99.2 ms, in the window's 99th
-    // millisecond: it stays open, no threshold is known, and the second step sends the 100 pages that remain.
+    // Pages of 0.775 ms: 65 take 50.4 ms, not over 50 (rule 4.1), so the first step is 129 long and ends at 99.98 ms, when
+    // 99 whole ones have passed: the window stays open, no threshold is known, and the second step sends the 100 pages
+    // that remain.
     let mut run = Run::of(Version::V9_0);
     run.rate = BytesPerSec::new(PAGE_BYTES * 1_000_000 / 775);
-    assert_eq!(data_pages(&run.completed(&Trace::idle(228))), [228, 0, 0]);
-    // After 0.9 ms of connecting the window opens at millisecond 0 still, and the step ends at 100.1 ms: 525,330 bytes
-    // in 100 ms are a threshold of 128.3 pages.
+    assert_eq!(data_pages(&run.completed(&Trace::idle(229))), [229, 0, 0]);
+    // After 0.9 ms of connecting the window opens at millisecond 0 still, and the step ends at 100.88 ms: 529,434 bytes
+    // in 100 ms are a threshold of 129.3 pages.
     run.platform.connect = Duration::from_micros(900);
-    assert_eq!(data_pages(&run.completed(&Trace::idle(228))), [128, 0, 100]);
+    assert_eq!(data_pages(&run.completed(&Trace::idle(229))), [129, 0, 100]);
 }

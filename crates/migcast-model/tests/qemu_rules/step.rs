@@ -8,45 +8,59 @@ use migcast_model::units::BytesPerSec;
 
 use crate::{PAGE_BYTES, Run, SECTION, Trace, data_pages, millis, ms};
 
-#[test]
-fn rule_4_1_a_step_ends_at_the_first_64th_page_after_50_ms() {
-    // Pages of 1 ms: the clock is looked at after 64. Each step costs a section: 18 bytes.
+/// Steps in which `pages` pages go out that cost the sender `page_cost` each, over an endlessly fast link. Each is a
+/// section of 18 bytes, and so is what follows the pages; a step that would find nothing is never begun.
+fn steps(pages: u64, page_cost: Duration) -> u64 {
     let mut run = Run::of(Version::V9_0);
     run.settings.downtime_limit = ms(0);
-    let completed = run.completed(&Trace::idle(640));
-    // Ten full steps, and one that finds nothing is never begun: nothing is pending.
-    assert_eq!(completed.sent_bytes.get(), 640 * PAGE_BYTES + 10 * SECTION + SECTION);
-    // Pages of 0.5 ms: after 64 pages 32 ms have passed, after 128 64 ms.
-    run.rate = BytesPerSec::new(PAGE_BYTES * 2000);
-    let completed = run.completed(&Trace::idle(640));
-    assert_eq!(completed.sent_bytes.get(), 640 * PAGE_BYTES + 5 * SECTION + SECTION);
-    // Pages of 50/64 ms: exactly 50 ms are not over, so the step is 128 pages long. With 51 ms it ends after 64.
-    run.rate = BytesPerSec::new(PAGE_BYTES * 64_000 / 50);
-    let completed = run.completed(&Trace::idle(640));
-    assert_eq!(completed.sent_bytes.get(), 640 * PAGE_BYTES + 5 * SECTION + SECTION);
-    run.rate = BytesPerSec::new(PAGE_BYTES * 64_000 / 51);
-    let completed = run.completed(&Trace::idle(640));
-    assert_eq!(completed.sent_bytes.get(), 640 * PAGE_BYTES + 10 * SECTION + SECTION);
+    run.rate = BytesPerSec::new(1 << 50);
+    run.platform.page_cost = page_cost;
+    let around = run.completed(&Trace::idle(pages)).sent_bytes.get() - pages * PAGE_BYTES - SECTION;
+    assert_eq!(around % SECTION, 0, "whole sections");
+    around / SECTION
+}
+
+#[test]
+fn rule_4_1_the_clock_is_looked_at_after_a_step_s_1st_page_and_every_64th_from_there_on() {
+    // Pages of 1 ms: 1 ms at the 1st, 65 ms at the 65th, which is the step's last. So ten steps hold 650 pages.
+    assert_eq!([650, 651].map(|pages| steps(pages, ms(1))), [10, 11]);
+    // Pages of 0.5 ms: 32.5 ms at the 65th, 64.5 ms at the 129th. Five steps hold 645 pages.
+    assert_eq!([645, 646].map(|pages| steps(pages, Duration::from_micros(500))), [5, 6]);
+    // Pages of 60 ms: the look at the 1st ends each step.
+    assert_eq!(steps(3, ms(60)), 3);
+}
+
+#[test]
+fn rule_4_1_a_step_ends_when_more_than_50_whole_milliseconds_have_passed() {
+    // At the 1st page: 50.999 ms count as 50 and let the second page follow, after which none is due; 51 ms do not.
+    assert_eq!(steps(2, Duration::from_micros(50_999)), 1);
+    assert_eq!(steps(2, ms(51)), 2);
+    // At the 65th: 65 × 0.784 ms = 50.96 ms are not over, so a step is 129 pages long; 65 × 0.785 ms = 51.025 ms are.
+    assert_eq!([258, 259].map(|pages| steps(pages, Duration::from_micros(784))), [2, 3]);
+    assert_eq!([260, 261].map(|pages| steps(pages, Duration::from_micros(785))), [4, 5]);
 }
 
 #[test]
 fn rule_4_1_holds_where_the_stream_is_flushed_between_two_looks() {
-    // 32 pages with data fill the stream's buffer, then come 96 zero pages, all of 1 ms: the first look is after 64 pages
-    // all the same, and ends the first of two steps.
+    // 32 pages with data fill the stream's buffer, then come zero pages, all of 1 ms: the second look is after 65 pages all
+    // the same, so 130 pages are two steps and one more is a third.
     let mut run = Run::of(Version::V9_0);
     run.settings.downtime_limit = ms(0);
     run.platform.zero_page_cost = ms(1);
-    let completed = run.completed(&Trace::idle(128).with_zero(32..128));
-    assert_eq!(completed.sent_bytes.get(), 32 * PAGE_BYTES + 96 * 9 + 2 * SECTION + SECTION);
+    for (pages, steps) in [(130, 2), (131, 3)] {
+        let completed = run.completed(&Trace::idle(u64::from(pages)).with_zero(32..pages));
+        let sent = 32 * PAGE_BYTES + u64::from(pages - 32) * 9;
+        assert_eq!(completed.sent_bytes.get(), sent + steps * SECTION + SECTION);
+    }
 }
 
 #[test]
 fn rule_4_1_holds_where_one_tracked_page_stands_for_several() {
-    // One page of 19 is tracked: the count steps over the 64th page, and the clock is looked at all the same.
+    // One page of 19 is tracked: the count steps over the 65th page, and the clock is looked at all the same.
     let mut run = Run::of(Version::V9_0);
     run.settings.downtime_limit = ms(0);
     let sent = run.completed(&Trace::idle(40).sampled(19)).sent_bytes.get();
-    // Four tracked pages (76) pass the 64th: ten steps of 76 pages.
+    // Four tracked pages (76) pass the 65th: ten steps of 76 pages.
     assert_eq!(sent, 760 * PAGE_BYTES + 10 * SECTION + SECTION);
 }
 
@@ -80,10 +94,10 @@ fn rule_4_4_zero_pages_cost_the_sender_time_but_hardly_the_link() {
 
 #[test]
 fn rule_4_5_zero_pages_count_as_whole_pages_in_what_remains() {
-    // After two steps 101 pages remain, all zero: 909 bytes on the wire, yet not below a threshold of 100.2 pages.
-    let completed = Run::of(Version::V9_0).completed(&Trace::idle(229).with_zero(128..229));
+    // After two steps, 130 pages, 101 remain, all zero: 909 bytes on the wire, yet not below a threshold of 100.2 pages.
+    let completed = Run::of(Version::V9_0).completed(&Trace::idle(231).with_zero(130..231));
     assert_eq!(completed.iterations[0].sent.zero.get(), 101);
-    let completed = Run::of(Version::V9_0).completed(&Trace::idle(228).with_zero(128..228));
+    let completed = Run::of(Version::V9_0).completed(&Trace::idle(230).with_zero(130..230));
     assert_eq!(completed.iterations[0].sent.zero.get(), 0, "100 zero pages are below it, and wait for stop-and-copy");
 }
 
