@@ -24,6 +24,18 @@ impl Case {
         converges == self.observed.completed
     }
 
+    /// Whether the verdict would be the same over a link slower or faster by a quarter.
+    pub fn is_away_from_the_edge(&self) -> bool {
+        let converges = 2 * self.predicted.converged >= self.predicted.starts;
+        self.predicted.converges_beside == [converges; 2]
+    }
+
+    /// Pages sent more than once, as a share of all that were sent with data.
+    fn repeated_share(&self) -> f64 {
+        let sent = self.observed.data_pages + self.observed.zero_pages;
+        sent.saturating_sub(self.predicted.memory_pages) as f64 / self.observed.data_pages.max(1) as f64
+    }
+
     /// Cores' worth of CPU time from which on others disturb a migration: with its source it then shares a core.
     pub const OTHER_CORES_MAX: f64 = 1.0;
 
@@ -163,34 +175,91 @@ fn cell(group: &[&Case], actual: Actual, predicted: Expected, unit: f64, decimal
     format!("{} / {} / {error}", show(actual), show(predicted))
 }
 
+/// Share of pages sent more than once from which on a simple rule should not do.
+const MUCH_REPEATED: f64 = 0.3;
+
+type Rule = (&'static str, fn(&Predicted) -> Option<f64>);
+
+/// Migration times: ours first, then the simpler rules.
+const TIMES: [Rule; 4] = [
+    ("migration time", |predicted| predicted.migration_time_seconds.p50),
+    ("time, memory ÷ link", |predicted| predicted.baselines.memory_over_link),
+    ("time, AVG", |predicted| predicted.baselines.avg),
+    ("time, 2023 predictor", |predicted| predicted.baselines.piecewise),
+];
+
 /// How well all cases were foretold, and by the simpler rules.
 pub fn summary(cases: &[Case]) -> String {
     let completed: Vec<&Case> = cases.iter().filter(|case| case.observed.completed).collect();
-    let error = |predicted: &dyn Fn(&Case) -> Option<f64>, actual: &dyn Fn(&Case) -> Option<f64>| {
-        // A rule that says "never" of a migration that ended is wrong beyond measure.
-        let one = |case: &&Case| {
-            let actual = actual(case)?;
-            Some(predicted(case).map_or(f64::INFINITY, |predicted| (predicted - actual).abs() / actual * 100.0))
-        };
-        median(completed.iter().filter_map(one)).map_or_else(|| "-".to_owned(), |error| format!("{error:.1} %"))
-    };
-    let time = |case: &Case| Some(case.observed.migration_time_seconds);
-    let right = cases.iter().filter(|case| case.verdict_is_right()).count();
-    let (in_time, in_down) = in_band(&completed);
-    let mut out = format!("{} migrations, {} completed; verdict right in {right}\n", cases.len(), completed.len());
-    let rows: [(&str, String); 7] = [
-        ("migration time", error(&|case| case.predicted.migration_time_seconds.p50, &time)),
-        ("downtime", error(&|case| case.predicted.downtime_seconds.p50, &|case| case.observed.downtime_seconds)),
-        ("bytes", error(&|case| case.predicted.sent_bytes.p50, &|case| Some(case.observed.sent_bytes as f64))),
-        ("time, memory ÷ link", error(&|case| case.predicted.baselines.memory_over_link, &time)),
-        ("time, AVG", error(&|case| case.predicted.baselines.avg, &time)),
-        ("time, 2023 predictor", error(&|case| case.predicted.baselines.piecewise, &time)),
-        ("inside 5-95 %", format!("time {in_time}, downtime {in_down} of {}", completed.len())),
-    ];
-    for (name, value) in rows {
-        let _ = writeln!(out, "median |error|, {name}: {value}");
+    let mut out = verdicts(cases);
+    let show = |error: Option<f64>| error.map_or_else(|| "-".to_owned(), |error| format!("{error:.1} %"));
+    let down = median_error(&completed, |p| p.downtime_seconds.p50, |o| o.downtime_seconds);
+    let bytes = median_error(&completed, |p| p.sent_bytes.p50, |o| Some(o.sent_bytes as f64));
+    let time = |cases: &[&Case], rule: Rule| median_error(cases, rule.1, |o| Some(o.migration_time_seconds));
+    let rows = [(TIMES[0].0, time(&completed, TIMES[0])), ("downtime", down), ("bytes", bytes)];
+    let baselines = TIMES[1..].iter().map(|rule| (rule.0, time(&completed, *rule)));
+    for (name, error) in rows.into_iter().chain(baselines) {
+        let _ = writeln!(out, "median |error|, {name}: {}", show(error));
     }
-    out.replace("median |error|, inside", "inside")
+    let repeated: Vec<&Case> =
+        completed.iter().copied().filter(|case| case.repeated_share() >= MUCH_REPEATED).collect();
+    if !repeated.is_empty() {
+        let errors = TIMES.map(|rule| format!("{} {}", rule.0, show(time(&repeated, rule))));
+        let _ = writeln!(
+            out,
+            "the same where {} % or more is sent again ({}): {}",
+            MUCH_REPEATED * 100.0,
+            repeated.len(),
+            errors.join(", ")
+        );
+    }
+    let (in_time, in_down) = in_band(&completed);
+    let held = |held: usize| {
+        let (low, high) = wilson(held, completed.len());
+        format!("{held} of {} ({:.0} to {:.0} %)", completed.len(), low * 100.0, high * 100.0)
+    };
+    if !completed.is_empty() {
+        let _ = writeln!(out, "inside 5-95 %: time {}, downtime {}", held(in_time), held(in_down));
+    }
+    out
+}
+
+fn verdicts(cases: &[Case]) -> String {
+    let count = |which: &dyn Fn(&&Case) -> bool| cases.iter().filter(which).count();
+    let right = count(&|case| case.verdict_is_right());
+    let away = count(&|case| case.is_away_from_the_edge());
+    let right_away = count(&|case| case.is_away_from_the_edge() && case.verdict_is_right());
+    let never_away = count(&|case| case.is_away_from_the_edge() && !case.observed.completed);
+    format!(
+        "{} migrations, {} completed; verdict right in {right}; of {away} where a quarter more or less of the link changes \
+         nothing, {never_away} did not complete, and the verdict is right in {right_away}\n",
+        cases.len(),
+        count(&|case| case.observed.completed)
+    )
+}
+
+/// Median of |predicted ÷ actual − 1|, in percent. A rule that says "never" of a migration that ended is wrong beyond
+/// measure.
+fn median_error(
+    cases: &[&Case],
+    predicted: impl Fn(&Predicted) -> Option<f64>,
+    actual: impl Fn(&Observed) -> Option<f64>,
+) -> Option<f64> {
+    let one = |case: &&Case| {
+        let actual = actual(&case.observed)?;
+        Some(predicted(&case.predicted).map_or(f64::INFINITY, |predicted| (predicted / actual - 1.0).abs() * 100.0))
+    };
+    median(cases.iter().filter_map(one))
+}
+
+/// 95 % interval of a share of which `held` of `all` were seen (Wilson, JASA 22, 1927).
+fn wilson(held: usize, all: usize) -> (f64, f64) {
+    const Z: f64 = 1.96;
+    let (n, share) = (all as f64, held as f64 / all as f64);
+    let middle = share + Z * Z / (2.0 * n);
+    let reach = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + Z * Z / n;
+    (((middle - reach) / scale).max(0.0), ((middle + reach) / scale).min(1.0))
 }
 
 fn in_band(cases: &[&Case]) -> (usize, usize) {
@@ -236,6 +305,8 @@ mod tests {
         let predicted = Predicted {
             starts: 10,
             converged: 10,
+            converges_beside: [true, true],
+            memory_pages: 100,
             migration_time_seconds: band(4.0, 0.1),
             downtime_seconds: band(0.3, 0.05),
             downtime_reported_seconds: band(0.25, 0.05),
@@ -289,6 +360,36 @@ mod tests {
         let summary = summary(&[case(|_| {})]);
         assert!(summary.contains("median |error|, migration time: 0.0 %"), "{summary}");
         assert!(summary.contains("median |error|, time, 2023 predictor: inf %"), "{summary}");
-        assert!(summary.contains("inside 5-95 %: time 1, downtime 1 of 1"), "{summary}");
+        assert!(
+            summary.contains("inside 5-95 %: time 1 of 1 (21 to 100 %), downtime 1 of 1 (21 to 100 %)"),
+            "{summary}"
+        );
+    }
+
+    #[test]
+    fn verdicts_count_apart_where_the_link_decides() {
+        let mut near = case(|observed| observed.completed = false);
+        near.predicted.converges_beside = [false, true];
+        let mut far = case(|observed| observed.completed = false);
+        (far.predicted.converged, far.predicted.converges_beside) = (0, [false, false]);
+        let summary = summary(&[near, far, case(|_| {})]);
+        let expected = "3 migrations, 1 completed; verdict right in 2; of 2 where a quarter more or less of the link changes \
+                        nothing, 1 did not complete, and the verdict is right in 2\n";
+        assert!(summary.starts_with(expected), "{summary}");
+    }
+
+    #[test]
+    fn guests_that_rewrite_much_are_judged_apart() {
+        assert!(!summary(&[case(|_| {})]).contains("sent again"));
+        // 160 pages sent of 100: 60 of the 110 with data went out again.
+        let summary = summary(&[case(|observed| (observed.data_pages, observed.zero_pages) = (110, 50))]);
+        assert!(summary.contains("the same where 30 % or more is sent again (1): migration time 0.0 %"), "{summary}");
+    }
+
+    #[test]
+    fn an_interval_of_a_share_is_wilsons() {
+        // Newcombe, Statistics in Medicine 17 (1998), table I: 81 of 263.
+        let (low, high) = wilson(81, 263);
+        assert!((low - 0.2553).abs() < 1e-4 && (high - 0.3662).abs() < 1e-4, "{low} {high}");
     }
 }

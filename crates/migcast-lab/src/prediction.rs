@@ -41,6 +41,11 @@ pub struct Predicted {
     pub starts: u64,
     /// Those that converge.
     pub converged: u64,
+    /// Whether most starts converge over a link slower by a quarter, and over one faster by a quarter: where both agree
+    /// with `converged` the case lies away from the edge.
+    pub converges_beside: [bool; 2],
+    /// All pages of the guest.
+    pub memory_pages: u64,
     /// From the request until the guest runs on the target, seconds.
     pub migration_time_seconds: Band,
     /// The guest's downtime, seconds.
@@ -86,8 +91,14 @@ const HORIZON_SECONDS: f64 = 60.0;
 /// # Errors
 /// The program fails or the history cannot be read.
 pub fn predict(program: &Path, history: &Path, of: &Observed, platform: Option<&Path>) -> Result<Predicted> {
-    let ours = ask(program, history, of, platform, "hist")?;
-    let avg = ask(program, history, of, platform, "avg")?;
+    let ask = |model: &str, link: u64| ask(program, history, of, platform, model, link);
+    let link = of.link_bits_per_second;
+    let ours = ask("hist", link)?;
+    let avg = ask("avg", link)?;
+    let converges = |link: u64| {
+        let said = ask("hist", link)?;
+        Ok::<_, anyhow::Error>(2 * number(&said, "converged")? >= number(&said, "starts")?)
+    };
     let band = |key: &str| {
         let value = |name: &str| ours[key][name].as_f64();
         Band { p50: value("p50"), p5: value("p5"), p95: value("p95") }
@@ -99,8 +110,10 @@ pub fn predict(program: &Path, history: &Path, of: &Observed, platform: Option<&
     let limit = parse_duration(limit.context("an observed migration has no downtime-limit")?)?;
     let memory = replay.memory().bytes(ByteCount::new(opened.manifest().page_size_bytes));
     Ok(Predicted {
-        starts: ours["starts"].as_u64().context("migcast predict says no starts")?,
-        converged: ours["converged"].as_u64().context("migcast predict says no converged")?,
+        starts: number(&ours, "starts")?,
+        converged: number(&ours, "converged")?,
+        converges_beside: [converges(link / 5 * 4)?, converges(link / 4 * 5)?],
+        memory_pages: number(&ours["guest"], "memory_pages")?,
         migration_time_seconds: band("migration_time_seconds"),
         downtime_seconds: band("downtime_seconds"),
         downtime_reported_seconds: band("downtime_reported_seconds"),
@@ -128,10 +141,21 @@ fn readings(iterations: &Value) -> Vec<Reading> {
         .collect()
 }
 
-fn ask(program: &Path, history: &Path, of: &Observed, platform: Option<&Path>, model: &str) -> Result<Value> {
+fn number(said: &Value, key: &str) -> Result<u64> {
+    said[key].as_u64().with_context(|| format!("migcast predict says no {key}"))
+}
+
+fn ask(
+    program: &Path,
+    history: &Path,
+    of: &Observed,
+    platform: Option<&Path>,
+    model: &str,
+    link: u64,
+) -> Result<Value> {
     let mut command = Command::new(program);
     command.arg("predict").arg(history).args(["--json", "--model", model]);
-    command.args(["--link", &format!("{}bit/s", of.link_bits_per_second), "--horizon"]);
+    command.args(["--link", &format!("{link}bit/s"), "--horizon"]);
     command.arg(format!("{}s", of.give_up_seconds.unwrap_or(HORIZON_SECONDS)));
     for setting in &of.settings {
         command.args(["--set", setting]);
