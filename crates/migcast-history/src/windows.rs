@@ -6,7 +6,7 @@ use std::time::Duration;
 pub enum State {
     /// The write set is complete.
     Recorded,
-    /// Nothing is known (the recorder could not look).
+    /// Nothing is known: the recorder could not look, or the guest did not run.
     Gap,
     /// The guest was migrating, so the recorder kept away.
     Migrating,

@@ -47,6 +47,8 @@ pub(crate) fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
+    // A pipe that breaks under a recorder leads to the guest.
+    let prints_results = !matches!(cli.command, Command::Record(_));
     let outcome = match cli.command {
         Command::Record(args) => record::run(&args),
         Command::History(command) => history::run(&command),
@@ -55,7 +57,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Algorithms(args) => algorithms::run(&args),
     };
     outcome.unwrap_or_else(|error| {
-        if is_broken_pipe(&error) {
+        if prints_results && is_broken_pipe(&error) {
             // Whoever reads the output has seen enough.
             return ExitCode::SUCCESS;
         }

@@ -108,9 +108,9 @@ fn write_model(out: &mut impl Write, model: &Model, sampling: &SamplingError) ->
             if used.sampled_one_in == 1 {
                 return Ok(());
             }
-            let (time, down) =
-                (sampling.time * 100.0, show_duration(Duration::from_secs_f64(sampling.downtime_seconds)));
-            writeln!(out, "  sampling   adds a standard error of {time:.1} % to times, {down} to downtimes")
+            // An error is known to one digit or two.
+            let (time, down) = (sampling.time * 100.0, sampling.downtime_seconds * 1e3);
+            writeln!(out, "  sampling   adds a standard error of {time:.1} % to times, {down:.0} ms to downtimes")
         }
         Model::Avg { rate, working_set, pattern, from } => {
             let rate = show_page_rate(*rate);

@@ -118,3 +118,57 @@ impl Settings {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The default settings after this one was set, or what is said against it.
+    fn with(key: &'static str, value: &str) -> Result<Settings, String> {
+        let mut settings = Settings::default();
+        settings.set(key, value).map(|()| settings).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn max_bandwidth_is_a_rate_above_zero_or_none() {
+        let max_bandwidth = |value| with("max-bandwidth", value).map(|settings| settings.max_bandwidth);
+        assert_eq!(max_bandwidth("1MB/s"), Ok(BytesPerSec::new(1_000_000)));
+        assert_eq!(max_bandwidth("none"), Ok(UNLIMITED));
+        let refused = "setting `max-bandwidth`: `0MB/s` is not allowed: more than 0, or `none`";
+        assert_eq!(max_bandwidth("0MB/s"), Err(refused.to_owned()));
+    }
+
+    #[test]
+    fn downtime_limit_is_at_most_2000_s_in_whole_milliseconds() {
+        let downtime_limit = |value| with("downtime-limit", value).map(|settings| settings.downtime_limit);
+        assert_eq!(downtime_limit("0ms"), Ok(Duration::ZERO));
+        assert_eq!(downtime_limit("2000s"), Ok(Duration::from_secs(2000)));
+        for value in ["2000001ms", "1500us", "2000s 1us"] {
+            let refused =
+                format!("setting `downtime-limit`: `{value}` is not allowed: 0ms to 2000s, in whole milliseconds");
+            assert_eq!(downtime_limit(value), Err(refused));
+        }
+    }
+
+    #[test]
+    fn avail_switchover_bandwidth_of_zero_is_none() {
+        let available = |value| {
+            let settings = with("avail-switchover-bandwidth", value);
+            settings.map(|settings| settings.avail_switchover_bandwidth)
+        };
+        assert_eq!(available("1GB/s"), Ok(Some(BytesPerSec::new(1_000_000_000))));
+        assert_eq!(available("0GB/s"), Ok(None));
+        assert_eq!(available("none"), Ok(None));
+    }
+
+    #[test]
+    fn each_dirty_log_has_its_name() {
+        let dirty_log = |value| with("dirty-log", value).map(|settings| settings.dirty_log);
+        assert_eq!(dirty_log("kvm-manual"), Ok(DirtyLog::KvmManual));
+        assert_eq!(dirty_log("kvm"), Ok(DirtyLog::Kvm));
+        assert_eq!(dirty_log("ring"), Ok(DirtyLog::Ring));
+        assert_eq!(dirty_log("tcg"), Ok(DirtyLog::Tcg));
+        let refused = "setting `dirty-log`: `xen` is not allowed: kvm-manual, kvm, ring or tcg";
+        assert_eq!(dirty_log("xen"), Err(refused.to_owned()));
+    }
+}

@@ -1,0 +1,124 @@
+//! `migcast predict` from histories made up for the purpose, and what every command does when nobody reads on.
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use migcast_history::format::Manifest;
+use migcast_history::windows::State;
+use migcast_history::writer::{NewWindow, Writer};
+
+const START_NS: i64 = 1_767_225_600_000_000_000;
+const SECOND_NS: i64 = 1_000_000_000;
+
+/// A guest of 1,000 pages under tcg, written to for ten seconds; then nobody looked for `gap_seconds`.
+fn history(dir: &Path, qemu_version: &str, gap_seconds: i64) {
+    let manifest = format!(
+        r#"{{"format": "migcast.history/1", "created": "2026-01-01T00:00:00Z", "recorder": "test", "method": "import",
+        "written_means": "dirty-log", "resource": "ram", "guest_name": "made-up",
+        "guest_id": "67e55044-10b1-426f-9247-bb680e5fe0c8", "hypervisor": "qemu",
+        "hypervisor_version": "{qemu_version}", "accelerator": "tcg", "page_size_bytes": 4096,
+        "blocks": [{{"name": "ram", "length_bytes": 4096000}}], "window_seconds": 1.0,
+        "sample": {{"one_in": 1, "seed": 0}}}}"#
+    );
+    let manifest = Manifest::parse(manifest.as_bytes(), Path::new("manifest.json")).unwrap();
+    let mut writer = Writer::create(dir, manifest, &[]).unwrap();
+    let recorded = NewWindow {
+        start_unix_ns: START_NS,
+        end_unix_ns: START_NS,
+        state: State::Recorded,
+        written: &[1, 2, 3],
+        zero_changes: &[],
+        cost_us: 0,
+    };
+    for second in 0..10 {
+        let start_unix_ns = START_NS + second * SECOND_NS;
+        writer.push(NewWindow { start_unix_ns, end_unix_ns: start_unix_ns + SECOND_NS, ..recorded }).unwrap();
+    }
+    if gap_seconds > 0 {
+        let start_unix_ns = START_NS + 10 * SECOND_NS;
+        let end_unix_ns = start_unix_ns + gap_seconds * SECOND_NS;
+        let gap = NewWindow { start_unix_ns, end_unix_ns, state: State::Gap, written: &[], ..recorded };
+        writer.push(gap).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+fn migcast(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_migcast"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn predict(qemu_version: &str, gap_seconds: i64, more: &[&str]) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    history(dir.path(), qemu_version, gap_seconds);
+    let args = ["predict", dir.path().to_str().unwrap(), "--link", "1Gbit/s"];
+    migcast(&args).args(more).output().unwrap()
+}
+
+fn table(qemu_version: &str, more: &[&str]) -> String {
+    let output = predict(qemu_version, 0, more);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_last_minute_without_a_recorded_window_is_refused() {
+    let output = predict("10.0.2", 61, &["--start", "now"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "migcast: --start now: nothing was recorded in the history's last minute, last at 2026-01-01T00:00:10Z; \
+         use --start all or record anew\n"
+    );
+    assert!(predict("10.0.2", 55, &["--start", "now"]).status.success(), "five seconds of it were recorded");
+}
+
+#[test]
+fn a_qemu_older_than_all_rules_gets_the_oldest() {
+    let shown = table("6.2.0 (Debian 1:6.2)", &[]);
+    let algorithm = shown.lines().find(|line| line.starts_with("  algorithm")).unwrap();
+    assert_eq!(
+        algorithm,
+        "  algorithm  qemu-7.2 (the oldest rules known here, not checked against the history's QEMU 6.2.0 (Debian 1:6.2))"
+    );
+    assert!(shown.contains("dirty-log tcg"), "{shown}");
+    assert!(table("7.2.0", &[]).contains("qemu-7.2 (the history's hypervisor)"));
+}
+
+#[test]
+fn lost_writes_are_those_of_the_algorithm_in_use() {
+    let warns = |version, more: &[&str]| table(version, more).contains("QEMU before 9.0 misses writes");
+    assert!(warns("8.2.0", &[]));
+    assert!(!warns("9.0.0", &[]));
+    assert!(!warns("8.2.0", &["--algorithm", "qemu-9.0"]));
+    assert!(warns("9.0.0", &["--algorithm", "qemu-8.2"]));
+    assert!(!warns("8.2.0", &["--set", "dirty-log=kvm"]));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_every_command_quietly() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, trimmed) = (dir.path().join("history"), dir.path().join("trimmed"));
+    history(&path, "10.0.2", 0);
+    let (path, trimmed) = (path.to_str().unwrap(), trimmed.to_str().unwrap());
+    let observed = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/lab/observed.jsonl");
+    let commands: [&[&str]; 7] = [
+        &["predict", path, "--link", "1Gbit/s"],
+        &["predict", path, "--link", "1Gbit/s", "--json"],
+        &["history", "info", path],
+        &["history", "export", path],
+        &["history", "trim", path, "--out", trimmed],
+        &["algorithms"],
+        &["calibrate", observed, "--guest", "idle"],
+    ];
+    for args in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = migcast(args).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{args:?}: {} {said}", output.status);
+        assert!(!said.contains("migcast:") && !said.contains("panicked"), "{args:?}: {said}");
+    }
+}
