@@ -181,6 +181,10 @@ impl PageCursor for ConstantCursor<'_> {
     fn is_zero(&self, rank: u32) -> bool {
         self.zero.contains(rank)
     }
+
+    fn zero_is_settled(&self) -> bool {
+        self.zero.len() == 0
+    }
 }
 
 /// The `index`-th output of a SplitMix64 generator (Steele, Lea, Flood, OOPSLA 2014), computed directly.

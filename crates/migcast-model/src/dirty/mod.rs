@@ -70,4 +70,9 @@ pub trait PageCursor {
 
     /// Whether the page of this rank is zero at the point reached.
     fn is_zero(&self, rank: u32) -> bool;
+
+    /// True if no write to come changes what is zero: then only the log needs the walk to go on.
+    fn zero_is_settled(&self) -> bool {
+        false
+    }
 }

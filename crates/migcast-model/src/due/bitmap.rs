@@ -58,6 +58,8 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
         }
     }
 
+    /// Walks the writes up to here into the log. Each walk costs as much as the source has pages where it writes fast, so
+    /// it is done when something depends on it: the log is read or told to forget, or a page may have ceased to be zero.
     fn run_guest(&mut self, at: GuestTime) {
         let log = &mut self.log;
         self.cursor.advance(at, |rank| log.set(rank, true));
@@ -72,9 +74,10 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
     }
 
     /// Sends the tracked page of this rank and returns what that is in real pages.
-    fn send_one(&mut self, rank: u32) -> Sent {
-        if let Some(lazy) = &mut self.lazy {
-            lazy.page_sent(&mut self.log, rank);
+    fn send_one(&mut self, at: GuestTime, rank: u32) -> Sent {
+        if self.lazy.as_ref().is_some_and(|lazy| lazy.is_pending(rank)) {
+            self.run_guest(at);
+            self.lazy.iter_mut().for_each(|lazy| lazy.forget_chunk(&mut self.log, rank));
         }
         self.due.set(rank, false);
         self.position = rank + 1;
@@ -89,12 +92,15 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
 }
 
 impl LazyClear {
-    fn page_sent(&mut self, log: &mut PageSet, rank: u32) {
+    fn is_pending(&self, rank: u32) -> bool {
+        self.pending[(rank / self.chunk) as usize]
+    }
+
+    fn forget_chunk(&mut self, log: &mut PageSet, rank: u32) {
         let chunk = rank / self.chunk;
-        if std::mem::take(&mut self.pending[chunk as usize]) {
-            let from = chunk * self.chunk;
-            log.subtract_range(&self.told, from, from.saturating_add(self.chunk));
-        }
+        self.pending[chunk as usize] = false;
+        let from = chunk * self.chunk;
+        log.subtract_range(&self.told, from, from.saturating_add(self.chunk));
     }
 }
 
@@ -130,12 +136,14 @@ impl<S: PageSource> DueSet for Bitmap<'_, S> {
     }
 
     fn send(&mut self, at: GuestTime, limit: SendLimit, page: PageBytes) -> Sent {
-        self.run_guest(at);
+        if !self.cursor.zero_is_settled() {
+            self.run_guest(at);
+        }
         let mut sent = Sent::default();
         let mut bytes = ByteCount::ZERO;
         while sent.pages() < limit.pages && sent.data < limit.data_pages && bytes <= limit.bytes {
             let Some(rank) = self.next_due() else { break };
-            let one = self.send_one(rank);
+            let one = self.send_one(at, rank);
             bytes += one.bytes(page);
             sent.data += one.data;
             sent.zero += one.zero;
@@ -148,8 +156,11 @@ impl<S: PageSource> DueSet for Bitmap<'_, S> {
 mod tests {
     use std::time::Duration;
 
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
-    use crate::dirty::{PageReplay, PageReplayBuilder};
+    use crate::dirty::{ConstantRate, DirtySource, Estimate, PageReplay, PageReplayBuilder, WritePattern};
+    use crate::units::PagesPerSec;
 
     const PAGE: PageBytes = PageBytes { data: ByteCount::new(4104), zero: ByteCount::new(9) };
 
@@ -259,5 +270,93 @@ mod tests {
         let sent = due.send(at(0), all(), PAGE);
         assert_eq!((sent.data.get(), sent.zero.get()), (5, 3));
         assert_eq!(due.sync(at(100)).get(), 3);
+    }
+
+    /// A constant rate that counts the walks through its writes.
+    struct Counted {
+        source: ConstantRate,
+        walks: AtomicU32,
+    }
+
+    struct CountedCursor<'a> {
+        cursor: <ConstantRate as PageSource>::Cursor<'a>,
+        walks: &'a AtomicU32,
+    }
+
+    impl DirtySource for Counted {
+        fn memory(&self) -> PageCount {
+            self.source.memory()
+        }
+        fn write_set(&self, span: Duration) -> Estimate {
+            self.source.write_set(span)
+        }
+        fn zero(&self) -> Estimate {
+            self.source.zero()
+        }
+        fn never_zero(&self) -> PageCount {
+            self.source.never_zero()
+        }
+    }
+
+    impl PageSource for Counted {
+        type Cursor<'a> = CountedCursor<'a>;
+        fn tracked(&self) -> PageCount {
+            self.source.tracked()
+        }
+        fn length(&self) -> Option<Duration> {
+            self.source.length()
+        }
+        fn cursor(&self, start: Duration) -> CountedCursor<'_> {
+            CountedCursor { cursor: self.source.cursor(start), walks: &self.walks }
+        }
+    }
+
+    impl PageCursor for CountedCursor<'_> {
+        fn advance(&mut self, until: GuestTime, written: impl FnMut(u32)) {
+            self.walks.fetch_add(1, Ordering::Relaxed);
+            self.cursor.advance(until, written);
+        }
+        fn is_zero(&self, rank: u32) -> bool {
+            self.cursor.is_zero(rank)
+        }
+        fn zero_is_settled(&self) -> bool {
+            self.cursor.zero_is_settled()
+        }
+    }
+
+    /// What a guest that writes fast costs to simulate: a walk at the start, one per reading and per chunk that is told to
+    /// forget, however many small batches are sent in between.
+    #[test]
+    fn writes_are_walked_only_when_something_depends_on_them() {
+        let pages = 1 << 19; // two chunks
+        let memory = PageCount::new(pages);
+        for (log, walks) in [(DirtyLog::Tcg, 2), (DirtyLog::KvmManual, 4)] {
+            let rate = PagesPerSec::new(1e6);
+            let source = ConstantRate::new(memory, memory, rate, WritePattern::Uniform, 1);
+            let source = Counted { source, walks: AtomicU32::new(0) };
+            let mut due = Bitmap::new(&source, Duration::ZERO, log);
+            due.start(at(0));
+            for batch in 0..64 {
+                due.send(at(batch), SendLimit::pages(PageCount::new(pages / 64)), PAGE);
+            }
+            assert!(due.due().is_zero());
+            due.sync(at(64));
+            assert_eq!(source.walks.load(Ordering::Relaxed), walks, "{log:?}");
+        }
+    }
+
+    #[test]
+    fn writes_to_zero_pages_are_walked_at_once() {
+        // Page 3 ceases to be zero in window 0, before it is sent.
+        let mut builder = PageReplayBuilder::new(PageCount::new(8), PageCount::new(8));
+        builder.zero_at_start(std::iter::once(3..4));
+        builder.window(Duration::from_millis(100), &[3], &[crate::dirty::ZeroChange { rank: 3, zero: false }]);
+        let source = builder.build().unwrap();
+        let zeros = |from| {
+            let mut due = Bitmap::new(&source, Duration::ZERO, DirtyLog::Tcg);
+            due.start(at(0));
+            due.send(at(from), all(), PAGE).zero.get()
+        };
+        assert_eq!((zeros(0), zeros(99)), (1, 0));
     }
 }
