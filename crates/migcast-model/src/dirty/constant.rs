@@ -50,8 +50,14 @@ pub struct ConstantRate {
 }
 
 impl ConstantRate {
+    /// Most pages a guest may have.
+    pub const MEMORY_MAX: PageCount = PageCount::new(u32::MAX as u64);
+
     /// `rate` writes per second over `working_set` of the `memory` pages. The working set is cut to the memory; an
     /// empty one writes nothing. `seed` fixes where uniform writes fall.
+    ///
+    /// # Panics
+    /// If the memory has more than [`ConstantRate::MEMORY_MAX`].
     pub fn new(memory: PageCount, working_set: PageCount, rate: PagesPerSec, pattern: WritePattern, seed: u64) -> Self {
         let rate = if working_set.is_zero() || memory.is_zero() { PagesPerSec::ZERO } else { rate };
         let pages = u32::try_from(memory.get()).expect("a page-level source has fewer than 2^32 pages");
@@ -142,9 +148,16 @@ impl PageSource for ConstantRate {
 }
 
 impl ConstantRate {
-    /// Writes up to and including this time.
-    fn writes_until(&self, seconds: f64) -> u64 {
-        (self.rate.get() * seconds + 0.5) as u64
+    /// Writes up to and including this time, a whole number. Beyond 2^53 of them it is a multiple of a power of two, and
+    /// beyond any rate at which each nanosecond writes every page it grows no further.
+    fn writes_until(&self, seconds: f64) -> f64 {
+        let rate_max = self.writes_max() * 1e9;
+        (self.rate.get().min(rate_max) * seconds + 0.5).floor()
+    }
+
+    /// Writes in a span beyond which every page counts as written.
+    fn writes_max(&self) -> f64 {
+        (WRITES_PER_PAGE_MAX * self.working_set.get()) as f64
     }
 }
 
@@ -153,29 +166,27 @@ impl ConstantRate {
 pub struct ConstantCursor<'a> {
     source: &'a ConstantRate,
     start_seconds: f64,
-    next: u64,
+    /// Writes that have been told of.
+    next: f64,
     zero: PageSet,
 }
 
 impl PageCursor for ConstantCursor<'_> {
     fn advance(&mut self, until: GuestTime, mut written: impl FnMut(u32)) {
         let end = self.source.writes_until(self.start_seconds + until.as_nanos() as f64 / 1e9);
-        let working_set = self.source.working_set.get();
-        if end.saturating_sub(self.next) / WRITES_PER_PAGE_MAX > working_set {
-            for index in 0..working_set {
-                let rank = self.source.rank_of_page(index);
-                self.zero.set(rank, false);
-                written(rank);
-            }
-            self.next = end;
-            return;
-        }
-        while self.next < end {
-            let rank = self.source.rank_of_write(self.next);
+        let mut write = |rank| {
             self.zero.set(rank, false);
             written(rank);
-            self.next += 1;
+        };
+        if end - self.next > self.source.writes_max() {
+            (0..self.source.working_set.get()).for_each(|page| write(self.source.rank_of_page(page)));
+        } else {
+            // Numbers of writes go round at 2^64.
+            let first = (self.next % 2f64.powi(64)) as u64;
+            let count = (end - self.next) as u64;
+            (0..count).for_each(|index| write(self.source.rank_of_write(first.wrapping_add(index))));
         }
+        self.next = self.next.max(end);
     }
 
     fn is_zero(&self, rank: u32) -> bool {
@@ -275,11 +286,22 @@ mod tests {
     }
 
     #[test]
-    fn any_rate_is_walked_in_bounded_time() {
+    fn any_rate_is_walked_in_bounded_time_and_goes_on() {
         for pattern in [WritePattern::Uniform, WritePattern::Sequential] {
-            let source =
-                ConstantRate::new(PageCount::new(1_000), PageCount::new(100), PagesPerSec::new(1e15), pattern, 1);
-            assert_eq!(distinct(&source, Duration::from_secs(1_000)), 100);
+            for rate in [1e12, 1e15, 1e19, 1e300, f64::MAX] {
+                let rate = PagesPerSec::new(rate);
+                let source = ConstantRate::new(PageCount::new(1_000), PageCount::new(100), rate, pattern, 1);
+                let mut cursor = source.cursor(Duration::ZERO);
+                for seconds in [1, 1_000, 1_000_000, 1_000_000_000] {
+                    let mut written = BTreeSet::new();
+                    let end = GuestTime::ZERO + Duration::from_secs(seconds);
+                    cursor.advance(end, |_| {});
+                    cursor.advance(end + Duration::from_millis(1), |rank| {
+                        written.insert(rank);
+                    });
+                    assert_eq!(written.len(), 100, "{rate:?}, {pattern:?}, after {seconds} s");
+                }
+            }
         }
     }
 
