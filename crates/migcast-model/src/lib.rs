@@ -26,4 +26,5 @@ pub mod platform;
 pub mod quantity;
 pub mod sampling;
 pub mod simulate;
+pub mod speed;
 pub mod units;

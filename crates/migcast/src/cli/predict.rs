@@ -21,6 +21,7 @@ use migcast_model::platform::Platform;
 use migcast_model::quantity::{self, show_duration, show_rate};
 use migcast_model::sampling::SamplingError;
 use migcast_model::simulate::Scenario;
+use migcast_model::speed::SpeedScatter;
 use migcast_model::units::{ByteCount, BytesPerSec, PageCount, PagesPerSec};
 
 use crate::platform_file::PlatformFile;
@@ -414,10 +415,11 @@ fn predict<S: PageSource>(
         }
         None => SamplingError::default(),
     };
+    let speed = SpeedScatter::of(&scenario, source, &starts);
     let bounds = Bounds::of(&scenario, source);
-    let limits = limits(args, &scenario.platform, &sampling, &forecast);
+    let limits = limits(args, &scenario.platform, (&sampling, &speed), &forecast);
     let quantile = args.quantile.unwrap_or(QUANTILE);
-    Ok(Prediction { scenario, algorithm_origin, model, forecast, sampling, bounds, limits, quantile, warnings })
+    Ok(Prediction { scenario, algorithm_origin, model, forecast, sampling, speed, bounds, limits, quantile, warnings })
 }
 
 /// Where the halves of a sample do not both converge the error of the whole stays unknown; where nothing converges there
@@ -428,11 +430,16 @@ fn unknown_sampling_error(forecast: &Forecast) -> Option<String> {
     })
 }
 
-fn limits(args: &Args, platform: &Platform, sampling: &SamplingError, forecast: &Forecast) -> Vec<Limit> {
+fn limits(
+    args: &Args,
+    platform: &Platform,
+    (sampling, speed): (&SamplingError, &SpeedScatter),
+    forecast: &Forecast,
+) -> Vec<Limit> {
     let stated = [(Quantity::Downtime, args.max_downtime), (Quantity::MigrationTime, args.max_time)];
     let judge = |(quantity, allowed): (Quantity, Option<Duration>)| {
         let allowed = allowed?;
-        let scatter = quantity.scatter(platform, sampling);
+        let scatter = quantity.scatter(platform, sampling, speed);
         let quantile = args.quantile.unwrap_or(QUANTILE);
         let reached = forecast.scattered_quantile(|done| quantity.seconds(done), scatter, quantile);
         Some(Limit { quantity, allowed, met: reached.is_some_and(|seconds| seconds <= allowed.as_secs_f64()) })

@@ -35,6 +35,7 @@ struct Document<'a> {
     iterations: Distribution,
     stop_reasons: BTreeMap<&'static str, usize>,
     sampling_error: SamplingError,
+    speed_scatter: SpeedScatter,
     bounds: Bounds,
     horizon_seconds: f64,
     quantile: f64,
@@ -110,6 +111,13 @@ struct Parts {
 struct SamplingError {
     migration_time_relative: f64,
     downtime_seconds: f64,
+    sent_bytes_relative: f64,
+}
+
+/// Standard deviations that the platform's scatter of speed gives, contained in the distributions.
+#[derive(Serialize)]
+struct SpeedScatter {
+    migration_time_relative: f64,
     sent_bytes_relative: f64,
 }
 
@@ -189,6 +197,10 @@ fn document(prediction: &Prediction) -> Document<'_> {
             migration_time_relative: prediction.sampling.time,
             downtime_seconds: prediction.sampling.downtime_seconds,
             sent_bytes_relative: prediction.sampling.sent,
+        },
+        speed_scatter: SpeedScatter {
+            migration_time_relative: prediction.speed.time,
+            sent_bytes_relative: prediction.speed.sent,
         },
         bounds: Bounds {
             migration_time_seconds: range(prediction.bounds.migration_time),

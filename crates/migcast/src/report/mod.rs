@@ -12,6 +12,7 @@ use migcast_model::outcome::Completed;
 use migcast_model::platform::Platform;
 use migcast_model::sampling::SamplingError;
 use migcast_model::simulate::Scenario;
+use migcast_model::speed::SpeedScatter;
 use migcast_model::units::{PageCount, PagesPerSec};
 
 pub(crate) use json::write_json;
@@ -28,6 +29,8 @@ pub(crate) struct Prediction {
     pub(crate) forecast: Forecast,
     /// What tracking only some of the pages costs.
     pub(crate) sampling: SamplingError,
+    /// What the platform's scatter of speed does to it.
+    pub(crate) speed: SpeedScatter,
     pub(crate) bounds: Bounds,
     pub(crate) limits: Vec<Limit>,
     /// At which quantile limits are judged.
@@ -93,10 +96,10 @@ impl Quantity {
 
     /// How far it may lie from its forecast from one starting point: the platform's scatter and the sampling error, which
     /// have nothing to do with each other.
-    pub(crate) fn scatter(self, platform: &Platform, sampling: &SamplingError) -> Scatter {
+    pub(crate) fn scatter(self, platform: &Platform, sampling: &SamplingError, speed: &SpeedScatter) -> Scatter {
         match self {
             Quantity::MigrationTime | Quantity::MigrationTimeReported => {
-                let sd = platform.time_scatter.hypot(sampling.time);
+                let sd = speed.time.hypot(sampling.time);
                 if sd > 0.0 { Scatter::Relative(sd) } else { Scatter::None }
             }
             Quantity::Downtime | Quantity::DowntimeReported => {
@@ -130,12 +133,13 @@ impl Prediction {
 
     /// The distribution of the bytes sent, sampling error included.
     pub(crate) fn sent_bytes(&self) -> Distribution {
-        let scatter = if self.sampling.sent > 0.0 { Scatter::Relative(self.sampling.sent) } else { Scatter::None };
+        let sd = self.speed.sent.hypot(self.sampling.sent);
+        let scatter = if sd > 0.0 { Scatter::Relative(sd) } else { Scatter::None };
         self.forecast.scattered(|done| done.sent_bytes.get() as f64, scatter)
     }
 
     fn scatter(&self, quantity: Quantity) -> Scatter {
-        quantity.scatter(&self.scenario.platform, &self.sampling)
+        quantity.scatter(&self.scenario.platform, &self.sampling, &self.speed)
     }
 
     /// Whether quantities have a distribution: several starting points, or something that scatters.
