@@ -361,6 +361,19 @@ mod tests {
     }
 
     #[test]
+    fn what_the_fit_does_not_settle_is_said() {
+        let fit = Fit { platform: Platform::default(), payload_share: 0.9, sender_buffer: Link::LINUX_SENDER_BUFFER };
+        let lines = unsettled::<PageReplay>(&fit, 0.0, -0.0042, &[]);
+        let expected = [
+            "page_seconds, sync_seconds_per_gib: never fitted, defaults",
+            "zero_page_seconds: these migrations do not depend on it, default",
+            "sender_buffer_bytes: nobody looked at it, default",
+            "resume_seconds: the fit would take 4.2 ms off nothing, kept at 0",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
     fn a_known_platform_is_found_again() {
         let truth = Platform {
             connect: Duration::from_millis(11),

@@ -162,6 +162,12 @@ fn normal_quantiles() -> [f64; 39] {
     })
 }
 
+/// At most `most` of `all`, evenly spread.
+pub fn thinned<T: Copy>(all: &[T], most: usize) -> Vec<T> {
+    let count = all.len().min(most);
+    (0..count).map(|index| all[index * all.len() / count]).collect()
+}
+
 /// The value at the nearest rank of quantile `q` in sorted, non-empty values.
 fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted[rank(sorted.len(), q)]
@@ -184,6 +190,14 @@ mod tests {
         assert_eq!(quantile(&values, 0.5), 3.0);
         assert_eq!(quantile(&values, 0.8), 4.0);
         assert_eq!(quantile(&values, 0.95), f64::INFINITY);
+    }
+
+    #[test]
+    fn what_is_thinned_stays_evenly_spread() {
+        assert_eq!(thinned(&[0, 1, 2, 3, 4, 5, 6], 3), [0, 2, 4]);
+        assert_eq!(thinned(&[0, 1, 2], 3), [0, 1, 2]);
+        assert_eq!(thinned(&[0, 1], 3), [0, 1]);
+        assert!(thinned::<u32>(&[], 3).is_empty());
     }
 
     #[test]

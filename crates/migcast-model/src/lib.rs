@@ -22,6 +22,7 @@ pub mod link;
 pub mod migration;
 pub mod outcome;
 mod page_set;
+mod paired;
 pub mod platform;
 pub mod quantity;
 pub mod sampling;

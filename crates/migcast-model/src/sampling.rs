@@ -8,10 +8,8 @@
 
 use std::time::Duration;
 
-use rayon::prelude::*;
-
 use crate::dirty::{PageReplay, PageSource};
-use crate::outcome::Completed;
+use crate::paired::{Difference, mean_difference};
 use crate::simulate::Scenario;
 
 /// Standard errors of a forecast from a sampled history: how far another draw of the tracked pages would move it.
@@ -27,8 +25,6 @@ pub struct SamplingError {
 
 /// Pairs of halves; the estimate has as many degrees of freedom.
 const PAIRS: u64 = 8;
-/// Starting points simulated of each half: what depends on the start alone averages out.
-const STARTS: usize = 24;
 
 impl SamplingError {
     /// The error of a forecast of `scenario` from `replay` over `starts`. None for a full history; `None` where too few
@@ -37,38 +33,26 @@ impl SamplingError {
         if replay.tracked() == scenario.guest.memory {
             return Some(SamplingError::default());
         }
-        let count = starts.len().min(STARTS);
-        let starts: Vec<Duration> = (0..count).map(|index| starts[index * starts.len() / count]).collect();
-        let differences: Option<Vec<[f64; 3]>> =
-            (0..PAIRS).map(|seed| difference(scenario, &replay.halves(seed)?, &starts)).collect();
+        let differences: Option<Vec<Difference>> = (0..PAIRS)
+            .map(|seed| {
+                let [first, second] = replay.halves(seed)?;
+                mean_difference(starts, |start| scenario.run(&first, start), |start| scenario.run(&second, start))
+            })
+            .collect();
         let differences = differences?;
         // The halves are half as large as the sample: the variance of their difference is four times the sample's. And
         // what is not left out cannot err.
         let left_out = 1.0 - replay.tracked().get() as f64 / scenario.guest.memory.get() as f64;
-        let error = |quantity: usize| {
-            let squares = differences.iter().map(|difference| difference[quantity].powi(2) / 4.0);
+        let error = |quantity: fn(&Difference) -> f64| {
+            let squares = differences.iter().map(|difference| quantity(difference).powi(2) / 4.0);
             (left_out * squares.sum::<f64>() / PAIRS as f64).sqrt()
         };
-        Some(SamplingError { time: error(0), downtime_seconds: error(1), sent: error(2) })
+        Some(SamplingError {
+            time: error(|difference| difference.log_time),
+            downtime_seconds: error(|difference| difference.downtime_seconds),
+            sent: error(|difference| difference.log_sent),
+        })
     }
-}
-
-/// Of log time, of downtime in seconds and of log bytes: the mean difference between two halves over `starts`.
-fn difference(scenario: &Scenario, halves: &[PageReplay; 2], starts: &[Duration]) -> Option<[f64; 3]> {
-    let quantities = |done: &Completed| {
-        let time = libm::log(done.migration_time.as_secs_f64());
-        [time, done.downtime.total().as_secs_f64(), libm::log(done.sent_bytes.get() as f64)]
-    };
-    let one = |start: &Duration| {
-        let [first, second] = halves.each_ref().map(|half| scenario.run(half, *start));
-        let (first, second) = (quantities(first.completed()?), quantities(second.completed()?));
-        Some(std::array::from_fn(|quantity| first[quantity] - second[quantity]))
-    };
-    let differences: Vec<[f64; 3]> = starts.par_iter().filter_map(one).collect();
-    let mean = |quantity: usize| {
-        differences.iter().map(|difference| difference[quantity]).sum::<f64>() / differences.len() as f64
-    };
-    (!differences.is_empty()).then(|| std::array::from_fn(mean))
 }
 
 #[cfg(test)]
@@ -114,6 +98,15 @@ mod tests {
     #[test]
     fn a_full_history_has_no_sampling_error() {
         assert_eq!(SamplingError::of(&scenario(), &replay(1, 0), &[Duration::ZERO]), Some(SamplingError::default()));
+    }
+
+    #[test]
+    fn too_small_a_sample_has_an_unknown_error() {
+        let mut builder = PageReplayBuilder::new(PageCount::new(1), PageCount::new(u64::from(MEMORY)));
+        builder.window(Duration::from_millis(100), &[], &[]);
+        assert_eq!(SamplingError::of(&scenario(), &builder.build().unwrap(), &[Duration::ZERO]), None, "one page");
+        let hurried = Scenario { horizon: Duration::from_millis(1), ..scenario() };
+        assert_eq!(SamplingError::of(&hurried, &replay(40, 0), &[Duration::ZERO]), None, "nothing converges");
     }
 
     #[test]

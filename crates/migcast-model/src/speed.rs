@@ -8,11 +8,9 @@
 
 use std::time::Duration;
 
-use rayon::prelude::*;
-
 use crate::dirty::PageSource;
 use crate::link::Link;
-use crate::outcome::Completed;
+use crate::paired::mean_difference;
 use crate::simulate::Scenario;
 
 /// Relative standard deviations that a platform's scatter of speed gives a forecast from one starting point, ≥ 0.
@@ -23,9 +21,6 @@ pub struct SpeedScatter {
     /// Of the bytes sent.
     pub sent: f64,
 }
-
-/// Starting points simulated with each link.
-const STARTS: usize = 24;
 
 impl SpeedScatter {
     /// For `scenario` and `source` over `starts`. A start that converges with one link only tells nothing; where none
@@ -39,22 +34,11 @@ impl SpeedScatter {
             let line_rate = scenario.link.line_rate.scale(libm::exp(log));
             Scenario { link: Link { line_rate, ..scenario.link }, ..scenario.clone() }
         });
-        let quantities =
-            |done: &Completed| [libm::log(done.migration_time.as_secs_f64()), libm::log(done.sent_bytes.get() as f64)];
-        let one = |start: &Duration| {
-            let (slow, fast) = (slow.run(source, *start), fast.run(source, *start));
-            let (slow, fast) = (quantities(slow.completed()?), quantities(fast.completed()?));
-            Some([slow[0] - fast[0], slow[1] - fast[1]])
-        };
-        let count = starts.len().min(STARTS);
-        let starts: Vec<&Duration> = (0..count).map(|index| &starts[index * starts.len() / count]).collect();
-        let differences: Vec<[f64; 2]> = starts.into_par_iter().filter_map(one).collect();
+        let run = |scenario: &Scenario, start| scenario.run(source, start);
+        let difference = mean_difference(starts, |start| run(&slow, start), |start| run(&fast, start));
+        let difference = difference.unwrap_or_default();
         // Two standard deviations lie between the two links.
-        let half = |quantity: usize| {
-            let sum: f64 = differences.iter().map(|difference| difference[quantity]).sum();
-            (sum / (2.0 * differences.len().max(1) as f64)).abs()
-        };
-        SpeedScatter { time: half(0).max(own), sent: half(1) }
+        SpeedScatter { time: (difference.log_time.abs() / 2.0).max(own), sent: difference.log_sent.abs() / 2.0 }
     }
 }
 

@@ -109,8 +109,7 @@ impl Algorithm {
 
     /// The algorithm of a recorded guest: its hypervisor's name and version text, such as `10.0.2 (Debian …)`.
     pub fn of_hypervisor(hypervisor: &str, version: &str, accelerator: &str) -> Option<Algorithm> {
-        let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
-        let (major, minor) = (numbers.next()??, numbers.next()??);
+        let (major, minor) = qemu::Version::number_in(version)?;
         if hypervisor != "qemu" {
             return None;
         }

@@ -14,7 +14,7 @@ use migcast_model::algorithm::{Algorithm, qemu};
 use migcast_model::bounds::Bounds;
 use migcast_model::dirty::{ConstantRate, DirtySource, PageReplay, PageSource, WritePattern};
 use migcast_model::due::DirtyLog;
-use migcast_model::forecast::Forecast;
+use migcast_model::forecast::{Forecast, thinned};
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
 use migcast_model::platform::Platform;
@@ -304,10 +304,7 @@ fn starts(args: &Args, timeline: &Timeline, replay: &PageReplay) -> anyhow::Resu
         })?;
         return Ok(vec![position.recorded_time]);
     }
-    let windows = replay.windows();
-    let count = windows.min(STARTS_MAX);
-    let all: Vec<Duration> = replay.window_starts().collect();
-    Ok((0..count).map(|index| all[index * windows / count]).collect())
+    Ok(thinned(&replay.window_starts().collect::<Vec<_>>(), STARTS_MAX))
 }
 
 /// The rate AVG takes from a history: distinct pages a span holds, as the paper does; with a working set the writes it

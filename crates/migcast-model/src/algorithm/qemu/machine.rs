@@ -180,7 +180,7 @@ impl<D: DueSet> Qemu<D> {
         let sent = self.send_pages(limit, granted);
         let pages = pages + sent.pages();
         self.account(sent);
-        // In a sampled history one tracked page stands for several, and the count may step over the 64th.
+        // In a sampled history one tracked page stands for several, and the count may step over the page of a look.
         let looks_at_clock = pages.get().div_ceil(PAGES_PER_TIME_CHECK) != looks;
         let lasted_ms = self.now.since(began).as_millis();
         let turned_round = sent.pages().is_zero();

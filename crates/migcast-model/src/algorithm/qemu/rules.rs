@@ -89,11 +89,15 @@ impl Version {
         Version::ALL.into_iter().rfind(|version| version.number() <= (major, minor))
     }
 
-    /// Whether a version text, such as `6.2.0 (Debian …)`, names a QEMU before the oldest version here.
-    pub fn is_older_than_all(text: &str) -> bool {
+    /// Major and minor number in a version text, such as `6.2.0 (Debian …)`.
+    pub fn number_in(text: &str) -> Option<(u32, u32)> {
         let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
-        let number = numbers.next().flatten().zip(numbers.next().flatten());
-        number.is_some_and(|number| number < Version::ALL[0].number())
+        Some((numbers.next()??, numbers.next()??))
+    }
+
+    /// Whether a version text names a QEMU before the oldest version here.
+    pub fn is_older_than_all(text: &str) -> bool {
+        Version::number_in(text).is_some_and(|number| number < Version::ALL[0].number())
     }
 
     /// Major and minor number.
