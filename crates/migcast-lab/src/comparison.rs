@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
+use anyhow::{Context, Result};
 use migcast_history::observed::Observed;
 use serde::{Deserialize, Serialize};
 
-use crate::prediction::{Band, Predicted};
+use crate::prediction::{self, Band, Predicted};
 
 /// One migration with what had been predicted of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,11 +19,55 @@ pub struct Case {
     pub observed: Observed,
 }
 
+/// Forecasts each of `observed` from the history its guest left *before* it, which lies in `folder`; what is asked alike
+/// is asked once.
+///
+/// # Errors
+/// An observed migration names no history, or `program` cannot forecast from it.
+pub fn forecast(
+    program: &Path,
+    folder: &Path,
+    observed: impl IntoIterator<Item = Observed>,
+    platform: Option<&Path>,
+) -> Result<Vec<Case>> {
+    let mut cases: Vec<Case> = Vec::new();
+    for observed in observed {
+        let known = cases.iter().find(|case| is_asked_alike(&case.observed, &observed));
+        let predicted = match known {
+            Some(known) => known.predicted.clone(),
+            None => {
+                let history = observed.history.as_ref().context("an observed migration names no history")?;
+                prediction::predict(program, &folder.join(history), &observed, platform)?
+            }
+        };
+        cases.push(Case { predicted, observed });
+    }
+    Ok(cases)
+}
+
+/// Whether the same forecast answers both.
+fn is_asked_alike(one: &Observed, other: &Observed) -> bool {
+    let asked = |of: &Observed| {
+        (of.history.clone(), of.link_bits_per_second, of.settings.clone(), of.give_up_seconds.map(f64::to_bits))
+    };
+    asked(one) == asked(other)
+}
+
 impl Case {
     /// Whether the prediction's majority of starts agrees with what happened.
     pub fn verdict_is_right(&self) -> bool {
         let converges = 2 * self.predicted.converged >= self.predicted.starts;
         converges == self.observed.completed
+    }
+
+    /// Whether the band holds the migration time.
+    fn holds_time(&self) -> bool {
+        self.predicted.migration_time_seconds.holds(self.observed.migration_time_seconds)
+    }
+
+    /// Whether the band holds the guest's downtime.
+    fn holds_downtime(&self) -> bool {
+        self.observed.downtime_seconds.is_some_and(|downtime| self.predicted.downtime_seconds.holds(downtime))
     }
 
     /// Whether the verdict would be the same over a link slower or faster by a quarter.
@@ -96,9 +142,7 @@ fn explanation(case: &Case) -> Option<String> {
     if outside.is_empty() {
         return None;
     }
-    let in_time = predicted.migration_time_seconds.holds(observed.migration_time_seconds);
-    let in_down = observed.downtime_seconds.is_some_and(|down| predicted.downtime_seconds.holds(down));
-    let band = match (in_time, in_down) {
+    let band = match (case.holds_time(), case.holds_downtime()) {
         (true, true) => "both within the band",
         (true, false) => "time within the band",
         (false, true) => "downtime within the band",
@@ -109,8 +153,7 @@ fn explanation(case: &Case) -> Option<String> {
 
 fn first_difference(case: &Case) -> String {
     let (actual, predicted) = (&case.observed.pending_bytes, &case.predicted.readings);
-    // The first start is that of the second iteration where the first is not told, so times are matched from the end of
-    // set-up on: reading 0 here is the first after everything was sent once.
+    // The first start is set-up's reading, with everything due; pending bytes are told from the next one on.
     let starts = &case.observed.iteration_starts_seconds;
     for (index, bytes) in actual.iter().enumerate() {
         let (at, mb) = (starts.get(index + 1).copied().unwrap_or_default(), *bytes as f64 / 1e6);
@@ -238,9 +281,9 @@ fn verdicts(cases: &[Case]) -> String {
     )
 }
 
-/// Median of |predicted ÷ actual − 1|, in percent. A rule that says "never" of a migration that ended is wrong beyond
+/// Median of |predicted ÷ actual − 1| over migrations that completed, in percent. A rule that says "never" of a migration that ended is wrong beyond
 /// measure.
-fn median_error(
+pub fn median_error(
     cases: &[&Case],
     predicted: impl Fn(&Predicted) -> Option<f64>,
     actual: impl Fn(&Observed) -> Option<f64>,
@@ -263,10 +306,8 @@ fn wilson(held: usize, all: usize) -> (f64, f64) {
 }
 
 fn in_band(cases: &[&Case]) -> (usize, usize) {
-    let time = |case: &&&Case| case.predicted.migration_time_seconds.holds(case.observed.migration_time_seconds);
-    let down =
-        |case: &&&Case| case.observed.downtime_seconds.is_some_and(|down| case.predicted.downtime_seconds.holds(down));
-    (cases.iter().filter(time).count(), cases.iter().filter(down).count())
+    let count = |held: fn(&Case) -> bool| cases.iter().filter(|case| held(case)).count();
+    (count(Case::holds_time), count(Case::holds_downtime))
 }
 
 fn bands(group: &[&Case]) -> String {

@@ -97,6 +97,29 @@ fn lost_writes_are_those_of_the_algorithm_in_use() {
     assert!(!warns("8.2.0", &["--set", "dirty-log=kvm"]));
 }
 
+/// What a script reads of the band: what made it as wide as it is, and where the median migration's iterations began.
+#[test]
+fn the_document_tells_what_scatters() {
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/lab");
+    let args =
+        ["predict", lab.join("sequential-1").to_str().unwrap(), "--link", "400Mbit/s", "--json"].map(str::to_owned);
+    let said = |more: &[&str]| {
+        let output = migcast(&args.each_ref().map(String::as_str)).args(more).output().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let platform = lab.join("platform.json");
+    let known = said(&["--set", "max-bandwidth=none", "--platform", platform.to_str().unwrap()]);
+    // It writes at 0.78 of the link, so the platform's 1 % is several.
+    assert!(known["speed_scatter"]["migration_time_relative"].as_f64().unwrap() > 0.02, "{}", known["speed_scatter"]);
+    assert!(known["sampling_error"]["migration_time_relative"].as_f64().unwrap() > 0.001);
+    let iterations = known["iterations_of_median"].as_array().unwrap();
+    assert_eq!(iterations[0]["due_pages"], known["guest"]["memory_pages"]);
+    let starts: Vec<f64> = iterations.iter().map(|one| one["start_seconds"].as_f64().unwrap()).collect();
+    assert!(starts.is_sorted() && starts.len() > 3, "{starts:?}");
+    let unknown = said(&["--set", "max-bandwidth=none"]);
+    assert_eq!(unknown["speed_scatter"]["migration_time_relative"], 0.0, "no platform, no scatter known");
+}
+
 #[test]
 fn a_reader_that_has_seen_enough_ends_every_command_quietly() {
     let dir = tempfile::tempdir().unwrap();

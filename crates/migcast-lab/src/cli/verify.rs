@@ -13,7 +13,7 @@ use migcast_lab::interrupt::Interrupt;
 use migcast_lab::link::{End, ShapedLink};
 use migcast_lab::machine::Machine;
 use migcast_lab::migration::{self, NO_CAP, Terms};
-use migcast_lab::{prediction, process, recording};
+use migcast_lab::{process, recording};
 use migcast_model::quantity::{parse_duration, parse_rate};
 use migcast_model::units::BytesPerSec;
 
@@ -102,19 +102,9 @@ fn parse_without(text: &str) -> Result<Without, String> {
 /// Forecasts each observed migration from the history its guest left *before* it, and prints the table.
 pub(crate) fn compare(args: &Compare) -> Result<()> {
     let program = recording::program()?;
-    let mut cases: Vec<Case> = Vec::new();
-    let all = observed::read(&args.dir.join(OBSERVED))?;
-    for observed in all.into_iter().filter(|observed| !args.without.iter().any(|without| without.is(observed))) {
-        let known = cases.iter().find(|case| is_asked_alike(&case.observed, &observed));
-        let predicted = match known {
-            Some(known) => known.predicted.clone(),
-            None => {
-                let named = observed.history.as_ref().context("an observed migration names no history")?;
-                prediction::predict(&program, &args.dir.join(named), &observed, args.platform.as_deref())?
-            }
-        };
-        cases.push(Case { predicted, observed });
-    }
+    let mut observed = observed::read(&args.dir.join(OBSERVED))?;
+    observed.retain(|observed| !args.without.iter().any(|without| without.is(observed)));
+    let mut cases = comparison::forecast(&program, &args.dir, observed, args.platform.as_deref())?;
     let disturbed: Vec<Case> = cases.extract_if(.., |case| case.is_disturbed()).collect();
     for case in disturbed {
         let (cores, described) =
@@ -130,14 +120,6 @@ pub(crate) fn compare(args: &Compare) -> Result<()> {
         println!("{}", comparison::explanations(&cases));
     }
     Ok(())
-}
-
-/// Whether the same forecast answers both.
-fn is_asked_alike(one: &Observed, other: &Observed) -> bool {
-    let asked = |of: &Observed| {
-        (of.history.clone(), of.link_bits_per_second, of.settings.clone(), of.give_up_seconds.map(f64::to_bits))
-    };
-    asked(one) == asked(other)
 }
 
 /// Boots one guest, records it, and migrates it to and fro.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use migcast_model::algorithm::qemu::{Settings, Version};
+use migcast_model::algorithm::qemu::Version;
 use migcast_model::outcome::StopReason;
 use migcast_model::units::BytesPerSec;
 
@@ -10,14 +10,20 @@ use crate::{PAGE_BYTES, Run, Trace, data_pages, millis, ms};
 
 const ENDLESS: BytesPerSec = BytesPerSec::new(1 << 50);
 
+/// Only the budget and the sleep take time: an endlessly fast link, and no rest but nothing stops the guest.
+fn capped(version: Version, max_bandwidth: u64) -> Run {
+    let mut run = Run::of(version);
+    run.settings.max_bandwidth = BytesPerSec::new(max_bandwidth);
+    run.settings.downtime_limit = ms(0);
+    run.rate = ENDLESS;
+    run
+}
+
 #[test]
 fn rule_2_1_the_page_that_passes_the_budget_is_the_last_of_its_window() {
     // 64 MiB/s: a budget of 6,710,886 bytes a window. 1635 pages take 6,710,040, so the 1636th passes it. QEMU was seen
-    // to send exactly 1636 pages per window. The link is endlessly fast: only the budget and the sleep take time.
-    let mut run = Run::of(Version::V7_2);
-    run.settings.max_bandwidth = BytesPerSec::new(64 << 20);
-    run.settings.downtime_limit = ms(0);
-    run.rate = ENDLESS;
+    // to send exactly 1636 pages per window.
+    let run = capped(Version::V7_2, 64 << 20);
     let completed = run.completed(&Trace::idle(1636 * 3));
     assert_eq!(millis(completed.migration_time), 300, "three windows of 1636 pages");
     let completed = run.completed(&Trace::idle(1636 * 3 + 1));
@@ -29,13 +35,7 @@ fn rule_2_1_the_page_that_passes_the_budget_is_the_last_of_its_window() {
 #[test]
 fn rule_2_1_what_surrounds_the_pages_counts_against_the_budget_too() {
     // Ten pages are 41,040 bytes, the section around them 18: together they pass 41,057 and just fill 41,058.
-    let took = |version, budget: u64| {
-        let mut run = Run::of(version);
-        run.settings.max_bandwidth = BytesPerSec::new(budget * 10);
-        run.settings.downtime_limit = ms(0);
-        run.rate = ENDLESS;
-        millis(run.completed(&Trace::idle(10)).migration_time)
-    };
+    let took = |version, budget: u64| millis(capped(version, budget * 10).completed(&Trace::idle(10)).migration_time);
     for version in Version::ALL {
         assert_eq!(took(version, 41_057), 100, "{version:?}: over the budget, asleep to the window's end");
         assert_eq!(took(version, 41_058), 0, "{version:?}");
@@ -45,16 +45,11 @@ fn rule_2_1_what_surrounds_the_pages_counts_against_the_budget_too() {
 #[test]
 fn rule_2_2_from_8_1_on_the_budget_counts_flushed_bytes() {
     // Flushes hold 32 pages, 131,328 bytes; the 52nd passes the budget of 6,710,886: 1664 pages a window.
-    let mut run = Run::of(Version::V8_1);
-    run.settings.max_bandwidth = BytesPerSec::new(64 << 20);
-    run.settings.downtime_limit = ms(0);
-    run.rate = ENDLESS;
+    let mut run = capped(Version::V8_1, 64 << 20);
     assert_eq!(millis(run.completed(&Trace::idle(1664 * 2)).migration_time), 200);
     assert_eq!(millis(run.completed(&Trace::idle(1664 * 2 - 32)).migration_time), 100);
     // A budget that the first flush passes: 32 pages a window.
-    let mut single = Run::of(Version::V8_1);
-    single.settings = Settings { max_bandwidth: BytesPerSec::new(10_000 * 10), ..run.settings };
-    single.rate = ENDLESS;
+    let single = capped(Version::V8_1, 10_000 * 10);
     assert_eq!(millis(single.completed(&Trace::idle(32)).migration_time), 100);
     assert_eq!(millis(single.completed(&Trace::idle(64)).migration_time), 200);
     // Zero pages between do not hasten it: 40 of them and 32 with data in the first window, the other 32 in the second.
@@ -69,10 +64,7 @@ fn rule_2_2_from_8_1_on_the_budget_counts_flushed_bytes() {
 fn rule_2_2_from_8_1_on_headers_of_zero_pages_are_flushed_at_32_kib() {
     // Zero pages of 9 bytes: the 3641st fills the buffer of 32,768 bytes, which passes a budget of 10,000. So 3600 pages
     // go out in one window and 7200 in two.
-    let mut run = Run::of(Version::V8_1);
-    run.settings.max_bandwidth = BytesPerSec::new(10_000 * 10);
-    run.settings.downtime_limit = ms(0);
-    run.rate = ENDLESS;
+    let mut run = capped(Version::V8_1, 10_000 * 10);
     let took = |run: &Run, pages: u32| {
         let completed = run.completed(&Trace::idle(pages.into()).with_zero(0..pages));
         assert_eq!(completed.sent.zero.get(), u64::from(pages));
@@ -91,11 +83,8 @@ fn rule_2_2_from_8_1_on_the_end_of_a_step_flushes_the_rest() {
     // 18 bytes of its section, they pass a budget of 602: 130 pages take two windows. Unflushed, 18 bytes would not, and
     // the second step would follow at once and end at 117 ms.
     let took = |budget: u64| {
-        let mut run = Run::of(Version::V8_1);
-        run.settings.max_bandwidth = BytesPerSec::new(budget * 10);
-        run.settings.downtime_limit = ms(0);
+        let mut run = capped(Version::V8_1, budget * 10);
         run.platform.zero_page_cost = Duration::from_micros(900);
-        run.rate = ENDLESS;
         millis(run.completed(&Trace::idle(130).with_zero(0..130)).migration_time)
     };
     assert_eq!(took(602), 200);
