@@ -13,11 +13,21 @@ pub trait Migration {
     /// Runs until something happens that the world may want to act on, or until `until` at the latest (a page or a
     /// batch that is under way is finished). Meanwhile the link carries `granted` bytes of payload per second.
     ///
-    /// After [`Event::Completed`] it must not be called again.
+    /// After [`Event::Completed`] or [`Event::Cancelled`] it must not be called again.
     fn advance(&mut self, granted: BytesPerSec, until: SimTime) -> Event;
 
     /// How far the migration has come.
     fn progress(&self) -> Progress;
+}
+
+impl<M: Migration + ?Sized> Migration for Box<M> {
+    fn advance(&mut self, granted: BytesPerSec, until: SimTime) -> Event {
+        (**self).advance(granted, until)
+    }
+
+    fn progress(&self) -> Progress {
+        (**self).progress()
+    }
 }
 
 /// What [`Migration::advance`] stopped for.
@@ -31,6 +41,8 @@ pub enum Event {
     Stopped,
     /// The guest runs on the target and the source is done.
     Completed(Box<Completed>),
+    /// The migration was given up; the guest runs on at the source.
+    Cancelled,
 }
 
 /// Where a running migration stands.

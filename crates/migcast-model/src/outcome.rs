@@ -13,6 +13,8 @@ pub enum Outcome {
     Completed(Completed),
     /// The simulation's horizon came first: the migration was still copying, and would have gone on.
     NotConverged(Progress),
+    /// The hypervisor, or what manages it, gave up: the guest stays where it is.
+    Cancelled(Progress),
 }
 
 impl Outcome {
@@ -20,7 +22,7 @@ impl Outcome {
     pub fn completed(&self) -> Option<&Completed> {
         match self {
             Outcome::Completed(completed) => Some(completed),
-            Outcome::NotConverged(_) => None,
+            Outcome::NotConverged(_) | Outcome::Cancelled(_) => None,
         }
     }
 
@@ -29,6 +31,7 @@ impl Outcome {
         match self {
             Outcome::Completed(completed) => completed.stop_reason.name(),
             Outcome::NotConverged(_) => "not-converged",
+            Outcome::Cancelled(_) => "cancelled",
         }
     }
 }
@@ -50,6 +53,9 @@ pub struct Completed {
     pub sent: Sent,
     /// Guest time lost to throttling.
     pub throttled: Duration,
+    /// How long the guest ran on the target before its last page was there: its accesses to pages that were not waited
+    /// for the link.
+    pub post_copy: Duration,
     /// Iterations as the hypervisor counts them (QEMU: `dirty-sync-count`).
     pub iteration_count: u64,
     /// Each iteration in order, stop-and-copy last.
@@ -102,6 +108,22 @@ pub enum StopReason {
     BelowThreshold,
     /// Nothing remained.
     NothingLeft,
+    /// So many rounds were done as the algorithm allows.
+    MaxRounds,
+    /// The last round's set was small.
+    SmallSet,
+    /// So many times the memory was sent as the algorithm allows.
+    MaxFactor,
+    /// The last round's set was larger than the one before.
+    Growing,
+    /// The time allowed was over.
+    Timeout,
+    /// The algorithm stops the guest at this point whatever is left.
+    Fixed,
+    /// Whatever manages the migration paused the guest.
+    Forced,
+    /// The guest went on at the target, its memory followed.
+    PostCopy,
 }
 
 impl StopReason {
@@ -110,6 +132,14 @@ impl StopReason {
         match self {
             StopReason::BelowThreshold => "below-threshold",
             StopReason::NothingLeft => "nothing-left",
+            StopReason::MaxRounds => "max-rounds",
+            StopReason::SmallSet => "small-set",
+            StopReason::MaxFactor => "max-factor",
+            StopReason::Growing => "growing",
+            StopReason::Timeout => "timeout",
+            StopReason::Fixed => "fixed",
+            StopReason::Forced => "forced",
+            StopReason::PostCopy => "post-copy",
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::units::ByteCount;
+use crate::due::Sent;
+use crate::guest::Guest;
+use crate::units::{ByteCount, PageCount};
 
 /// Overheads and costs of one pair of hosts, in wall-clock time. Measured, not guessed: [`Platform::default`] is a
 /// starting point that says so in every forecast made with it.
@@ -67,6 +69,16 @@ impl Default for Platform {
 }
 
 impl Platform {
+    /// The sender's work on these pages.
+    pub fn page_work(&self, sent: Sent) -> Duration {
+        times(self.page_cost, sent.data) + times(self.zero_page_cost, sent.zero)
+    }
+
+    /// Time of one look into the whole dirty log of this guest.
+    pub fn log_reading(&self, guest: &Guest) -> Duration {
+        self.sync_cost_per_gib.mul_f64(guest.memory_bytes().get() as f64 / ByteCount::GIB.get() as f64)
+    }
+
     /// A platform that costs nothing at all: for closed forms and for tests of an algorithm's rules.
     pub fn free() -> Platform {
         Platform {
@@ -85,4 +97,8 @@ impl Platform {
             downtime_scatter: Duration::ZERO,
         }
     }
+}
+
+fn times(cost: Duration, pages: PageCount) -> Duration {
+    Duration::from_nanos(u64::try_from(cost.as_nanos() * u128::from(pages.get())).unwrap_or(u64::MAX))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::algorithm::{Algorithm, qemu::Qemu};
+use crate::algorithm::{Algorithm, Ends};
 use crate::dirty::PageSource;
 use crate::due::Bitmap;
 use crate::guest::Guest;
@@ -29,14 +29,23 @@ pub struct Scenario {
 
 impl Scenario {
     /// A horizon for a migration: three times what the whole memory takes as fast as this sender may and can send it,
-    /// at least a minute.
+    /// at least a minute; for an algorithm that ends by itself long enough to see it end.
     pub fn default_horizon(guest: &Guest, link: &Link, platform: &Platform, algorithm: &Algorithm) -> Duration {
-        let Algorithm::Qemu(_, settings) = algorithm;
-        let on_the_wire = guest.memory_bytes().transfer_time_ceil(link.goodput().min(settings.max_bandwidth));
+        let scheme = algorithm.scheme();
+        let rate = link.goodput().min(scheme.cap().unwrap_or(link.goodput()));
         let cost = platform.page_cost.max(platform.zero_page_cost);
         let work = Duration::try_from_secs_f64(cost.as_secs_f64() * guest.memory.get() as f64).unwrap_or(Duration::MAX);
-        let whole = on_the_wire.max(work).saturating_add(settings.downtime_limit + platform.connect + platform.setup);
-        whole.saturating_mul(3).max(Duration::from_secs(60))
+        let memory = guest.memory_bytes().transfer_time_ceil(rate).max(work);
+        let whole = memory.saturating_add(scheme.downtime_aim() + platform.connect + platform.setup);
+        let horizon = match scheme.ends() {
+            Ends::Never => whole.saturating_mul(3),
+            // Beyond the memory itself: readings of the log, and what a batch has around its pages.
+            Ends::AfterSending { live, .. } => {
+                whole.saturating_mul(u32::try_from(live).unwrap_or(u32::MAX)).saturating_mul(2)
+            }
+            Ends::AfterTime(limit) => whole.saturating_mul(3).saturating_add(limit),
+        };
+        horizon.max(Duration::from_secs(60))
     }
 
     /// Simulates one migration that is requested `start` into the source.
@@ -45,15 +54,10 @@ impl Scenario {
     /// If guest and source differ in size.
     pub fn run<S: PageSource>(&self, source: &S, start: Duration) -> Outcome {
         assert_eq!(self.guest.memory, source.memory(), "the source is this guest's");
-        let horizon = SimTime::ZERO + self.horizon;
-        match &self.algorithm {
-            Algorithm::Qemu(version, settings) => {
-                let due = Bitmap::new(source, start, settings.dirty_log);
-                let (guest, platform) = (self.guest.clone(), self.platform.clone());
-                let migration = Qemu::new(version.rules(), *settings, guest, &self.link, platform, due);
-                simulate(migration, self.link.goodput(), horizon)
-            }
-        }
+        let scheme = self.algorithm.scheme();
+        let due = Bitmap::new(source, start, scheme.dirty_log()).scanned(scheme.scan_order());
+        let migration = scheme.migration(&self.guest, &self.link, &self.platform, Box::new(due));
+        simulate(migration, self.link.goodput(), SimTime::ZERO + self.horizon)
     }
 }
 
@@ -67,6 +71,7 @@ pub fn simulate(mut migration: impl Migration, goodput: BytesPerSec, horizon: Si
             Event::IterationEnded => {}
             Event::Stopped => until = SimTime::MAX,
             Event::Paused => return Outcome::NotConverged(migration.progress()),
+            Event::Cancelled => return Outcome::Cancelled(migration.progress()),
         }
     }
 }
@@ -107,7 +112,7 @@ mod tests {
         let (connect, setup) = (Duration::from_secs(1), Duration::from_millis(40));
         let platform = Platform { connect, setup, page_cost, zero_page_cost, ..Platform::free() };
         let settings = Settings { max_bandwidth, downtime_limit: Duration::from_secs(2), ..Settings::default() };
-        Scenario::default_horizon(&guest, &link, &platform, &Algorithm::Qemu(Version::NEWEST, settings))
+        Scenario::default_horizon(&guest, &link, &platform, &Algorithm::qemu(Version::NEWEST, settings))
     }
 
     #[test]

@@ -66,7 +66,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 resume: Duration::from_millis(resume),
                 ..Platform::default()
             },
-            algorithm: Algorithm::Qemu(Version::ALL[version], settings),
+            algorithm: Algorithm::qemu(Version::ALL[version], settings),
             horizon: Duration::from_secs(20),
         }
     })
@@ -128,9 +128,9 @@ proptest! {
     fn a_longer_downtime_limit_never_makes_an_idle_guest_slower(scenario in scenario(), more in 1u64..1_000) {
         let source = ConstantRate::new(
             scenario.guest.memory, PageCount::ZERO, PagesPerSec::ZERO, WritePattern::Uniform, 0);
-        let Algorithm::Qemu(version, settings) = scenario.algorithm;
-        let longer = Settings { downtime_limit: settings.downtime_limit + Duration::from_millis(more), ..settings };
-        let longer = Scenario { algorithm: Algorithm::Qemu(version, longer), ..scenario.clone() };
+        let mut longer = scenario.clone();
+        let limit = longer.algorithm.scheme().downtime_aim() + Duration::from_millis(more);
+        longer.algorithm.set("downtime-limit", &format!("{}ms", limit.as_millis())).unwrap();
         let sent = |scenario: &Scenario| {
             scenario.run(&source, Duration::ZERO).completed().map(|done| (done.migration_time, done.downtime.total()))
         };
@@ -170,7 +170,7 @@ fn sequential_writes_below_the_link_s_rate_make_a_geometric_series() {
         guest: guest(memory),
         link: Link { sender_buffer: ByteCount::ZERO, ..Link::ethernet(BytesPerSec::from_bits(400_000_000)) },
         platform: Platform::free(),
-        algorithm: Algorithm::Qemu(Version::V9_0, settings),
+        algorithm: Algorithm::qemu(Version::V9_0, settings),
         horizon: Duration::from_secs(60),
     };
     let outcome = scenario.run(&source, Duration::ZERO);

@@ -1,15 +1,130 @@
 //! The hypervisors' own rules, one module each, and the table of their names.
 
+pub mod cloud_hypervisor;
+pub mod criu;
+pub mod propolis;
 pub mod qemu;
+pub mod rounds;
+pub mod setting;
+pub mod stopped;
+pub mod xen;
+pub mod xen_classic;
 
-use crate::due::DirtyLog;
+use std::fmt::Debug;
+use std::time::Duration;
+
+pub use setting::Setting;
+use setting::{Field, Refusal};
+
+use crate::due::{DirtyLog, DueSet, ScanOrder};
+use crate::guest::Guest;
+use crate::link::Link;
+use crate::migration::Migration;
+use crate::platform::Platform;
 use crate::quantity::QuantityError;
+use crate::units::BytesPerSec;
+
+/// A hypervisor's way to migrate: its settings, and the machine that obeys them. One type per file of this module.
+pub trait Scheme: Debug + Send + Sync {
+    /// What it does, in plain words, for people who do not know its source.
+    fn explained(&self) -> String;
+
+    /// Its settings, open for change.
+    fn fields(&mut self) -> Vec<Field<'_>>;
+
+    /// A migration requested at time zero over `link` (of which only the sender's buffer is taken here; the rate is
+    /// granted at each step).
+    fn migration<'a>(
+        &self,
+        guest: &Guest,
+        link: &Link,
+        platform: &Platform,
+        due: Box<dyn DueSet + 'a>,
+    ) -> Box<dyn Migration + 'a>;
+
+    /// When the dirty log forgets what it has told.
+    fn dirty_log(&self) -> DirtyLog {
+        DirtyLog::Kvm
+    }
+
+    /// In which order pages are scanned.
+    fn scan_order(&self) -> ScanOrder {
+        ScanOrder::Linear
+    }
+
+    /// The same on this accelerator, as a history names it, where that matters.
+    fn run_on(&mut self, _accelerator: &str) {}
+
+    /// A cap on the rate while the guest runs.
+    fn cap(&self) -> Option<BytesPerSec> {
+        None
+    }
+
+    /// The downtime it aims at, if it does.
+    fn downtime_aim(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// When a migration is over at the latest.
+    fn ends(&self) -> Ends;
+
+    /// What it calls what it does.
+    fn terms(&self) -> Terms {
+        Terms { reporter: None, iterations: "rounds" }
+    }
+
+    /// What a user should know who forecasts with these settings, each ending with what to do.
+    fn cautions(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// A copy.
+    fn boxed(&self) -> Box<dyn Scheme>;
+}
+
+/// What a hypervisor calls what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Who reports a downtime of its own, if anyone does.
+    pub reporter: Option<&'static str>,
+    /// Its iterations, in the plural.
+    pub iterations: &'static str,
+}
+
+/// When a migration is over at the latest, whatever the guest writes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Ends {
+    /// It may go on for ever.
+    Never,
+    /// After the memory has been sent so many times while the guest runs, and this many times while it stands.
+    AfterSending {
+        /// Live, in memories.
+        live: u64,
+        /// Stopped, in memories.
+        stopped: u64,
+    },
+    /// After a time, from when memory is first sent; what is under way then is finished, and up to twice the memory is
+    /// sent while the guest stands.
+    AfterTime(Duration),
+}
 
 /// A hypervisor's rules with their settings.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Algorithm {
-    /// QEMU's pre-copy.
-    Qemu(qemu::Version, qemu::Settings),
+#[derive(Debug)]
+pub struct Algorithm {
+    name: &'static str,
+    scheme: Box<dyn Scheme>,
+}
+
+impl Clone for Algorithm {
+    fn clone(&self) -> Algorithm {
+        Algorithm { name: self.name, scheme: self.scheme.boxed() }
+    }
+}
+
+impl PartialEq for Algorithm {
+    fn eq(&self, other: &Algorithm) -> bool {
+        self.name == other.name && self.settings() == other.settings()
+    }
 }
 
 /// One line of the table: a name users write and the algorithm it stands for, with its defaults.
@@ -19,41 +134,56 @@ pub struct Entry {
     pub name: &'static str,
     /// One line for people.
     pub summary: &'static str,
-    make: fn() -> Algorithm,
+    make: fn() -> Box<dyn Scheme>,
 }
 
-/// One QEMU version as a line of the table.
-macro_rules! qemu_entry {
-    ($name:literal, $version:ident, $summary:literal) => {
-        Entry {
-            name: $name,
-            summary: $summary,
-            make: || Algorithm::Qemu(qemu::Version::$version, qemu::Settings::default()),
-        }
+/// A line of the table.
+macro_rules! entry {
+    ($name:literal, $scheme:expr, $summary:literal) => {
+        Entry { name: $name, summary: $summary, make: || Box::new($scheme) }
     };
 }
-/// Every algorithm, each version standing until the next.
-pub const TABLE: &[Entry] = &[
-    qemu_entry!("qemu-7.2", V7_2, "QEMU 7.2: pre-copy, syncs below the threshold"),
-    qemu_entry!("qemu-8.0", V8_0, "QEMU 8.0: syncs at or below the threshold"),
-    qemu_entry!("qemu-8.1", V8_1, "QEMU 8.1: the bandwidth cap counts flushed bytes"),
-    qemu_entry!("qemu-8.2", V8_2, "QEMU 8.2: avail-switchover-bandwidth"),
-    qemu_entry!("qemu-9.0", V9_0, "QEMU 9.0 and 9.1: syncs below the threshold again"),
-    qemu_entry!("qemu-9.2", V9_2, "QEMU 9.2: as 9.0 without auto-converge"),
-    qemu_entry!("qemu-10.0", V10_0, "QEMU 10.0: as 9.2 without auto-converge"),
-    qemu_entry!("qemu-10.1", V10_1, "QEMU 10.1 and later: what is left may equal the threshold"),
-];
 
-/// A setting as users see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// Its key, the hypervisor's own name where it has one.
-    pub key: &'static str,
-    /// Its value, written so that it can be read back.
-    pub value: String,
-    /// What it does and where its default comes from.
-    pub about: &'static str,
-}
+/// Every algorithm. A version stands until the next.
+pub const TABLE: &[Entry] = &[
+    entry!("qemu-7.2", qemu::Precopy::of(qemu::Version::V7_2), "QEMU 7.2: pre-copy, syncs below the threshold"),
+    entry!("qemu-8.0", qemu::Precopy::of(qemu::Version::V8_0), "QEMU 8.0: syncs at or below the threshold"),
+    entry!("qemu-8.1", qemu::Precopy::of(qemu::Version::V8_1), "QEMU 8.1: the bandwidth cap counts flushed bytes"),
+    entry!("qemu-8.2", qemu::Precopy::of(qemu::Version::V8_2), "QEMU 8.2: avail-switchover-bandwidth"),
+    entry!("qemu-9.0", qemu::Precopy::of(qemu::Version::V9_0), "QEMU 9.0 and 9.1: syncs below the threshold again"),
+    entry!("qemu-9.2", qemu::Precopy::of(qemu::Version::V9_2), "QEMU 9.2: auto-converge syncs every 5 s"),
+    entry!("qemu-10.0", qemu::Precopy::of(qemu::Version::V10_0), "QEMU 10.0: as 9.2"),
+    entry!(
+        "qemu-10.1",
+        qemu::Precopy::of(qemu::Version::V10_1),
+        "QEMU 10.1 and later: what is left may equal the threshold"
+    ),
+    entry!(
+        "xen-classic",
+        xen_classic::Settings::default(),
+        "Xen 3.0.2 to 4.5: up to 29 rounds, pages written again are skipped"
+    ),
+    entry!("xen-4.6", xen::V2::default(), "Xen 4.6 to 4.9: up to five rounds, nothing is skipped"),
+    entry!("xen-4.10", xen::V2Policy::default(), "Xen 4.10 and later: as 4.6, decided by a policy"),
+    entry!(
+        "cloud-hypervisor-51",
+        cloud_hypervisor::Rounds51::default(),
+        "Cloud Hypervisor up to 51: five rounds of dirty pages"
+    ),
+    entry!(
+        "cloud-hypervisor",
+        cloud_hypervisor::Estimate52::default(),
+        "Cloud Hypervisor 52 and later: an estimate of the downtime, a timeout"
+    ),
+    entry!("propolis", propolis::Propolis, "Propolis: one pass while the guest runs, one while it stands"),
+    entry!(
+        "criu",
+        criu::Settings::default(),
+        "CRIU: pre-dumps as p.haul repeats them, then a dump of the frozen process"
+    ),
+    entry!("stop-and-copy", stopped::StopAndCopy, "the guest stands still while all of its memory is sent"),
+    entry!("post-copy", stopped::PostCopy, "the guest moves first, its memory follows"),
+];
 
 /// Why an algorithm or a setting was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +206,14 @@ pub enum AlgorithmError {
         /// The most similar key.
         nearest: &'static str,
     },
+    /// The algorithm has no settings at all.
+    #[error("setting `{key}` is not known to {algorithm}, which has none")]
+    NoSettings {
+        /// The algorithm's name.
+        algorithm: &'static str,
+        /// What was given.
+        key: String,
+    },
     /// The value is no quantity of the wanted kind.
     #[error("setting `{key}`: {source}")]
     Malformed {
@@ -92,19 +230,30 @@ pub enum AlgorithmError {
         /// What was given.
         value: String,
         /// What is allowed.
-        allowed: &'static str,
+        allowed: String,
     },
 }
 
 impl Algorithm {
-    /// The algorithm of this name with its default settings; `qemu` is the newest QEMU.
+    /// The algorithm of this name with its default settings; `qemu` is the newest QEMU, `xen` the newest Xen.
     pub fn named(name: &str) -> Result<Algorithm, AlgorithmError> {
-        let wanted = if name == "qemu" { "qemu-10.1" } else { name };
+        let wanted = match name {
+            "qemu" => "qemu-10.1",
+            "xen" => "xen-4.10",
+            _ => name,
+        };
         let entry = TABLE.iter().find(|entry| entry.name == wanted);
-        entry.map(|entry| (entry.make)()).ok_or_else(|| AlgorithmError::UnknownAlgorithm {
+        entry.map(Entry::algorithm).ok_or_else(|| AlgorithmError::UnknownAlgorithm {
             name: name.to_owned(),
             nearest: nearest(name, TABLE.iter().map(|entry| entry.name)),
         })
+    }
+
+    /// QEMU's pre-copy with these settings.
+    pub fn qemu(version: qemu::Version, settings: qemu::Settings) -> Algorithm {
+        let name = version.name();
+        debug_assert!(TABLE.iter().any(|entry| entry.name == name), "every version of QEMU stands in the table");
+        Algorithm { name, scheme: Box::new(qemu::Precopy { version, settings }) }
     }
 
     /// The algorithm of a recorded guest: its hypervisor's name and version text, such as `10.0.2 (Debian …)`.
@@ -113,42 +262,57 @@ impl Algorithm {
         if hypervisor != "qemu" {
             return None;
         }
-        let algorithm = Algorithm::Qemu(qemu::Version::of(major, minor)?, qemu::Settings::default());
+        let algorithm = Algorithm::qemu(qemu::Version::of(major, minor)?, qemu::Settings::default());
         Some(algorithm.on_accelerator(accelerator))
     }
 
     /// The same with the dirty log of this accelerator: `tcg`, or any other for KVM's default.
-    pub fn on_accelerator(self, accelerator: &str) -> Algorithm {
-        let Algorithm::Qemu(version, settings) = self;
-        let dirty_log = if accelerator == "tcg" { DirtyLog::Tcg } else { DirtyLog::default() };
-        Algorithm::Qemu(version, qemu::Settings { dirty_log, ..settings })
+    pub fn on_accelerator(mut self, accelerator: &str) -> Algorithm {
+        self.scheme.run_on(accelerator);
+        self
     }
 
     /// Its name in the table.
     pub fn name(&self) -> &'static str {
-        let same = |entry: &&Entry| match ((entry.make)(), self) {
-            (Algorithm::Qemu(one, _), Algorithm::Qemu(other, _)) => one == *other,
-        };
-        TABLE.iter().find(same).expect("every algorithm stands in the table").name
+        self.name
+    }
+
+    /// How it migrates.
+    pub fn scheme(&self) -> &dyn Scheme {
+        &*self.scheme
     }
 
     /// Its settings as they stand.
     pub fn settings(&self) -> Vec<Setting> {
-        match self {
-            Algorithm::Qemu(version, settings) => settings.list(*version),
-        }
+        let mut scheme = self.scheme.boxed();
+        let shown = |field: Field<'_>| Setting { key: field.key, value: field.value.write(), about: field.about };
+        scheme.fields().into_iter().map(shown).collect()
     }
 
     /// Changes one setting, `key` and `value` as users write them.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), AlgorithmError> {
-        let keys: Vec<&'static str> = self.settings().into_iter().map(|setting| setting.key).collect();
-        let Some(known) = keys.iter().find(|known| **known == key) else {
-            let nearest = nearest(key, keys.into_iter());
-            return Err(AlgorithmError::UnknownSetting { algorithm: self.name(), key: key.to_owned(), nearest });
-        };
-        match self {
-            Algorithm::Qemu(_, settings) => settings.set(known, value),
+        let algorithm = self.name;
+        let fields = self.scheme.fields();
+        if fields.is_empty() {
+            return Err(AlgorithmError::NoSettings { algorithm, key: key.to_owned() });
         }
+        let nearest = nearest(key, fields.iter().map(|field| field.key));
+        let Some(mut field) = fields.into_iter().find(|field| field.key == key) else {
+            return Err(AlgorithmError::UnknownSetting { algorithm, key: key.to_owned(), nearest });
+        };
+        field.value.read(value).map_err(|refusal| match refusal {
+            Refusal::Malformed(source) => AlgorithmError::Malformed { key: field.key, source },
+            Refusal::OutOfRange(allowed) => {
+                AlgorithmError::OutOfRange { key: field.key, value: value.to_owned(), allowed }
+            }
+        })
+    }
+}
+
+impl Entry {
+    /// The algorithm with its default settings.
+    pub fn algorithm(&self) -> Algorithm {
+        Algorithm { name: self.name, scheme: (self.make)() }
     }
 }
 
@@ -164,6 +328,8 @@ mod tests {
     #[test]
     fn every_entry_of_the_table_is_found_by_its_name_and_reads_its_own_settings() {
         for entry in TABLE {
+            assert_eq!(TABLE.iter().filter(|other| other.name == entry.name).count(), 1);
+            assert!(!entry.summary.is_empty() && entry.algorithm().scheme().explained().len() > 200);
             let mut algorithm = Algorithm::named(entry.name).unwrap();
             assert_eq!(algorithm.name(), entry.name);
             let before = algorithm.settings();

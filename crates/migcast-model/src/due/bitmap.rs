@@ -1,6 +1,6 @@
 //! Due pages as a bitmap, fed page by page: the oracle.
 
-use super::{DirtyLog, DueSet, PageBytes, SendLimit, Sent};
+use super::{Batch, DirtyLog, DueSet, PageBytes, Rewritten, ScanOrder, SendLimit, Sent};
 use crate::dirty::{PageCursor, PageSource};
 use crate::page_set::PageSet;
 use crate::units::{ByteCount, GuestTime, PageCount};
@@ -8,6 +8,8 @@ use crate::units::{ByteCount, GuestTime, PageCount};
 /// Pages per chunk that KVM's log is cleared in: 2^18, 1 GiB (QEMU migration.h, CLEAR_BITMAP_SHIFT_DEFAULT). Chunks are
 /// counted from page 0, which is exact for the first and largest block.
 const CLEAR_CHUNK_PAGES: u64 = 1 << 18;
+/// Pages per bitmap that Propolis offers: 4096 bytes of bits, 128 MiB.
+const OFFER_CHUNK_PAGES: u64 = 4096 * 8;
 
 /// Due pages, dirty log and scan position of one migration over a [`PageSource`].
 ///
@@ -19,16 +21,17 @@ pub struct Bitmap<'a, S: PageSource + 'a> {
     due: PageSet,
     log: PageSet,
     lazy: Option<LazyClear>,
+    order: ScanOrder,
     position: u32,
     /// Tracked pages sent so far, so that scaling to real pages never drifts.
     tracked_data: u64,
     tracked_zero: u64,
 }
 
-/// What KVM's manual protection still has to forget.
+/// What a log that is cleared chunk by chunk still has to forget.
 #[derive(Debug)]
 struct LazyClear {
-    /// Pages the last sync told.
+    /// Pages the last reading told.
     told: PageSet,
     /// Chunks of which nothing has been sent since.
     pending: Vec<bool>,
@@ -40,8 +43,13 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
     /// Nothing due yet; the migration is requested `start` into the source.
     pub fn new(source: &'a S, start: std::time::Duration, log: DirtyLog) -> Self {
         let tracked = u32::try_from(source.tracked().get()).expect("a page source tracks fewer than 2^32 pages");
-        let lazy = (log == DirtyLog::KvmManual).then(|| {
-            let chunk = PageCount::new(CLEAR_CHUNK_PAGES).scale(u64::from(tracked), source.memory().get()).get();
+        let chunk = match log {
+            DirtyLog::KvmManual => Some(CLEAR_CHUNK_PAGES),
+            DirtyLog::Offered => Some(OFFER_CHUNK_PAGES),
+            DirtyLog::Kvm | DirtyLog::Ring | DirtyLog::Tcg => None,
+        };
+        let lazy = chunk.map(|chunk| {
+            let chunk = PageCount::new(chunk).scale(u64::from(tracked), source.memory().get()).get();
             let chunk = u32::try_from(chunk).expect("a chunk has fewer pages than 2^32").max(1);
             let chunks = tracked.div_ceil(chunk) as usize;
             LazyClear { told: PageSet::empty(tracked), pending: vec![false; chunks], chunk }
@@ -52,10 +60,16 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
             due: PageSet::empty(tracked),
             log: PageSet::empty(tracked),
             lazy,
+            order: ScanOrder::Linear,
             position: 0,
             tracked_data: 0,
             tracked_zero: 0,
         }
+    }
+
+    /// The same, scanned in this order.
+    pub fn scanned(self, order: ScanOrder) -> Self {
+        Bitmap { order, ..self }
     }
 
     /// Walks the writes up to here into the log. Each walk costs as much as the source has pages where it writes fast, so
@@ -69,8 +83,16 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
         PageCount::new(tracked).scale(self.memory.get(), u64::from(self.due.universe()))
     }
 
-    fn next_due(&self) -> Option<u32> {
-        self.due.next(self.position).or_else(|| self.due.next(0))
+    /// Position and rank of the next due page from `position` on.
+    fn next_from(&self, position: u32) -> Option<(u32, u32)> {
+        match self.order {
+            ScanOrder::Linear => self.due.next(position).map(|rank| (rank, rank)),
+            ScanOrder::Rotated => {
+                let rotation = Rotation::of(self.due.universe());
+                let mut visited = (position..self.due.universe()).map(|position| (position, rotation.rank(position)));
+                visited.find(|(_, rank)| self.due.contains(*rank))
+            }
+        }
     }
 
     /// Sends the tracked page of this rank and returns what that is in real pages.
@@ -80,7 +102,6 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
             self.lazy.iter_mut().for_each(|lazy| lazy.forget_chunk(&mut self.log, rank));
         }
         self.due.set(rank, false);
-        self.position = rank + 1;
         if self.cursor.is_zero(rank) {
             self.tracked_zero += 1;
             Sent { data: PageCount::ZERO, zero: self.scale(self.tracked_zero) - self.scale(self.tracked_zero - 1) }
@@ -142,13 +163,88 @@ impl<S: PageSource> DueSet for Bitmap<'_, S> {
         let mut sent = Sent::default();
         let mut bytes = ByteCount::ZERO;
         while sent.pages() < limit.pages && sent.data < limit.data_pages && bytes <= limit.bytes {
-            let Some(rank) = self.next_due() else { break };
+            let next = self.next_from(self.position).or_else(|| self.next_from(0));
+            let Some((position, rank)) = next else { break };
+            self.position = position + 1;
             let one = self.send_one(at, rank);
             bytes += one.bytes(page);
             sent.data += one.data;
             sent.zero += one.zero;
         }
         sent
+    }
+
+    fn replace(&mut self, at: GuestTime) -> PageCount {
+        self.run_guest(at);
+        std::mem::swap(&mut self.due, &mut self.log);
+        self.log.clear();
+        if let Some(lazy) = &mut self.lazy {
+            // What was told is cleared with it: such a log is read once more only when the guest stands.
+            lazy.pending.fill(false);
+        }
+        self.position = 0;
+        self.due()
+    }
+
+    fn batch(&mut self, at: GuestTime, places: PageCount, rewritten: Rewritten) -> Batch {
+        if rewritten != Rewritten::Sent || !self.cursor.zero_is_settled() {
+            self.run_guest(at);
+        }
+        let mut batch = Batch::default();
+        let (mut announced, mut skipped) = (0, 0);
+        while batch.sent.pages() + self.scale(announced) < places {
+            let Some((position, rank)) = self.next_from(self.position) else {
+                self.position = self.due.universe();
+                break;
+            };
+            self.position = position + 1;
+            let again = rewritten != Rewritten::Sent && self.log.contains(rank);
+            if again {
+                self.due.set(rank, false);
+                *if rewritten == Rewritten::Announced { &mut announced } else { &mut skipped } += 1;
+            } else {
+                let one = self.send_one(at, rank);
+                batch.sent.data += one.data;
+                batch.sent.zero += one.zero;
+            }
+        }
+        Batch {
+            announced: self.scale(announced),
+            skipped: self.scale(skipped),
+            ended: self.position >= self.due.universe(),
+            ..batch
+        }
+    }
+}
+
+/// The fixed permutation of [`ScanOrder::Rotated`] over so many pages.
+#[derive(Clone, Copy, Debug)]
+struct Rotation {
+    pages: u32,
+    /// Bits of a page number.
+    bits: u32,
+}
+
+impl Rotation {
+    const BY: u32 = 10;
+
+    fn of(pages: u32) -> Rotation {
+        Rotation { pages, bits: pages.saturating_sub(1).checked_ilog2().map_or(0, |bits| bits + 1) }
+    }
+
+    /// The page visited at this position: rotated until it is one of the pages. A memory of 1024 pages or fewer is
+    /// visited as it lies.
+    fn rank(self, position: u32) -> u32 {
+        if self.bits <= Rotation::BY {
+            return position;
+        }
+        let mask = u32::MAX >> (32 - self.bits);
+        let rotate = |page: u32| ((page << (self.bits - Rotation::BY)) | (page >> Rotation::BY)) & mask;
+        let mut rank = rotate(position);
+        while rank >= self.pages {
+            rank = rotate(rank);
+        }
+        rank
     }
 }
 

@@ -22,6 +22,19 @@ pub enum DirtyLog {
     Ring,
     /// QEMU's own bitmap under TCG, which a sync clears (QEMU ≥ 9.0; older versions lose writes).
     Tcg,
+    /// bhyve's, as Propolis uses it: what is known of a chunk of 128 MiB is cleared when its first page is sent.
+    Offered,
+}
+
+/// In which order a scan visits the pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ScanOrder {
+    /// By page number.
+    #[default]
+    Linear,
+    /// By page number with its bits rotated by ten, so that neighbours are visited far apart: a fixed permutation of the
+    /// pages (Xen 3.0.2 to 3.2, xc_linux_save.c, `permute`).
+    Rotated,
 }
 
 /// Bytes a page takes in the stream.
@@ -72,6 +85,37 @@ impl Sent {
     }
 }
 
+/// What becomes of a due page that is found written again when its batch is put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewritten {
+    /// It is sent all the same, and will be due again.
+    Sent,
+    /// It is left to the next reading of the log.
+    Skipped,
+    /// It takes its place in the batch without data, and will be due again.
+    Announced,
+}
+
+/// What one batch of a pass over the memory did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Pages sent.
+    pub sent: Sent,
+    /// Pages that took a place without data.
+    pub announced: PageCount,
+    /// Pages passed over.
+    pub skipped: PageCount,
+    /// Whether the pass has reached the end of the memory.
+    pub ended: bool,
+}
+
+impl Batch {
+    /// Places taken in the batch.
+    pub fn places(&self) -> PageCount {
+        self.sent.pages() + self.announced
+    }
+}
+
 /// The due pages of one migration, with the scan position and the dirty log that feeds them.
 pub trait DueSet {
     /// Pages due now.
@@ -86,4 +130,39 @@ pub trait DueSet {
     /// Sends due pages at guest time `at`, from the scan position on and around the end, within `limit`; the position
     /// stays behind the last page sent. Sends nothing only if nothing is due or a limit is zero.
     fn send(&mut self, at: GuestTime, limit: SendLimit, page: PageBytes) -> Sent;
+
+    /// Takes the dirty log at guest time `at` for the due pages, and clears it: what was due and not sent is due no longer
+    /// unless it was written. The scan starts over at the first page. Returns how many are due.
+    fn replace(&mut self, at: GuestTime) -> PageCount;
+
+    /// Sends the next batch of a pass at guest time `at`: up to `places` due pages from the scan position on, which stays
+    /// behind them. Unless pages written again are [`Rewritten::Sent`], the log is peeked into first, once, and not
+    /// cleared. A batch that is not full has reached the end of the memory.
+    fn batch(&mut self, at: GuestTime, places: PageCount, rewritten: Rewritten) -> Batch;
+}
+
+impl<D: DueSet + ?Sized> DueSet for Box<D> {
+    fn due(&self) -> PageCount {
+        (**self).due()
+    }
+
+    fn start(&mut self, at: GuestTime) {
+        (**self).start(at);
+    }
+
+    fn sync(&mut self, at: GuestTime) -> PageCount {
+        (**self).sync(at)
+    }
+
+    fn send(&mut self, at: GuestTime, limit: SendLimit, page: PageBytes) -> Sent {
+        (**self).send(at, limit, page)
+    }
+
+    fn replace(&mut self, at: GuestTime) -> PageCount {
+        (**self).replace(at)
+    }
+
+    fn batch(&mut self, at: GuestTime, places: PageCount, rewritten: Rewritten) -> Batch {
+        (**self).batch(at, places, rewritten)
+    }
 }

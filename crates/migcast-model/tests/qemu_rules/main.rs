@@ -122,7 +122,7 @@ impl Run {
     fn completed(&self, trace: &Trace) -> Completed {
         match self.outcome(trace) {
             Outcome::Completed(completed) => completed,
-            Outcome::NotConverged(progress) => panic!("did not converge: {progress:?}"),
+            outcome => panic!("did not converge: {outcome:?}"),
         }
     }
 }

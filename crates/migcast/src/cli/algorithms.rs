@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use migcast_model::algorithm::{Algorithm, TABLE};
 
+/// Columns of running text.
+const WIDTH: usize = 100;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// One algorithm, with its settings
@@ -24,18 +27,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn write_all(out: &mut impl Write) -> io::Result<()> {
-    TABLE.iter().try_for_each(|entry| writeln!(out, "{:12}{}", entry.name, entry.summary))?;
+    TABLE.iter().try_for_each(|entry| writeln!(out, "{:22}{}", entry.name, entry.summary))?;
     writeln!(
         out,
-        "\n`qemu` is the newest; each version stands until the next. `migcast algorithms NAME` lists settings."
+        "\n`qemu` and `xen` are the newest of theirs; each version stands until the next. `migcast algorithms NAME` explains \
+         one and lists its settings."
     )
 }
 
 fn write_one(out: &mut impl Write, algorithm: &Algorithm) -> io::Result<()> {
     let summary = TABLE.iter().find(|entry| entry.name == algorithm.name()).map(|entry| entry.summary);
     writeln!(out, "{}: {}\n", algorithm.name(), summary.unwrap_or_default())?;
-    for setting in algorithm.settings() {
-        writeln!(out, "  {:28}{:12}{}", setting.key, setting.value, setting.about)?;
+    writeln!(out, "{}\n", textwrap::fill(&algorithm.scheme().explained(), WIDTH))?;
+    let settings = algorithm.settings();
+    if settings.is_empty() {
+        return writeln!(out, "No settings.");
     }
-    Ok(())
+    writeln!(out, "Settings, each changed by --set KEY=VALUE:")?;
+    settings.iter().try_for_each(|setting| writeln!(out, "  {:28}{:12}{}", setting.key, setting.value, setting.about))
 }

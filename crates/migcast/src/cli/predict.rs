@@ -13,7 +13,6 @@ use migcast_history::timeline::{Moment, Timeline};
 use migcast_model::algorithm::{Algorithm, qemu};
 use migcast_model::bounds::Bounds;
 use migcast_model::dirty::{ConstantRate, DirtySource, PageReplay, PageSource, WritePattern};
-use migcast_model::due::DirtyLog;
 use migcast_model::forecast::{Forecast, thinned};
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
@@ -367,7 +366,7 @@ fn without_rules(manifest: Option<&Manifest>) -> anyhow::Result<(Algorithm, Stri
         None => (newest, "the newest QEMU, as none was named".to_owned()),
         Some(of) if of.hypervisor == "qemu" && qemu::Version::is_older_than_all(&of.hypervisor_version) => {
             let (oldest, version) = (qemu::Version::ALL[0], &of.hypervisor_version);
-            let algorithm = Algorithm::Qemu(oldest, qemu::Settings::default()).on_accelerator(&of.accelerator);
+            let algorithm = Algorithm::qemu(oldest, qemu::Settings::default()).on_accelerator(&of.accelerator);
             (algorithm, format!("the oldest rules known here, not checked against the history's QEMU {version}"))
         }
         Some(of) if of.hypervisor == "unknown" => {
@@ -471,19 +470,13 @@ fn forecast_warnings<S: PageSource>(args: &Args, scenario: &Scenario, source: &S
                 .to_owned(),
         );
     }
-    let Algorithm::Qemu(version, settings) = &scenario.algorithm;
-    if settings.dirty_log == DirtyLog::Tcg && *version < qemu::Version::V9_0 {
-        warnings.push(
-            "QEMU before 9.0 misses writes when it migrates an emulated (tcg) guest: it will send less than this; upgrade it"
-                .to_owned(),
-        );
-    }
+    warnings.extend(scenario.algorithm.scheme().cautions());
     let goodput = scenario.link.goodput();
-    if settings.max_bandwidth < goodput {
+    if let Some(cap) = scenario.algorithm.scheme().cap().filter(|cap| *cap < goodput) {
         warnings.push(format!(
             "max-bandwidth caps the {} link at {} while the guest runs; libvirt lifts the cap: --set max-bandwidth=none",
             show_rate(goodput),
-            show_rate(settings.max_bandwidth)
+            show_rate(cap)
         ));
     }
     let longest = forecast.completed().map(|done| done.migration_time).max();

@@ -32,6 +32,7 @@ struct Document<'a> {
     sent_pages: Distribution,
     zero_pages: Distribution,
     throttled_seconds: Distribution,
+    post_copy_seconds: Distribution,
     iterations: Distribution,
     stop_reasons: BTreeMap<&'static str, usize>,
     sampling_error: SamplingError,
@@ -191,6 +192,7 @@ fn document(prediction: &Prediction) -> Document<'_> {
         sent_pages: over(prediction, |done| done.sent.pages().get() as f64),
         zero_pages: over(prediction, |done| done.sent.zero.get() as f64),
         throttled_seconds: over(prediction, |done| done.throttled.as_secs_f64()),
+        post_copy_seconds: over(prediction, |done| done.post_copy.as_secs_f64()),
         iterations: over(prediction, |done| done.iteration_count as f64),
         stop_reasons: forecast.stop_reasons(),
         sampling_error: SamplingError {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use migcast_model::bounds::Bounds;
 use migcast_model::forecast::{Distribution, Forecast, Scatter};
-use migcast_model::outcome::Completed;
+use migcast_model::outcome::{Completed, Outcome};
 use migcast_model::platform::Platform;
 use migcast_model::sampling::SamplingError;
 use migcast_model::simulate::Scenario;
@@ -151,6 +151,11 @@ impl Prediction {
     /// Starts that completed, of all.
     pub(crate) fn converged(&self) -> (usize, usize) {
         (self.forecast.completed().count(), self.forecast.starts().len())
+    }
+
+    /// Starts from which the hypervisor, or its manager, gives up.
+    pub(crate) fn cancelled(&self) -> usize {
+        self.forecast.starts().iter().filter(|(_, outcome)| matches!(outcome, Outcome::Cancelled(_))).count()
     }
 
     /// True unless a stated limit is not met.

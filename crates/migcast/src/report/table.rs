@@ -37,6 +37,13 @@ fn write_headline(out: &mut impl Write, prediction: &Prediction) -> io::Result<(
     let (converged, starts) = prediction.converged();
     let horizon = show_duration(prediction.scenario.horizon);
     let share = 100.0 * converged as f64 / starts as f64;
+    if prediction.cancelled() > 0 {
+        let cancelled = prediction.cancelled();
+        return writeln!(
+            out,
+            "completes from {converged} of {starts} starting points ({share:.1} %); cancelled from {cancelled}\n"
+        );
+    }
     match (converged, starts) {
         (0, _) => writeln!(out, "does NOT converge: still copying after {horizon}, from {}\n", all_points(starts)),
         _ if converged == starts => writeln!(out, "converges from {}\n", all_points(starts)),
@@ -66,12 +73,24 @@ fn write_quantities(out: &mut impl Write, prediction: &Prediction) -> io::Result
         writeln!(out)
     };
     let over = |quantity: fn(&Completed) -> u64| prediction.forecast.distribution(|done| quantity(done) as f64);
+    let over_seconds =
+        |quantity: fn(&Completed) -> Duration| prediction.forecast.distribution(|done| quantity(done).as_secs_f64());
     row("migration time", &span, prediction.distribution(Quantity::MigrationTime))?;
     row("downtime of the guest", &span, prediction.distribution(Quantity::Downtime))?;
-    row("downtime QEMU reports", &span, prediction.distribution(Quantity::DowntimeReported))?;
+    let terms = prediction.scenario.algorithm.scheme().terms();
+    if let Some(reporter) = terms.reporter {
+        let name = format!("downtime {reporter} reports");
+        row(&name, &span, prediction.distribution(Quantity::DowntimeReported))?;
+    }
+    if prediction.forecast.completed().any(|done| !done.throttled.is_zero()) {
+        row("guest time throttled away", &span, over_seconds(|done| done.throttled))?;
+    }
+    if prediction.forecast.completed().any(|done| !done.post_copy.is_zero()) {
+        row("on the target without all", &span, over_seconds(|done| done.post_copy))?;
+    }
     row("sent", &bytes, prediction.sent_bytes())?;
     row("pages sent, with repeats", &count, over(|done| done.sent.pages().get()))?;
-    row("dirty syncs", &count, over(|done| done.iteration_count))?;
+    row(terms.iterations, &count, over(|done| done.iteration_count))?;
     writeln!(out)
 }
 

@@ -124,13 +124,9 @@ impl<D: DueSet> Qemu<D> {
 
     /// migration_bitmap_sync while the guest runs.
     fn sync_live(&mut self) {
-        self.run_for(self.sync_cost());
+        self.run_for(self.platform.log_reading(&self.guest));
         self.due.sync(self.guest_now);
         self.begin_iteration();
-    }
-
-    fn sync_cost(&self) -> Duration {
-        self.platform.sync_cost_per_gib.mul_f64(self.guest.memory_bytes().get() as f64 / ByteCount::GIB.get() as f64)
     }
 
     fn begin_iteration(&mut self) {
@@ -195,7 +191,7 @@ impl<D: DueSet> Qemu<D> {
     fn send_pages(&mut self, limit: SendLimit, granted: BytesPerSec) -> Sent {
         let page = self.page_bytes();
         let sent = self.due.send(self.guest_now, limit, page);
-        let cpu = times(self.platform.page_cost, sent.data) + times(self.platform.zero_page_cost, sent.zero);
+        let cpu = self.platform.page_work(sent);
         let end = self.put(sent.bytes(page), cpu, granted);
         self.sent.data += sent.data;
         self.sent.zero += sent.zero;
@@ -274,7 +270,7 @@ impl<D: DueSet> Qemu<D> {
     fn stop(&mut self, decided: SimTime, reason: StopReason) {
         self.run_for(self.platform.stop);
         let stopped = self.now;
-        self.now += self.sync_cost();
+        self.now += self.platform.log_reading(&self.guest);
         self.due.sync(self.guest_now);
         self.begin_iteration();
         self.phase = Phase::Completing { decided, stopped, reason };
@@ -303,6 +299,7 @@ impl<D: DueSet> Qemu<D> {
             sent_bytes: self.sent_bytes,
             sent: self.sent,
             throttled: Duration::ZERO,
+            post_copy: Duration::ZERO,
             iteration_count: self.syncs,
             iterations: std::mem::take(&mut self.iterations),
             stop_reason: reason,
@@ -350,10 +347,6 @@ impl<D: DueSet> Migration for Qemu<D> {
     fn progress(&self) -> Progress {
         Progress { now: self.now, sent: self.sent_bytes, iterations: self.syncs, due: self.due.due() }
     }
-}
-
-fn times(cost: Duration, pages: PageCount) -> Duration {
-    Duration::from_nanos(u64::try_from(cost.as_nanos() * u128::from(pages.get())).unwrap_or(u64::MAX))
 }
 
 /// A span as QEMU reports it: the difference of two clocks in whole milliseconds.

@@ -14,9 +14,11 @@
 //! Names of functions and fields in comments are QEMU's.
 
 mod machine;
+mod precopy;
 mod rules;
 mod settings;
 
 pub use machine::{Qemu, page_bytes};
+pub use precopy::Precopy;
 pub use rules::{CompletionRule, RateAccounting, Rules, SyncRule, Version, Window};
 pub use settings::{Settings, UNLIMITED};

@@ -114,6 +114,20 @@ impl Version {
         }
     }
 
+    /// Its name in the table of algorithms.
+    pub fn name(self) -> &'static str {
+        match self {
+            Version::V7_2 => "qemu-7.2",
+            Version::V8_0 => "qemu-8.0",
+            Version::V8_1 => "qemu-8.1",
+            Version::V8_2 => "qemu-8.2",
+            Version::V9_0 => "qemu-9.0",
+            Version::V9_2 => "qemu-9.2",
+            Version::V10_0 => "qemu-10.0",
+            Version::V10_1 => "qemu-10.1",
+        }
+    }
+
     /// What this version does.
     pub fn rules(self) -> Rules {
         Rules {

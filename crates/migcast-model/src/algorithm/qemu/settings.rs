@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use super::Version;
-use crate::algorithm::{AlgorithmError, Setting};
+use crate::algorithm::setting::{Cap, Choice, Field, Millis, OptionalRate};
 use crate::due::DirtyLog;
-use crate::quantity::{parse_duration, parse_rate, write_duration, write_rate};
 use crate::units::BytesPerSec;
 
 /// A bandwidth cap that never binds: what libvirt sets unless told otherwise (qemu_migration_params.c: the largest
@@ -43,90 +42,58 @@ impl Default for Settings {
     }
 }
 
-const DIRTY_LOGS: [(&str, DirtyLog); 4] =
-    [("kvm-manual", DirtyLog::KvmManual), ("kvm", DirtyLog::Kvm), ("ring", DirtyLog::Ring), ("tcg", DirtyLog::Tcg)];
+const DIRTY_LOGS: &[(&str, DirtyLog)] =
+    &[("kvm-manual", DirtyLog::KvmManual), ("kvm", DirtyLog::Kvm), ("ring", DirtyLog::Ring), ("tcg", DirtyLog::Tcg)];
 
 impl Settings {
     /// The settings this version has, as users see them.
-    pub(crate) fn list(&self, version: Version) -> Vec<Setting> {
-        let cap = if self.max_bandwidth == UNLIMITED { "none".to_owned() } else { write_rate(self.max_bandwidth) };
-        let mut list = vec![
-            Setting {
-                key: "max-bandwidth",
-                value: cap,
-                about: "cap while the guest runs, or `none`; default 128MiB/s (QEMU >= 5.2, MAX_THROTTLE), libvirt sets none",
-            },
-            Setting {
-                key: "downtime-limit",
-                value: write_duration(self.downtime_limit),
-                about: "the guest is stopped when the rest fits into this; default 300ms (DEFAULT_MIGRATE_SET_DOWNTIME)",
-            },
-            Setting {
-                key: "dirty-log",
-                value: DIRTY_LOGS
-                    .iter()
-                    .find(|(_, log)| *log == self.dirty_log)
-                    .expect("each log has a name")
-                    .0
-                    .to_owned(),
-                about: "kvm-manual, kvm, ring or tcg: when the dirty log forgets; default by the history's accelerator",
-            },
+    pub(super) fn fields(&mut self, version: Version) -> Vec<Field<'_>> {
+        let mut fields = vec![
+            // QEMU takes 0, too, and then sends 10 windows of nothing each second: refused as never meant.
+            Field::new(
+                "max-bandwidth",
+                Cap::new(&mut self.max_bandwidth, UNLIMITED),
+                "cap while the guest runs, or `none`; default 128MiB/s (QEMU >= 5.2, MAX_THROTTLE), libvirt sets none",
+            ),
+            Field::new(
+                "downtime-limit",
+                Millis::new(&mut self.downtime_limit, Duration::ZERO..=Settings::DOWNTIME_LIMIT_MAX),
+                "the guest is stopped when the rest fits into this; default 300ms (DEFAULT_MIGRATE_SET_DOWNTIME)",
+            ),
+            Field::new(
+                "dirty-log",
+                Choice::new(&mut self.dirty_log, DIRTY_LOGS),
+                "kvm-manual, kvm, ring or tcg: when the dirty log forgets; default by the history's accelerator",
+            ),
         ];
         if version.rules().has_avail_switchover_bandwidth {
-            list.push(Setting {
-                key: "avail-switchover-bandwidth",
-                value: self.avail_switchover_bandwidth.map_or_else(|| "none".to_owned(), write_rate),
-                about: "bandwidth the decision to stop assumes, or `none` for the measured one; default none (QEMU >= 8.2)",
-            });
+            // QEMU reads 0 as "not set".
+            fields.push(Field::new(
+                "avail-switchover-bandwidth",
+                OptionalRate(&mut self.avail_switchover_bandwidth),
+                "bandwidth the decision to stop assumes, or `none` for the measured one; default none (QEMU >= 8.2)",
+            ));
         }
-        list
-    }
-
-    /// Changes the setting of this (known) key.
-    pub(crate) fn set(&mut self, key: &'static str, value: &str) -> Result<(), AlgorithmError> {
-        let malformed = |source| AlgorithmError::Malformed { key, source };
-        let out_of_range = |allowed| AlgorithmError::OutOfRange { key, value: value.to_owned(), allowed };
-        match key {
-            "max-bandwidth" if value == "none" => self.max_bandwidth = UNLIMITED,
-            "max-bandwidth" => {
-                let rate = parse_rate(value).map_err(malformed)?;
-                // QEMU takes 0, too, and then sends 10 windows of nothing each second: refused as never meant.
-                if rate.is_zero() {
-                    return Err(out_of_range("more than 0, or `none`"));
-                }
-                self.max_bandwidth = rate;
-            }
-            "downtime-limit" => {
-                let limit = parse_duration(value).map_err(malformed)?;
-                if limit > Settings::DOWNTIME_LIMIT_MAX || limit.subsec_nanos() % 1_000_000 != 0 {
-                    return Err(out_of_range("0ms to 2000s, in whole milliseconds"));
-                }
-                self.downtime_limit = limit;
-            }
-            "avail-switchover-bandwidth" if value == "none" => self.avail_switchover_bandwidth = None,
-            "avail-switchover-bandwidth" => {
-                // QEMU reads 0 as "not set".
-                self.avail_switchover_bandwidth =
-                    Some(parse_rate(value).map_err(malformed)?).filter(|rate| !rate.is_zero());
-            }
-            "dirty-log" => {
-                let known = DIRTY_LOGS.iter().find(|(name, _)| *name == value);
-                self.dirty_log = known.ok_or_else(|| out_of_range("kvm-manual, kvm, ring or tcg"))?.1;
-            }
-            _ => unreachable!("the caller looked `{key}` up in the list above"),
-        }
-        Ok(())
+        fields
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::algorithm::setting::Refusal;
 
-    /// The default settings after this one was set, or what is said against it.
+    /// The default settings after this one was set, or what is allowed instead.
     fn with(key: &'static str, value: &str) -> Result<Settings, String> {
         let mut settings = Settings::default();
-        settings.set(key, value).map(|()| settings).map_err(|error| error.to_string())
+        let mut fields = settings.fields(Version::NEWEST);
+        let field = fields.iter_mut().find(|field| field.key == key).unwrap();
+        let read = field.value.read(value);
+        drop(fields);
+        read.map(|()| settings).map_err(|refusal| match refusal {
+            Refusal::OutOfRange(allowed) => allowed,
+            Refusal::Malformed(error) => error.to_string(),
+        })
     }
 
     #[test]
@@ -134,7 +101,7 @@ mod tests {
         let max_bandwidth = |value| with("max-bandwidth", value).map(|settings| settings.max_bandwidth);
         assert_eq!(max_bandwidth("1MB/s"), Ok(BytesPerSec::new(1_000_000)));
         assert_eq!(max_bandwidth("none"), Ok(UNLIMITED));
-        let refused = "setting `max-bandwidth`: `0MB/s` is not allowed: more than 0, or `none`";
+        let refused = "more than 0, or `none`";
         assert_eq!(max_bandwidth("0MB/s"), Err(refused.to_owned()));
     }
 
@@ -144,9 +111,8 @@ mod tests {
         assert_eq!(downtime_limit("0ms"), Ok(Duration::ZERO));
         assert_eq!(downtime_limit("2000s"), Ok(Duration::from_secs(2000)));
         for value in ["2000001ms", "1500us", "2000s 1us"] {
-            let refused =
-                format!("setting `downtime-limit`: `{value}` is not allowed: 0ms to 2000s, in whole milliseconds");
-            assert_eq!(downtime_limit(value), Err(refused));
+            let refused = "0ms to 2000s, in whole milliseconds";
+            assert_eq!(downtime_limit(value), Err(refused.to_owned()));
         }
     }
 
@@ -168,7 +134,7 @@ mod tests {
         assert_eq!(dirty_log("kvm"), Ok(DirtyLog::Kvm));
         assert_eq!(dirty_log("ring"), Ok(DirtyLog::Ring));
         assert_eq!(dirty_log("tcg"), Ok(DirtyLog::Tcg));
-        let refused = "setting `dirty-log`: `xen` is not allowed: kvm-manual, kvm, ring or tcg";
+        let refused = "kvm-manual, kvm, ring or tcg";
         assert_eq!(dirty_log("xen"), Err(refused.to_owned()));
     }
 }

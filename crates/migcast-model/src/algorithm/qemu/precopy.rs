@@ -1,0 +1,101 @@
+//! QEMU's pre-copy as a line of the table.
+
+use std::time::Duration;
+
+use super::{Qemu, Settings, UNLIMITED, Version};
+use crate::algorithm::setting::Field;
+use crate::algorithm::{Ends, Scheme, Terms};
+use crate::due::{DirtyLog, DueSet};
+use crate::guest::Guest;
+use crate::link::Link;
+use crate::migration::Migration;
+use crate::platform::Platform;
+use crate::units::BytesPerSec;
+
+/// One version of QEMU with its settings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Precopy {
+    /// Whose rules.
+    pub version: Version,
+    /// What is set.
+    pub settings: Settings,
+}
+
+impl Precopy {
+    /// This version with QEMU's defaults.
+    pub fn of(version: Version) -> Precopy {
+        Precopy { version, settings: Settings::default() }
+    }
+}
+
+impl Scheme for Precopy {
+    fn explained(&self) -> String {
+        let reads = match self.version {
+            Version::V8_0 | Version::V8_1 | Version::V8_2 => "at or below",
+            _ => "below",
+        };
+        let stops = if self.version >= Version::V10_1 { "at or below" } else { "below" };
+        format!(
+            "One thread sends pages in page order, round and round, in steps of at most 50 ms. Every 100 ms it measures its \
+             bandwidth; times downtime-limit that is the threshold. The dirty log is not read at the end of a pass but as soon \
+             as what is known to remain is {reads} the threshold: what is unsent then stays due, and the scan goes on from where it was. If what \
+             remains after a reading is {stops} the threshold the guest is stopped, the log is read once more and \
+             everything is sent without the cap. Otherwise it goes on, for ever if the guest writes faster than the link \
+             carries: QEMU never gives up by itself. Zero pages take nine bytes."
+        )
+    }
+
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        self.settings.fields(self.version)
+    }
+
+    fn migration<'a>(
+        &self,
+        guest: &Guest,
+        link: &Link,
+        platform: &Platform,
+        due: Box<dyn DueSet + 'a>,
+    ) -> Box<dyn Migration + 'a> {
+        Box::new(Qemu::new(self.version.rules(), self.settings, guest.clone(), link, platform.clone(), due))
+    }
+
+    fn dirty_log(&self) -> DirtyLog {
+        self.settings.dirty_log
+    }
+
+    fn run_on(&mut self, accelerator: &str) {
+        self.settings.dirty_log = if accelerator == "tcg" { DirtyLog::Tcg } else { DirtyLog::default() };
+    }
+
+    fn cap(&self) -> Option<BytesPerSec> {
+        Some(self.settings.max_bandwidth).filter(|cap| *cap != UNLIMITED)
+    }
+
+    fn downtime_aim(&self) -> Duration {
+        self.settings.downtime_limit
+    }
+
+    fn ends(&self) -> Ends {
+        Ends::Never
+    }
+
+    fn terms(&self) -> Terms {
+        Terms { reporter: Some("QEMU"), iterations: "dirty syncs" }
+    }
+
+    fn cautions(&self) -> Vec<String> {
+        let mut cautions = Vec::new();
+        if self.settings.dirty_log == DirtyLog::Tcg && self.version < Version::V9_0 {
+            cautions.push(
+                "QEMU before 9.0 misses writes when it migrates an emulated (tcg) guest: it will send less than this; \
+                 upgrade it"
+                    .to_owned(),
+            );
+        }
+        cautions
+    }
+
+    fn boxed(&self) -> Box<dyn Scheme> {
+        Box::new(*self)
+    }
+}

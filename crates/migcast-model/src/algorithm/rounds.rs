@@ -1,0 +1,399 @@
+//! Migration in rounds: what Xen, Cloud Hypervisor, Propolis, CRIU and stop-and-copy have in common, stepped.
+//!
+//! ```text
+//!  log on │ round 1: everything │ read │ round 2: what was written │ read │ … │ stop │ the rest, read, what is new │ resume
+//! ```
+//! A round goes once over the memory in page order. Where they differ they differ in a [`Policy`]: when they read the
+//! log, when they stop, what they skip, how pages are framed.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use crate::due::{Batch, DueSet, PageBytes, Rewritten, Sent};
+use crate::guest::Guest;
+use crate::link::{Link, SendQueue};
+use crate::migration::{Event, Migration, Progress};
+use crate::outcome::{Completed, DowntimeParts, Iteration, StopReason};
+use crate::platform::Platform;
+use crate::units::{ByteCount, BytesPerSec, GuestTime, PageCount, SimTime};
+
+/// What distinguishes one algorithm of rounds from another.
+pub trait Policy: Debug + Send {
+    /// How pages are framed in the stream.
+    fn frame(&self) -> Frame;
+
+    /// Whether the guest stands still while the log is read or looked into.
+    fn reading_pauses(&self) -> bool {
+        false
+    }
+
+    /// Whether a round ends only when the target has all of it, rather than when it has been written.
+    fn acknowledged(&self) -> bool {
+        false
+    }
+
+    /// Whether there is a live round at all.
+    fn is_live(&self) -> bool {
+        true
+    }
+
+    /// What happens in `round`, counted from 1, to a due page that is found written again when its batch is put
+    /// together.
+    fn rewritten(&self, _round: u64) -> Rewritten {
+        Rewritten::Sent
+    }
+
+    /// After a live round.
+    fn after_round(&mut self, round: &Round) -> Next;
+
+    /// After the log was read for another round: `due` pages were in it.
+    fn after_reading(&mut self, _due: PageCount, _elapsed: Duration) -> Next {
+        Next::Send
+    }
+}
+
+/// How pages are framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Pages of a batch: what is sent between two looks at the clock or into the log.
+    pub batch: PageCount,
+    /// Bytes around a batch.
+    pub around: ByteCount,
+    /// Bytes of a page.
+    pub page: PageBytes,
+    /// Bytes of a page that is only announced.
+    pub announced: ByteCount,
+}
+
+impl Frame {
+    /// Where a zero page is sent whole it is no less work than another.
+    fn weighed(&self, sent: Sent) -> Sent {
+        if self.page.zero == self.page.data { Sent { data: sent.pages(), zero: PageCount::ZERO } } else { sent }
+    }
+}
+
+/// A live round that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    /// Counted from 1.
+    pub number: u64,
+    /// Pages that were due at its beginning.
+    pub due: PageCount,
+    /// Places taken in batches.
+    pub sent: PageCount,
+    /// Pages skipped.
+    pub skipped: PageCount,
+    /// Bytes it sent and how long that took.
+    pub bytes: ByteCount,
+    /// See `bytes`.
+    pub lasted: Duration,
+    /// The same with all rounds before it.
+    pub sent_in_all: PageCount,
+}
+
+/// What follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Read the log for another round.
+    Read,
+    /// Send what is due, in a live round.
+    Send,
+    /// Stop the guest and send the rest.
+    Stop(StopReason),
+    /// Cancel the migration: the guest stays where it is.
+    Cancel,
+}
+
+/// One migration in rounds over any set of due pages.
+#[derive(Debug)]
+pub struct Rounds<P, D> {
+    policy: P,
+    platform: Platform,
+    guest: Guest,
+    due: D,
+    queue: SendQueue,
+    now: SimTime,
+    guest_now: GuestTime,
+    /// When pages began to be sent.
+    began: SimTime,
+    phase: Phase,
+    round: Round,
+    round_began: SimTime,
+    sent: Sent,
+    sent_bytes: ByteCount,
+    iterations: Vec<Iteration>,
+}
+
+/// Where the migration is.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// Requested; nothing has happened yet.
+    Requested,
+    /// In a live round.
+    Live,
+    /// Between the decision and the guest's last instruction.
+    Stopping { decided: SimTime, reason: StopReason },
+    /// The guest is stopped; what was due then is sent.
+    Rest(Stopped),
+    /// The log was read for the last time; what was in it is sent.
+    Last(Stopped),
+    /// Cancelled.
+    Cancelled,
+    /// Done.
+    Done,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stopped {
+    decided: SimTime,
+    at: SimTime,
+    reason: StopReason,
+}
+
+impl<P: Policy, D: DueSet> Rounds<P, D> {
+    /// A migration requested at time zero over `link` (of which only the sender's buffer is taken here; the rate is
+    /// granted at each step).
+    pub fn new(policy: P, guest: &Guest, link: &Link, platform: &Platform, due: D) -> Self {
+        Rounds {
+            policy,
+            platform: platform.clone(),
+            guest: guest.clone(),
+            due,
+            queue: SendQueue::new(link.sender_buffer),
+            now: SimTime::ZERO,
+            guest_now: GuestTime::ZERO,
+            began: SimTime::ZERO,
+            phase: Phase::Requested,
+            round: Round::first(PageCount::ZERO),
+            round_began: SimTime::ZERO,
+            sent: Sent::default(),
+            sent_bytes: ByteCount::ZERO,
+            iterations: Vec::new(),
+        }
+    }
+
+    fn run_until(&mut self, end: SimTime) {
+        let wall = end.since(self.now);
+        self.guest_now += Duration::from_nanos((wall.as_nanos() as f64 * self.platform.guest_speed) as u64);
+        self.now = end;
+    }
+
+    fn set_up(&mut self) {
+        self.run_until(self.now + self.platform.connect + self.platform.setup);
+        self.due.start(self.guest_now);
+        self.began = self.now;
+        self.begin_iteration();
+        self.round = Round::first(self.due.due());
+        self.round_began = self.now;
+        self.phase = match self.policy.is_live() {
+            true => Phase::Live,
+            false => Phase::Stopping { decided: self.now, reason: StopReason::Fixed },
+        };
+    }
+
+    fn look_into_log(&mut self) {
+        let end = self.now + self.platform.log_reading(&self.guest);
+        if self.policy.reading_pauses() { self.now = end } else { self.run_until(end) }
+    }
+
+    fn begin_iteration(&mut self) {
+        if let Some(ended) = self.iterations.last_mut() {
+            ended.end = self.now;
+        }
+        self.iterations.push(Iteration {
+            start: self.now,
+            end: self.now,
+            sent: Sent::default(),
+            skipped: PageCount::ZERO,
+            sent_bytes: ByteCount::ZERO,
+            due_at_start: self.due.due(),
+        });
+    }
+
+    fn iteration(&mut self) -> &mut Iteration {
+        self.iterations.last_mut().expect("set-up began the first iteration")
+    }
+
+    /// A batch of a live round; at the round's end the policy says what follows.
+    fn live_batch(&mut self, granted: BytesPerSec) -> Event {
+        let rewritten = self.policy.rewritten(self.round.number);
+        if rewritten != Rewritten::Sent {
+            self.look_into_log();
+        }
+        if !self.batch(rewritten, granted) {
+            return Event::Paused;
+        }
+        if self.policy.acknowledged() {
+            let delivered = self.queue.delivered(granted).max(self.now);
+            self.run_until(delivered);
+        }
+        self.round.lasted = self.now.since(self.round_began);
+        let next = self.policy.after_round(&self.round);
+        self.follow(next)
+    }
+
+    fn follow(&mut self, next: Next) -> Event {
+        match next {
+            Next::Read => {
+                self.look_into_log();
+                let due = self.due.replace(self.guest_now);
+                self.begin_iteration();
+                let next = self.policy.after_reading(due, self.now.since(self.began));
+                assert_ne!(next, Next::Read, "a log that was just read is not read again");
+                match self.follow(next) {
+                    Event::Paused => Event::IterationEnded,
+                    event => event,
+                }
+            }
+            Next::Send => {
+                self.round = self.round.next(self.due.due());
+                self.round_began = self.now;
+                self.phase = Phase::Live;
+                Event::Paused
+            }
+            Next::Stop(reason) => {
+                self.phase = Phase::Stopping { decided: self.now, reason };
+                Event::Paused
+            }
+            Next::Cancel => {
+                self.phase = Phase::Cancelled;
+                Event::Cancelled
+            }
+        }
+    }
+
+    /// Sends a batch. Says whether the pass over the memory is at its end.
+    fn batch(&mut self, rewritten: Rewritten, granted: BytesPerSec) -> bool {
+        let frame = self.policy.frame();
+        let batch = self.due.batch(self.guest_now, frame.batch, rewritten);
+        let Batch { sent, skipped, .. } = batch;
+        let places = batch.places();
+        self.round.sent += places;
+        self.round.sent_in_all += places;
+        self.round.skipped += skipped;
+        self.sent.data += sent.data;
+        self.sent.zero += sent.zero;
+        let iteration = self.iteration();
+        iteration.sent.data += sent.data;
+        iteration.sent.zero += sent.zero;
+        iteration.skipped += skipped;
+        if !places.is_zero() {
+            let bytes = frame.around + sent.bytes(frame.page) + batch.announced.bytes(frame.announced);
+            let cpu = self.platform.page_work(frame.weighed(sent));
+            let end = self.put(bytes, cpu, granted);
+            match self.phase {
+                Phase::Rest(_) | Phase::Last(_) => self.now = end,
+                _ => self.run_until(end),
+            }
+        }
+        batch.ended
+    }
+
+    fn put(&mut self, bytes: ByteCount, cpu: Duration, granted: BytesPerSec) -> SimTime {
+        self.sent_bytes += bytes;
+        self.round.bytes += bytes;
+        self.iteration().sent_bytes += bytes;
+        self.queue.accept(self.now, bytes, cpu, granted)
+    }
+}
+
+impl<P: Policy, D: DueSet> Rounds<P, D> {
+    fn stop(&mut self, decided: SimTime, reason: StopReason) {
+        self.run_until(self.now + self.platform.stop);
+        let stopped = Stopped { decided, at: self.now, reason };
+        // Without a live round everything is due, and nothing more can be.
+        self.phase = if self.policy.is_live() { Phase::Rest(stopped) } else { Phase::Last(stopped) };
+    }
+
+    fn read_for_the_last_time(&mut self, stopped: Stopped) {
+        self.now += self.platform.log_reading(&self.guest);
+        self.due.replace(self.guest_now);
+        self.begin_iteration();
+        self.phase = Phase::Last(stopped);
+    }
+
+    /// Everything after the last page.
+    fn complete(&mut self, stopped: Stopped, granted: BytesPerSec) -> Completed {
+        let pages_done = self.now;
+        self.now = self.put(self.platform.device_state, self.platform.device_state_cost, granted);
+        let written = self.now;
+        let delivered = self.queue.delivered(granted).max(written);
+        let resumed = delivered + self.platform.resume;
+        self.iteration().end = written;
+        self.phase = Phase::Done;
+        let downtime = DowntimeParts {
+            pages: pages_done.since(stopped.at),
+            device_state: written.since(pages_done),
+            drain: delivered.since(written),
+            resume: resumed.since(delivered),
+        };
+        Completed {
+            migration_time: resumed.since(SimTime::ZERO),
+            migration_time_reported: resumed.since(SimTime::ZERO),
+            downtime,
+            downtime_reported: resumed.since(stopped.decided),
+            sent_bytes: self.sent_bytes,
+            sent: self.sent,
+            throttled: Duration::ZERO,
+            post_copy: Duration::ZERO,
+            iteration_count: self.iterations.len() as u64,
+            iterations: std::mem::take(&mut self.iterations),
+            stop_reason: stopped.reason,
+        }
+    }
+}
+
+impl Round {
+    fn first(due: PageCount) -> Round {
+        Round {
+            number: 1,
+            due,
+            sent: PageCount::ZERO,
+            skipped: PageCount::ZERO,
+            bytes: ByteCount::ZERO,
+            lasted: Duration::ZERO,
+            sent_in_all: PageCount::ZERO,
+        }
+    }
+
+    fn next(self, due: PageCount) -> Round {
+        Round { number: self.number + 1, sent_in_all: self.sent_in_all, ..Round::first(due) }
+    }
+}
+
+impl<P: Policy, D: DueSet> Migration for Rounds<P, D> {
+    fn advance(&mut self, granted: BytesPerSec, until: SimTime) -> Event {
+        while self.now < until {
+            match self.phase {
+                Phase::Requested => {
+                    self.set_up();
+                    return Event::IterationEnded;
+                }
+                Phase::Live => match self.live_batch(granted) {
+                    Event::Paused => {}
+                    event => return event,
+                },
+                Phase::Stopping { decided, reason } => {
+                    self.stop(decided, reason);
+                    return Event::Stopped;
+                }
+                Phase::Rest(stopped) => {
+                    if self.batch(Rewritten::Sent, granted) {
+                        self.read_for_the_last_time(stopped);
+                    }
+                }
+                Phase::Last(stopped) => {
+                    if self.batch(Rewritten::Sent, granted) {
+                        return Event::Completed(Box::new(self.complete(stopped, granted)));
+                    }
+                }
+                Phase::Cancelled | Phase::Done => unreachable!("a migration that has ended is not advanced"),
+            }
+        }
+        Event::Paused
+    }
+
+    fn progress(&self) -> Progress {
+        Progress { now: self.now, sent: self.sent_bytes, iterations: self.iterations.len() as u64, due: self.due.due() }
+    }
+}
