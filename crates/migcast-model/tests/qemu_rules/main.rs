@@ -14,81 +14,26 @@ mod dirty_log;
 mod life;
 mod rate;
 mod step;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::time::Duration;
 
 use migcast_model::algorithm::qemu::{Qemu, Settings, UNLIMITED, Version};
-use migcast_model::dirty::{PageReplay, PageReplayBuilder, ZeroChange};
 use migcast_model::due::{Bitmap, DirtyLog};
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
 use migcast_model::outcome::{Completed, Outcome};
 use migcast_model::platform::Platform;
 use migcast_model::simulate::simulate;
-use migcast_model::units::{ByteCount, BytesPerSec, PageCount, SimTime};
+use migcast_model::units::{ByteCount, BytesPerSec, SimTime};
+
+use support::{Trace, data_pages, millis, ms};
 
 const PAGE_BYTES: u64 = 4104;
 const PAGE_PER_MS: BytesPerSec = BytesPerSec::new(PAGE_BYTES * 1000);
 const SECTION: u64 = 18;
-
-fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-/// A guest of `pages` pages and what it writes in each 100 ms, after which it rests (for a minute). Of `n` pages written
-/// in a window the `k`-th is written at `(k + ½) / n` of it; more than two are shuffled first.
-struct Trace {
-    /// Tracked pages.
-    pages: u64,
-    /// Pages of the guest each of them stands for.
-    each: u64,
-    zero: Range<u32>,
-    windows: Vec<Vec<u32>>,
-    /// Pages that become zero, or cease to be, as they are written in this window.
-    zero_changes: Vec<(usize, ZeroChange)>,
-}
-
-impl Trace {
-    fn new(pages: u64, windows: &[Range<u32>]) -> Trace {
-        let windows = windows.iter().map(|range| range.clone().collect()).collect();
-        Trace { pages, each: 1, zero: 0..0, windows, zero_changes: Vec::new() }
-    }
-
-    fn idle(pages: u64) -> Trace {
-        Trace::new(pages, &[])
-    }
-
-    fn with_zero(self, zero: Range<u32>) -> Trace {
-        Trace { zero, ..self }
-    }
-
-    /// The pages written in each window, one by one.
-    fn with_windows(self, windows: &[&[u32]]) -> Trace {
-        Trace { windows: windows.iter().map(|written| written.to_vec()).collect(), ..self }
-    }
-
-    /// Each tracked page stands for `each` pages.
-    fn sampled(self, each: u64) -> Trace {
-        Trace { each, ..self }
-    }
-
-    fn memory(&self) -> PageCount {
-        PageCount::new(self.pages * self.each)
-    }
-
-    fn source(&self) -> PageReplay {
-        let mut builder = PageReplayBuilder::new(PageCount::new(self.pages), self.memory());
-        builder.zero_at_start(std::iter::once(self.zero.clone()));
-        for (window, written) in self.windows.iter().enumerate() {
-            let changes = self.zero_changes.iter().filter(|(at, _)| *at == window);
-            builder.window(ms(100), written, &changes.map(|(_, change)| *change).collect::<Vec<_>>());
-        }
-        (0..600).for_each(|_| builder.window(ms(100), &[], &[]));
-        builder.build().unwrap()
-    }
-}
 
 /// One migration, everything adjustable.
 struct Run {
@@ -125,16 +70,6 @@ impl Run {
             outcome => panic!("did not converge: {outcome:?}"),
         }
     }
-}
-
-/// Pages with data sent in each iteration, stop-and-copy last.
-fn data_pages(completed: &Completed) -> Vec<u64> {
-    completed.iterations.iter().map(|iteration| iteration.sent.data.get()).collect()
-}
-
-/// To the nearest millisecond: a section's 18 bytes take four microseconds.
-fn millis(duration: Duration) -> u64 {
-    (duration + Duration::from_micros(500)).as_millis() as u64
 }
 
 #[test]

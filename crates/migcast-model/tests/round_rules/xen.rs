@@ -1,0 +1,101 @@
+//! Xen 4.6 to 4.9 and 4.10 and later.
+
+use migcast_model::outcome::{Completed, StopReason};
+
+use crate::support::{Trace, data_pages, millis, ms};
+use crate::{Run, skipped, slow_log};
+
+const PAGE: u64 = 8 + 4096;
+const BOTH: [&str; 2] = ["xen-4.6", "xen-4.10"];
+
+fn run(version: &str) -> Run {
+    Run::of(version, PAGE)
+}
+
+/// A batch and a half, so that round 1 lasts 1536 ms; windows of 512 ms.
+fn guest(windows: &[&[u32]]) -> Trace {
+    Trace { window: ms(512), ..Trace::idle(1536).with_windows(windows) }
+}
+
+/// `pages` pages are written in round 1, once, and those of `then` in the third and fourth window.
+fn written_in_round_1(version: &str, pages: u32, then: [&[u32]; 2]) -> Completed {
+    let written: Vec<u32> = (0..pages).collect();
+    run(version).completed(&guest(&[&[], &written, &[], then[0], then[1]]))
+}
+
+#[test]
+fn rule_v1_nothing_is_skipped_a_page_written_before_its_turn_goes_out_now_and_again() {
+    for version in BOTH {
+        // Page 1500 is written at 768 ms, before its batch at 1024 ms.
+        let completed = run(version).completed(&guest(&[&[], &[1500]]));
+        assert_eq!(data_pages(&completed)[..2], [1536, 1], "{version}");
+        assert_eq!(skipped(&completed).iter().sum::<u64>(), 0);
+    }
+}
+
+#[test]
+fn rule_v2_at_most_five_live_rounds() {
+    for version in BOTH {
+        // 512 pages are written in every window of 512 ms.
+        let always: Vec<u32> = (0..512).collect();
+        let completed = run(version).completed(&guest(&[&always[..]; 12]));
+        assert_eq!(data_pages(&completed), [1536, 512, 512, 512, 512, 512], "{version}");
+        assert_eq!(completed.stop_reason, StopReason::MaxRounds);
+        let completed = run(version).with("max-iterations", "2").completed(&guest(&[&always[..]; 12]));
+        assert_eq!(data_pages(&completed), [1536, 512, 512]);
+    }
+}
+
+#[test]
+fn rule_v3_a_small_set_is_still_sent_live_and_is_the_last() {
+    for (version, largest) in [("xen-4.6", 50), ("xen-4.10", 49)] {
+        // Page 7 is written while the second round is under way.
+        let completed = written_in_round_1(version, largest, [&[], &[]]);
+        assert_eq!(data_pages(&completed), [1536, u64::from(largest), 0], "{version}");
+        assert_eq!(completed.stop_reason, StopReason::SmallSet);
+        let more = largest + 1;
+        let completed = written_in_round_1(version, more, [&[], &[]]);
+        assert_eq!(data_pages(&completed)[..3], [1536, u64::from(more), 0], "{version} reads once more");
+    }
+}
+
+#[test]
+fn rule_v4_4_6_stops_when_a_reading_finds_nothing() {
+    let completed = run("xen-4.6").completed(&guest(&[]));
+    assert_eq!(completed.stop_reason, StopReason::NothingLeft);
+    let completed = run("xen-4.10").completed(&guest(&[]));
+    assert_eq!(completed.stop_reason, StopReason::SmallSet);
+}
+
+#[test]
+fn rule_v5_the_last_live_round_is_followed_by_one_reading_only_with_the_guest_stopped() {
+    for version in BOTH {
+        let always: Vec<u32> = (0..512).collect();
+        let trace = guest(&[&always[..]; 12]);
+        let slow = run(version).on(slow_log(&trace, ms(1000))).completed(&trace);
+        // The guest stands still at each reading: four between five rounds, and the last.
+        assert_eq!(data_pages(&slow), [1536, 512, 512, 512, 512, 512], "{version}");
+        assert_eq!(millis(slow.migration_time), 1536 + 5 * 512 + 5 * 1000);
+        assert_eq!(millis(slow.downtime.total()), 1512);
+    }
+}
+
+#[test]
+fn rule_v6_a_batch_is_sixteen_bytes_and_a_page_eight_and_itself_even_if_it_is_zero() {
+    for version in BOTH {
+        let trace = Trace { zero: 0..1000, ..guest(&[]) };
+        assert_eq!(run(version).completed(&trace).sent_bytes.get(), 2 * 16 + 1536 * PAGE);
+    }
+}
+
+#[test]
+fn rule_v7_after_the_stop_everything_written_since_the_last_reading_is_sent() {
+    for version in BOTH {
+        // 400 pages in round 1; pages 3 and 5 while they are sent, from 1536 to 1936 ms.
+        let written: Vec<u32> = (1000..1400).collect();
+        let trace = guest(&[&[], &written, &[], &[3]]);
+        let completed = run(version).with("max-iterations", "2").completed(&trace);
+        assert_eq!(data_pages(&completed), [1536, 400, 1], "{version}");
+        assert_eq!(millis(completed.downtime.total()), 1);
+    }
+}
