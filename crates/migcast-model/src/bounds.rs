@@ -66,7 +66,7 @@ impl Bounds {
         const BATCH: u64 = 1024;
         let Scenario { platform, link, guest, .. } = scenario;
         let bytes = guest.memory.bytes(guest.page_size + AROUND_PAGE);
-        let work = platform.page_work(Sent { data: guest.memory, zero: guest.memory });
+        let work = platform.page_work(Sent { data: guest.memory, zero: guest.memory, ..Sent::default() });
         let readings = guest.memory.get().div_ceil(BATCH) + 2;
         let reading = platform.log_reading(guest).saturating_mul(u32::try_from(readings).unwrap_or(u32::MAX));
         bytes.transfer_time_ceil(link.goodput()).saturating_add(work).saturating_add(reading)

@@ -50,6 +50,8 @@ const FREE_WHEN_WOKEN: u64 = 3;
 #[derive(Clone, Copy, Debug)]
 pub struct SendQueue {
     capacity: ByteCount,
+    /// What is free when a writer is woken.
+    burst: ByteCount,
     queued: ByteCount,
     at: SimTime,
 }
@@ -57,7 +59,15 @@ pub struct SendQueue {
 impl SendQueue {
     /// An empty buffer that holds `capacity` bytes.
     pub fn new(capacity: ByteCount) -> SendQueue {
-        SendQueue { capacity, queued: ByteCount::ZERO, at: SimTime::ZERO }
+        SendQueue::of_connections(capacity, 1)
+    }
+
+    /// The empty buffers of several connections (at least one) that are written in turn, each of `capacity` bytes: all of
+    /// them hold as many times more, but whoever finds one full waits for that one alone.
+    pub fn of_connections(capacity: ByteCount, connections: u64) -> SendQueue {
+        let burst = ByteCount::new(capacity.get() / FREE_WHEN_WOKEN);
+        let capacity = ByteCount::new(capacity.get().saturating_mul(connections.max(1)));
+        SendQueue { capacity, burst, queued: ByteCount::ZERO, at: SimTime::ZERO }
     }
 
     /// Writes `bytes`, which take the sender at least `cpu` to prepare, from `now` on, while the link carries `granted`.
@@ -65,7 +75,7 @@ impl SendQueue {
     pub fn accept(&mut self, now: SimTime, bytes: ByteCount, cpu: Duration, granted: BytesPerSec) -> SimTime {
         self.drain(now, granted);
         let overflow = (self.queued + bytes).saturating_sub(self.capacity).get();
-        let burst = self.capacity.get() / FREE_WHEN_WOKEN;
+        let burst = self.burst.get();
         let freed = if burst == 0 { overflow } else { overflow.next_multiple_of(burst) };
         let end = now + cpu.max(ByteCount::new(freed).transfer_time_ceil(granted));
         self.queued += bytes;

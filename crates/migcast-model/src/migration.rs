@@ -1,5 +1,7 @@
 //! A migration as a machine that is stepped, so that the world around it can change while it runs.
 
+use std::time::Duration;
+
 use crate::outcome::Completed;
 use crate::units::{BytesPerSec, SimTime};
 
@@ -18,6 +20,23 @@ pub trait Migration {
 
     /// How far the migration has come.
     fn progress(&self) -> Progress;
+
+    /// Does what whoever manages the migration tells it, at the next point where it can. What it cannot do at all it
+    /// leaves undone: only QEMU can be told anything.
+    fn command(&mut self, _command: Command) {}
+}
+
+/// What a running migration can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Another downtime limit, from the next bandwidth window on.
+    DowntimeLimit(Duration),
+    /// Move the guest now, its memory after it.
+    StartPostcopy,
+    /// Stop the guest, so that it ends.
+    PauseGuest,
+    /// Give up.
+    Cancel,
 }
 
 impl<M: Migration + ?Sized> Migration for Box<M> {
@@ -27,6 +46,10 @@ impl<M: Migration + ?Sized> Migration for Box<M> {
 
     fn progress(&self) -> Progress {
         (**self).progress()
+    }
+
+    fn command(&mut self, command: Command) {
+        (**self).command(command);
     }
 }
 
@@ -56,4 +79,6 @@ pub struct Progress {
     pub iterations: u64,
     /// Pages due now.
     pub due: crate::units::PageCount,
+    /// Whether the guest runs at the target already.
+    pub has_moved: bool,
 }

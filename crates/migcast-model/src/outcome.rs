@@ -67,6 +67,8 @@ pub struct Completed {
 /// The guest's downtime, split into parts that add up to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DowntimeParts {
+    /// Waiting for whatever manages the migration to let it go on.
+    pub switchover: Duration,
     /// Sending the pages that were still due, and reading the dirty log once more.
     pub pages: Duration,
     /// Saving and sending the device state.
@@ -80,7 +82,7 @@ pub struct DowntimeParts {
 impl DowntimeParts {
     /// The guest's downtime.
     pub fn total(self) -> Duration {
-        self.pages + self.device_state + self.drain + self.resume
+        self.switchover + self.pages + self.device_state + self.drain + self.resume
     }
 }
 

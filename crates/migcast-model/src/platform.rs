@@ -69,9 +69,9 @@ impl Default for Platform {
 }
 
 impl Platform {
-    /// The sender's work on these pages.
+    /// The sender's work on these pages; to encode a page is taken for as much as to send it.
     pub fn page_work(&self, sent: Sent) -> Duration {
-        times(self.page_cost, sent.data) + times(self.zero_page_cost, sent.zero)
+        times(self.page_cost, sent.data + sent.encoded) + times(self.zero_page_cost, sent.zero)
     }
 
     /// Time of one look into the whole dirty log of this guest.

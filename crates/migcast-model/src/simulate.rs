@@ -55,7 +55,7 @@ impl Scenario {
     pub fn run<S: PageSource>(&self, source: &S, start: Duration) -> Outcome {
         assert_eq!(self.guest.memory, source.memory(), "the source is this guest's");
         let scheme = self.algorithm.scheme();
-        let due = Bitmap::new(source, start, scheme.dirty_log()).scanned(scheme.scan_order());
+        let due = Bitmap::tracking(source, start, scheme.tracking());
         let migration = scheme.migration(&self.guest, &self.link, &self.platform, Box::new(due));
         simulate(migration, self.link.goodput(), SimTime::ZERO + self.horizon)
     }

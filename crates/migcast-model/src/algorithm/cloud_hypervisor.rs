@@ -18,7 +18,7 @@ use crate::platform::Platform;
 use crate::units::{ByteCount, BytesPerSec, PageCount};
 
 /// Whole pages, zero or not. The 16 bytes of a range of neighbours are left out: under 0.4 % of its pages.
-const PAGE: PageBytes = PageBytes { data: ByteCount::new(4096), zero: ByteCount::new(4096) };
+const PAGE: PageBytes = PageBytes { data: ByteCount::new(4096), zero: ByteCount::new(4096), encoded: ByteCount::ZERO };
 /// A request holds a whole round; the batch is what is looked at between two looks at the clock.
 const FRAME: Frame =
     Frame { batch: PageCount::new(1024), around: ByteCount::ZERO, page: PAGE, announced: ByteCount::ZERO };

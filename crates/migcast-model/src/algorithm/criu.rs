@@ -14,7 +14,7 @@ use crate::platform::Platform;
 use crate::units::{ByteCount, PageCount};
 
 /// A page, zero or not. The 32 bytes of a range of neighbours are left out: under 0.8 % of its pages.
-const PAGE: PageBytes = PageBytes { data: ByteCount::new(4096), zero: ByteCount::new(4096) };
+const PAGE: PageBytes = PageBytes { data: ByteCount::new(4096), zero: ByteCount::new(4096), encoded: ByteCount::ZERO };
 
 /// Settings of p.haul's loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use std::time::Duration;
 pub use setting::Setting;
 use setting::{Field, Refusal};
 
-use crate::due::{DirtyLog, DueSet, ScanOrder};
+use crate::due::{DirtyLog, DueSet, Tracking};
 use crate::guest::Guest;
 use crate::link::Link;
 use crate::migration::Migration;
@@ -42,14 +42,9 @@ pub trait Scheme: Debug + Send + Sync {
         due: Box<dyn DueSet + 'a>,
     ) -> Box<dyn Migration + 'a>;
 
-    /// When the dirty log forgets what it has told.
-    fn dirty_log(&self) -> DirtyLog {
-        DirtyLog::Kvm
-    }
-
-    /// In which order pages are scanned.
-    fn scan_order(&self) -> ScanOrder {
-        ScanOrder::Linear
+    /// What it keeps about the pages.
+    fn tracking(&self) -> Tracking {
+        Tracking { log: DirtyLog::Kvm, ..Tracking::default() }
     }
 
     /// The same on this accelerator, as a history names it, where that matters.
@@ -71,6 +66,11 @@ pub trait Scheme: Debug + Send + Sync {
     /// What it calls what it does.
     fn terms(&self) -> Terms {
         Terms { reporter: None, iterations: "rounds" }
+    }
+
+    /// Why these settings cannot go together, if they cannot: one line, ending with what is allowed.
+    fn contradiction(&self) -> Option<String> {
+        None
     }
 
     /// What a user should know who forecasts with these settings, each ending with what to do.
@@ -285,7 +285,12 @@ impl Algorithm {
     /// Its settings as they stand.
     pub fn settings(&self) -> Vec<Setting> {
         let mut scheme = self.scheme.boxed();
-        let shown = |field: Field<'_>| Setting { key: field.key, value: field.value.write(), about: field.about };
+        let shown = |field: Field<'_>| Setting {
+            key: field.key,
+            value: field.value.write(),
+            about: field.about,
+            is_minor: field.is_minor,
+        };
         scheme.fields().into_iter().map(shown).collect()
     }
 

@@ -6,7 +6,7 @@
 use super::rounds::{Frame, Next, Policy, Round, Rounds};
 use super::setting::Field;
 use super::{Ends, Scheme};
-use crate::due::{DirtyLog, DueSet, PageBytes};
+use crate::due::{DirtyLog, DueSet, PageBytes, Tracking};
 use crate::guest::Guest;
 use crate::link::Link;
 use crate::migration::Migration;
@@ -16,7 +16,7 @@ use crate::units::{ByteCount, PageCount};
 
 /// One message per page: its content and, around it, what a message of the protocol has. The exact framing is left out,
 /// under one percent.
-const PAGE: PageBytes = PageBytes { data: ByteCount::new(4096), zero: ByteCount::ZERO };
+const PAGE: PageBytes = PageBytes { data: ByteCount::new(4096), zero: ByteCount::ZERO, encoded: ByteCount::ZERO };
 
 /// Propolis has nothing to set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,8 +45,8 @@ impl Scheme for Propolis {
         Box::new(Rounds::new(*self, guest, link, platform, due))
     }
 
-    fn dirty_log(&self) -> DirtyLog {
-        DirtyLog::Offered
+    fn tracking(&self) -> Tracking {
+        Tracking { log: DirtyLog::Offered, ..Tracking::default() }
     }
 
     fn ends(&self) -> Ends {

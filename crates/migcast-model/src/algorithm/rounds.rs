@@ -68,7 +68,7 @@ pub struct Frame {
 impl Frame {
     /// Where a zero page is sent whole it is no less work than another.
     fn weighed(&self, sent: Sent) -> Sent {
-        if self.page.zero == self.page.data { Sent { data: sent.pages(), zero: PageCount::ZERO } } else { sent }
+        if self.page.zero == self.page.data { Sent { data: sent.pages(), ..Sent::default() } } else { sent }
     }
 }
 
@@ -271,11 +271,9 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
         self.round.sent += places;
         self.round.sent_in_all += places;
         self.round.skipped += skipped;
-        self.sent.data += sent.data;
-        self.sent.zero += sent.zero;
+        self.sent += sent;
         let iteration = self.iteration();
-        iteration.sent.data += sent.data;
-        iteration.sent.zero += sent.zero;
+        iteration.sent += sent;
         iteration.skipped += skipped;
         if !places.is_zero() {
             let bytes = frame.around + sent.bytes(frame.page) + batch.announced.bytes(frame.announced);
@@ -322,6 +320,7 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
         self.iteration().end = written;
         self.phase = Phase::Done;
         let downtime = DowntimeParts {
+            switchover: Duration::ZERO,
             pages: pages_done.since(stopped.at),
             device_state: written.since(pages_done),
             drain: delivered.since(written),
@@ -394,6 +393,12 @@ impl<P: Policy, D: DueSet> Migration for Rounds<P, D> {
     }
 
     fn progress(&self) -> Progress {
-        Progress { now: self.now, sent: self.sent_bytes, iterations: self.iterations.len() as u64, due: self.due.due() }
+        Progress {
+            now: self.now,
+            sent: self.sent_bytes,
+            iterations: self.iterations.len() as u64,
+            due: self.due.due(),
+            has_moved: false,
+        }
     }
 }

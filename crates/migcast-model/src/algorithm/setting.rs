@@ -4,8 +4,10 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::quantity::{QuantityError, parse_duration, parse_rate, show_duration, write_duration, write_rate};
-use crate::units::{BytesPerSec, PageCount};
+use crate::quantity::{
+    QuantityError, parse_bytes, parse_duration, parse_rate, show_duration, write_bytes, write_duration, write_rate,
+};
+use crate::units::{ByteCount, BytesPerSec, PageCount};
 
 /// A setting as users see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub struct Setting {
     pub value: String,
     /// What it does and where its default comes from.
     pub about: &'static str,
+    /// Whether it is worth a reader's time only where it was changed.
+    pub is_minor: bool,
 }
 
 /// A setting within a settings struct, open for change.
@@ -23,12 +27,18 @@ pub struct Field<'a> {
     pub(super) key: &'static str,
     pub(super) value: Box<dyn Value + 'a>,
     pub(super) about: &'static str,
+    pub(super) is_minor: bool,
 }
 
 impl<'a> Field<'a> {
     /// The setting `key`, kept in `value`.
     pub fn new(key: &'static str, value: impl Value + 'a, about: &'static str) -> Field<'a> {
-        Field { key, value: Box::new(value), about }
+        Field { key, value: Box::new(value), about, is_minor: false }
+    }
+
+    /// The same, worth a reader's time only where it was changed.
+    pub fn minor(self) -> Field<'a> {
+        Field { is_minor: true, ..self }
     }
 }
 
@@ -216,6 +226,57 @@ impl Value for OptionalRate<'_> {
         *self.0 = match text {
             "none" => None,
             _ => Some(parse_rate(text).map_err(Refusal::Malformed)?).filter(|rate| !rate.is_zero()),
+        };
+        Ok(())
+    }
+}
+
+/// An amount of memory above zero.
+#[derive(Debug)]
+pub struct Size<'a>(pub &'a mut ByteCount);
+
+impl Value for Size<'_> {
+    fn write(&self) -> String {
+        write_bytes(*self.0)
+    }
+
+    fn read(&mut self, text: &str) -> Result<(), Refusal> {
+        let size = parse_bytes(text).map_err(Refusal::Malformed)?;
+        if size.is_zero() {
+            return Err(Refusal::OutOfRange("more than 0".to_owned()));
+        }
+        *self.0 = size;
+        Ok(())
+    }
+}
+
+/// A number or `none`.
+#[derive(Debug)]
+pub struct OptionalCount<'a> {
+    value: &'a mut Option<u64>,
+    range: RangeInclusive<u64>,
+}
+
+impl<'a> OptionalCount<'a> {
+    /// A number within `range`, or `none`.
+    pub fn new(value: &'a mut Option<u64>, range: RangeInclusive<u64>) -> OptionalCount<'a> {
+        OptionalCount { value, range }
+    }
+}
+
+impl Value for OptionalCount<'_> {
+    fn write(&self) -> String {
+        self.value.map_or_else(|| "none".to_owned(), |number| number.to_string())
+    }
+
+    fn read(&mut self, text: &str) -> Result<(), Refusal> {
+        let mut number = 0;
+        *self.value = match text {
+            "none" => None,
+            _ => {
+                Count::new(&mut number, self.range.clone()).read(text)?;
+                Some(number)
+            }
         };
         Ok(())
     }

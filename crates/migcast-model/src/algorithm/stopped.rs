@@ -150,6 +150,7 @@ impl<D: DueSet> Following<D> {
         let delivered = self.queue.delivered(granted).max(written);
         let resumed = delivered + self.platform.resume;
         let downtime = DowntimeParts {
+            switchover: Duration::ZERO,
             pages: Duration::ZERO,
             device_state: written.since(stopped),
             drain: delivered.since(written),
@@ -166,8 +167,7 @@ impl<D: DueSet> Following<D> {
         let sent = self.due.send(GuestTime::ZERO, SendLimit::pages(BATCH), page);
         let cpu = self.platform.page_work(sent);
         self.now = self.put(sent.bytes(page), cpu, granted);
-        self.sent.data += sent.data;
-        self.sent.zero += sent.zero;
+        self.sent += sent;
         !sent.pages().is_zero()
     }
 
@@ -232,6 +232,12 @@ impl<D: DueSet> Migration for Following<D> {
     }
 
     fn progress(&self) -> Progress {
-        Progress { now: self.now, sent: self.sent_bytes, iterations: 1, due: self.due.due() }
+        Progress {
+            now: self.now,
+            sent: self.sent_bytes,
+            iterations: 1,
+            due: self.due.due(),
+            has_moved: matches!(self.phase, Phase::Following { .. } | Phase::Done),
+        }
     }
 }

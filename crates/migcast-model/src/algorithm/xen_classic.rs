@@ -8,7 +8,7 @@
 use super::rounds::{Frame, Next, Policy, Round, Rounds};
 use super::setting::{Choice, Count, Field, Pages};
 use super::{Ends, Scheme};
-use crate::due::{DueSet, PageBytes, Rewritten, ScanOrder};
+use crate::due::{DirtyLog, DueSet, PageBytes, Rewritten, ScanOrder, Tracking};
 use crate::guest::Guest;
 use crate::link::Link;
 use crate::migration::Migration;
@@ -17,7 +17,8 @@ use crate::platform::Platform;
 use crate::units::{ByteCount, PageCount};
 
 /// A page in the stream, zero or not: its frame number and type, and its content.
-pub(super) const PAGE: PageBytes = PageBytes { data: ByteCount::new(8 + 4096), zero: ByteCount::new(8 + 4096) };
+pub(super) const PAGE: PageBytes =
+    PageBytes { data: ByteCount::new(8 + 4096), zero: ByteCount::new(8 + 4096), encoded: ByteCount::ZERO };
 /// MAX_BATCH_SIZE, pages (xg_save_restore.h, xc_sr_common.h).
 pub(super) const BATCH: PageCount = PageCount::new(1024);
 /// A frame number and type without content.
@@ -114,8 +115,8 @@ impl Scheme for Settings {
         Box::new(Rounds::new(policy, guest, link, platform, due))
     }
 
-    fn scan_order(&self) -> ScanOrder {
-        self.scan
+    fn tracking(&self) -> Tracking {
+        Tracking { log: DirtyLog::Kvm, order: self.scan, cache: None }
     }
 
     /// The factor may be passed by almost one memory, in one round.

@@ -1,6 +1,7 @@
 //! Due pages as a bitmap, fed page by page: the oracle.
 
-use super::{Batch, DirtyLog, DueSet, PageBytes, Rewritten, ScanOrder, SendLimit, Sent};
+use super::cache::Cache;
+use super::{Batch, DirtyLog, DueSet, PageBytes, Rewritten, ScanOrder, SendLimit, Sent, Tracking};
 use crate::dirty::{PageCursor, PageSource};
 use crate::page_set::PageSet;
 use crate::units::{ByteCount, GuestTime, PageCount};
@@ -22,10 +23,14 @@ pub struct Bitmap<'a, S: PageSource + 'a> {
     log: PageSet,
     lazy: Option<LazyClear>,
     order: ScanOrder,
+    cache: Option<Cache>,
+    /// Written since somebody last asked; kept from the first time on.
+    recent: Option<PageSet>,
     position: u32,
     /// Tracked pages sent so far, so that scaling to real pages never drifts.
     tracked_data: u64,
     tracked_zero: u64,
+    tracked_encoded: u64,
 }
 
 /// What a log that is cleared chunk by chunk still has to forget.
@@ -61,26 +66,44 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
             log: PageSet::empty(tracked),
             lazy,
             order: ScanOrder::Linear,
+            cache: None,
+            recent: None,
             position: 0,
             tracked_data: 0,
             tracked_zero: 0,
+            tracked_encoded: 0,
         }
     }
 
-    /// The same, scanned in this order.
-    pub fn scanned(self, order: ScanOrder) -> Self {
-        Bitmap { order, ..self }
+    /// The same with everything that is kept beside.
+    pub fn tracking(source: &'a S, start: std::time::Duration, tracking: Tracking) -> Self {
+        let Tracking { log, order, cache } = tracking;
+        let mut bitmap = Bitmap::new(source, start, log);
+        let tracked = u64::from(bitmap.due.universe());
+        // Where the history is sampled a slot stands for several, as a page does.
+        let slots = cache.map(|pages| pages.scale(tracked, bitmap.memory.get().max(1)).get());
+        bitmap.cache = slots.map(|slots| Cache::new(usize::try_from(slots).unwrap_or(usize::MAX)));
+        bitmap.order = order;
+        bitmap
     }
 
     /// Walks the writes up to here into the log. Each walk costs as much as the source has pages where it writes fast, so
     /// it is done when something depends on it: the log is read or told to forget, or a page may have ceased to be zero.
     fn run_guest(&mut self, at: GuestTime) {
-        let log = &mut self.log;
-        self.cursor.advance(at, |rank| log.set(rank, true));
+        let (log, recent) = (&mut self.log, &mut self.recent);
+        self.cursor.advance(at, |rank| {
+            log.set(rank, true);
+            recent.iter_mut().for_each(|recent| recent.set(rank, true));
+        });
     }
 
     fn scale(&self, tracked: u64) -> PageCount {
         PageCount::new(tracked).scale(self.memory.get(), u64::from(self.due.universe()))
+    }
+
+    /// Real pages the `n`-th tracked page of a kind stands for.
+    fn nth(&self, n: u64) -> PageCount {
+        self.scale(n) - self.scale(n - 1)
     }
 
     /// Position and rank of the next due page from `position` on.
@@ -104,10 +127,13 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
         self.due.set(rank, false);
         if self.cursor.is_zero(rank) {
             self.tracked_zero += 1;
-            Sent { data: PageCount::ZERO, zero: self.scale(self.tracked_zero) - self.scale(self.tracked_zero - 1) }
+            Sent { zero: self.nth(self.tracked_zero), ..Sent::default() }
+        } else if self.cache.as_mut().is_some_and(|cache| cache.holds(rank)) {
+            self.tracked_encoded += 1;
+            Sent { encoded: self.nth(self.tracked_encoded), ..Sent::default() }
         } else {
             self.tracked_data += 1;
-            Sent { data: self.scale(self.tracked_data) - self.scale(self.tracked_data - 1), zero: PageCount::ZERO }
+            Sent { data: self.nth(self.tracked_data), ..Sent::default() }
         }
     }
 }
@@ -144,6 +170,7 @@ impl<S: PageSource> DueSet for Bitmap<'_, S> {
 
     fn sync(&mut self, at: GuestTime) -> PageCount {
         self.run_guest(at);
+        self.cache.iter_mut().for_each(Cache::grow_older);
         let before = self.due();
         self.due.union(&self.log);
         match &mut self.lazy {
@@ -163,15 +190,26 @@ impl<S: PageSource> DueSet for Bitmap<'_, S> {
         let mut sent = Sent::default();
         let mut bytes = ByteCount::ZERO;
         while sent.pages() < limit.pages && sent.data < limit.data_pages && bytes <= limit.bytes {
-            let next = self.next_from(self.position).or_else(|| self.next_from(0));
+            let next = self.next_from(self.position).or_else(|| {
+                self.cache.iter_mut().for_each(Cache::turned_round);
+                self.next_from(0)
+            });
             let Some((position, rank)) = next else { break };
             self.position = position + 1;
             let one = self.send_one(at, rank);
             bytes += one.bytes(page);
-            sent.data += one.data;
-            sent.zero += one.zero;
+            sent += one;
         }
         sent
+    }
+
+    fn written(&mut self, at: GuestTime) -> PageCount {
+        self.recent.get_or_insert_with(|| PageSet::empty(self.due.universe()));
+        self.run_guest(at);
+        let recent = self.recent.as_mut().expect("it was made above");
+        let written = u64::from(recent.len());
+        recent.clear();
+        self.scale(written)
     }
 
     fn replace(&mut self, at: GuestTime) -> PageCount {
@@ -203,9 +241,7 @@ impl<S: PageSource> DueSet for Bitmap<'_, S> {
                 self.due.set(rank, false);
                 *if rewritten == Rewritten::Announced { &mut announced } else { &mut skipped } += 1;
             } else {
-                let one = self.send_one(at, rank);
-                batch.sent.data += one.data;
-                batch.sent.zero += one.zero;
+                batch.sent += self.send_one(at, rank);
             }
         }
         Batch {
@@ -258,7 +294,8 @@ mod tests {
     use crate::dirty::{ConstantRate, DirtySource, Estimate, PageReplay, PageReplayBuilder, WritePattern};
     use crate::units::PagesPerSec;
 
-    const PAGE: PageBytes = PageBytes { data: ByteCount::new(4104), zero: ByteCount::new(9) };
+    const PAGE: PageBytes =
+        PageBytes { data: ByteCount::new(4104), zero: ByteCount::new(9), encoded: ByteCount::new(4104) };
 
     fn at(millis: u64) -> GuestTime {
         GuestTime::from_nanos(millis * 1_000_000)

@@ -4,8 +4,11 @@
 //! (page by page, the oracle) and over anything that can answer the same questions by counting.
 
 mod bitmap;
+mod cache;
 
 pub use bitmap::Bitmap;
+
+use std::ops::AddAssign;
 
 use crate::units::{ByteCount, GuestTime, PageCount};
 
@@ -37,6 +40,17 @@ pub enum ScanOrder {
     Rotated,
 }
 
+/// What is kept about the pages beside which are due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tracking {
+    /// The dirty log.
+    pub log: DirtyLog,
+    /// The order of a scan.
+    pub order: ScanOrder,
+    /// Pages of a cache of what was sent, against which repeats are encoded (QEMU's XBZRLE); `None` without one.
+    pub cache: Option<PageCount>,
+}
+
 /// Bytes a page takes in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageBytes {
@@ -44,12 +58,14 @@ pub struct PageBytes {
     pub data: ByteCount,
     /// A page of zeros.
     pub zero: ByteCount,
+    /// A page that is encoded against what was sent of it before.
+    pub encoded: ByteCount,
 }
 
 /// Where to stop sending: whichever comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendLimit {
-    /// Pages of either kind.
+    /// Pages of any kind.
     pub pages: PageCount,
     /// Pages with data.
     pub data_pages: PageCount,
@@ -71,17 +87,27 @@ pub struct Sent {
     pub data: PageCount,
     /// Pages of zeros.
     pub zero: PageCount,
+    /// Pages encoded against what was sent of them before.
+    pub encoded: PageCount,
 }
 
 impl Sent {
-    /// Pages of either kind.
+    /// Pages of any kind.
     pub fn pages(self) -> PageCount {
-        self.data + self.zero
+        self.data + self.zero + self.encoded
     }
 
     /// Their bytes in the stream.
     pub fn bytes(self, page: PageBytes) -> ByteCount {
-        self.data.bytes(page.data) + self.zero.bytes(page.zero)
+        self.data.bytes(page.data) + self.zero.bytes(page.zero) + self.encoded.bytes(page.encoded)
+    }
+}
+
+impl AddAssign for Sent {
+    fn add_assign(&mut self, more: Sent) {
+        self.data += more.data;
+        self.zero += more.zero;
+        self.encoded += more.encoded;
     }
 }
 
@@ -131,6 +157,9 @@ pub trait DueSet {
     /// stays behind the last page sent. Sends nothing only if nothing is due or a limit is zero.
     fn send(&mut self, at: GuestTime, limit: SendLimit, page: PageBytes) -> Sent;
 
+    /// Distinct pages written since the last call, or since the start: what a ring that is emptied that often counts.
+    fn written(&mut self, at: GuestTime) -> PageCount;
+
     /// Takes the dirty log at guest time `at` for the due pages, and clears it: what was due and not sent is due no longer
     /// unless it was written. The scan starts over at the first page. Returns how many are due.
     fn replace(&mut self, at: GuestTime) -> PageCount;
@@ -156,6 +185,10 @@ impl<D: DueSet + ?Sized> DueSet for Box<D> {
 
     fn send(&mut self, at: GuestTime, limit: SendLimit, page: PageBytes) -> Sent {
         (**self).send(at, limit, page)
+    }
+
+    fn written(&mut self, at: GuestTime) -> PageCount {
+        (**self).written(at)
     }
 
     fn replace(&mut self, at: GuestTime) -> PageCount {

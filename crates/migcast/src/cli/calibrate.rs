@@ -142,7 +142,11 @@ fn measured(observed: &Observed, page_size: ByteCount) -> anyhow::Result<Measure
             .with_context(|| format!("`{name}` is {seconds}: allowed is 0 or more"))
     };
     let stopped = span("stopped_seconds", observed.stopped_seconds)?;
-    let pages = Sent { data: PageCount::new(observed.data_pages), zero: PageCount::new(observed.zero_pages) };
+    let pages = Sent {
+        data: PageCount::new(observed.data_pages),
+        zero: PageCount::new(observed.zero_pages),
+        ..Sent::default()
+    };
     let sent = ByteCount::new(observed.sent_bytes);
     Ok(Measured {
         setup: span("setup_seconds", observed.setup_seconds)?,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use migcast_history::format::Manifest;
 use migcast_history::reader::History;
@@ -355,6 +355,9 @@ fn algorithm(args: &Args, manifest: Option<&Manifest>) -> anyhow::Result<(Algori
     };
     for (key, value) in &args.settings {
         algorithm.set(key, value).context("--set")?;
+    }
+    if let Some(contradiction) = algorithm.scheme().contradiction() {
+        bail!("--set {contradiction}");
     }
     Ok((algorithm, origin))
 }

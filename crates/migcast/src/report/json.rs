@@ -101,6 +101,7 @@ struct Distribution {
 
 #[derive(Serialize)]
 struct Parts {
+    switchover: f64,
     pages: f64,
     device_state: f64,
     drain: f64,
@@ -253,6 +254,7 @@ fn edge(distribution: ModelDistribution) -> Distribution {
 fn parts(done: &Completed) -> Parts {
     let parts = done.downtime;
     Parts {
+        switchover: parts.switchover.as_secs_f64(),
         pages: parts.pages.as_secs_f64(),
         device_state: parts.device_state.as_secs_f64(),
         drain: parts.drain.as_secs_f64(),

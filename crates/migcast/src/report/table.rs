@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use migcast_model::algorithm::{Algorithm, Setting};
 use migcast_model::forecast::Distribution;
 use migcast_model::outcome::Completed;
 use migcast_model::quantity::{show_bytes, show_count, show_duration, show_page_rate, show_rate};
@@ -107,16 +108,24 @@ fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -> io::Resul
     let scenario = &prediction.scenario;
     let link = &scenario.link;
     let (goodput, buffer) = (show_rate(link.goodput()), show_bytes(link.sender_buffer));
-    let settings: Vec<String> =
-        scenario.algorithm.settings().iter().map(|setting| format!("{} {}", setting.key, setting.value)).collect();
     writeln!(out, "assumed")?;
     write_model(out, &prediction.model, &prediction.sampling)?;
     writeln!(out, "  algorithm  {} ({})", scenario.algorithm.name(), prediction.algorithm_origin)?;
-    writeln!(out, "  settings   {}", settings.join(", "))?;
+    write_settings(out, &scenario.algorithm)?;
     writeln!(out, "  link       {goodput} of payload, alone on it; sender's buffer {buffer}")?;
     let platform = &scenario.platform;
     let (before, resume) = (show_duration(platform.connect + platform.setup), show_duration(platform.resume));
     writeln!(out, "  platform   {}: set-up {before}, resume {resume}", platform.name)
+}
+
+/// The main settings, and whatever was changed.
+fn write_settings(out: &mut impl Write, algorithm: &Algorithm) -> io::Result<()> {
+    let defaults = Algorithm::named(algorithm.name()).map(|defaults| defaults.settings()).unwrap_or_default();
+    let shown = |setting: &&Setting| !setting.is_minor || !defaults.contains(setting);
+    let settings = algorithm.settings();
+    let settings: Vec<String> =
+        settings.iter().filter(shown).map(|setting| format!("{} {}", setting.key, setting.value)).collect();
+    if settings.is_empty() { Ok(()) } else { writeln!(out, "  settings   {}", settings.join(", ")) }
 }
 
 fn write_model(out: &mut impl Write, model: &Model, sampling: &SamplingError) -> io::Result<()> {

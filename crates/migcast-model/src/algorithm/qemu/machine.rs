@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use super::dirty_limit::Limiter;
 use super::rules::{RateAccounting, Rules, Window};
 use super::settings::Settings;
-use crate::due::{DueSet, PageBytes, SendLimit, Sent};
+use super::stream::Stream;
+use super::throttle::{Period, SyncTimer};
+use crate::due::{DueSet, SendLimit, Sent};
 use crate::guest::Guest;
 use crate::link::{Link, SendQueue};
-use crate::migration::{Event, Migration, Progress};
+use crate::migration::{Command, Event, Migration, Progress};
 use crate::outcome::{Completed, DowntimeParts, Iteration, StopReason};
 use crate::platform::Platform;
 use crate::units::{ByteCount, BytesPerSec, GuestTime, PageCount, SimTime};
@@ -16,18 +19,7 @@ use crate::units::{ByteCount, BytesPerSec, GuestTime, PageCount, SimTime};
 const STEP_MAX_MS: u128 = 50;
 /// ram_save_iterate looks at the clock after its 1st page and every 64th from there on.
 const PAGES_PER_TIME_CHECK: u64 = 64;
-/// Pages with data per flush of the stream: MAX_IOV_SIZE 64, a header and a page each.
-const DATA_PAGES_PER_FLUSH: u64 = 32;
-/// IO_BUF_SIZE: headers alone (zero pages) flush the stream when they fill this.
-const FLUSH_BUFFER: ByteCount = ByteCount::new(32_768);
-/// Around the pages of a step: section type 1, id 4, end marker 8, footer 5.
-const SECTION_BYTES: ByteCount = ByteCount::new(18);
-/// Header of a page: offset and flags. The block's name, sent when the block changes, is left out: under 100 bytes a pass.
-const PAGE_HEADER: u64 = 8;
-/// A zero page: header and one byte.
-const ZERO_PAGE_BYTES: ByteCount = ByteCount::new(PAGE_HEADER + 1);
-
-/// One QEMU pre-copy migration over any set of due pages.
+/// One QEMU migration over any set of due pages.
 #[derive(Debug)]
 pub struct Qemu<D> {
     rules: Rules,
@@ -41,7 +33,20 @@ pub struct Qemu<D> {
     phase: Phase,
     window: Window,
     threshold: ByteCount,
-    unflushed: Unflushed,
+    stream: Stream,
+    /// Since when the guest does not run at the source.
+    standing: Option<SimTime>,
+    /// Percent of its time the guest sleeps for auto-converge.
+    throttle: u64,
+    period: Period,
+    timer: SyncTimer,
+    limiter: Option<Limiter>,
+    throttled: Duration,
+    /// migrate-start-postcopy was given.
+    wants_postcopy: bool,
+    /// The guest runs at the target.
+    moved: Option<Moved>,
+    is_cancelled: bool,
     syncs: u64,
     sent: Sent,
     sent_bytes: ByteCount,
@@ -62,35 +67,50 @@ enum Phase {
     /// Between the decision and the guest's last instruction.
     Stopping { decided: SimTime, reason: StopReason },
     /// The guest is stopped; pages go out without limit.
-    Completing { decided: SimTime, stopped: SimTime, reason: StopReason },
+    Completing { decided: SimTime, stopped: SimTime, switchover: Duration, reason: StopReason },
+    /// The guest is stopped, to go on at the target at once.
+    Moving { decided: SimTime, stopped: SimTime },
+    /// The memory of a guest that has moved has all been written.
+    Arriving,
     /// Done.
     Done,
 }
 
-/// What the stream's buffer holds that the rate limit of 8.1 and later has not seen yet.
-#[derive(Clone, Copy, Debug, Default)]
-struct Unflushed {
-    data_pages: u64,
-    bytes: ByteCount,
+/// A guest that went on at the target before its memory.
+#[derive(Clone, Copy, Debug)]
+struct Moved {
+    downtime: DowntimeParts,
+    downtime_reported: Duration,
+    resumed: SimTime,
 }
 
 impl<D: DueSet> Qemu<D> {
     /// A migration requested at time zero over `link` (of which only the sender's buffer is taken here; the rate is
     /// granted at each step).
     pub fn new(rules: Rules, settings: Settings, guest: Guest, link: &Link, platform: Platform, due: D) -> Self {
+        let stream = Stream::new(&rules, &settings, guest.page_size);
         Qemu {
             rules,
             window: Window::open(SimTime::ZERO, settings.max_bandwidth),
+            queue: stream.queue(link),
+            stream,
+            standing: None,
+            throttle: 0,
+            period: Period::default(),
+            timer: SyncTimer::start(SimTime::ZERO),
+            limiter: None,
+            throttled: Duration::ZERO,
+            wants_postcopy: false,
+            moved: None,
+            is_cancelled: false,
             settings,
             platform,
             guest,
             due,
-            queue: SendQueue::new(link.sender_buffer),
             now: SimTime::ZERO,
             guest_now: GuestTime::ZERO,
             phase: Phase::Requested,
             threshold: ByteCount::ZERO,
-            unflushed: Unflushed::default(),
             syncs: 0,
             sent: Sent::default(),
             sent_bytes: ByteCount::ZERO,
@@ -104,29 +124,66 @@ impl<D: DueSet> Qemu<D> {
     }
 
     fn run_until(&mut self, end: SimTime) {
-        self.guest_now += self.guest_time(end.since(self.now));
+        let wall = end.since(self.now);
         self.now = end;
+        if self.standing.is_some() {
+            return;
+        }
+        let limited = self.limiter.map_or(0.0, |limiter| limiter.share);
+        let share = f64::max(self.throttle as f64 / 100.0, limited);
+        let lost = wall.mul_f64(share);
+        self.throttled += lost;
+        let run = wall - lost;
+        self.guest_now += Duration::from_nanos((run.as_nanos() as f64 * self.platform.guest_speed) as u64);
     }
 
-    /// How far the guest comes in a span of wall time.
-    fn guest_time(&self, span: Duration) -> Duration {
-        Duration::from_nanos((span.as_nanos() as f64 * self.platform.guest_speed) as u64)
+    fn cap(&self) -> BytesPerSec {
+        if self.moved.is_some() { self.settings.postcopy.max_bandwidth } else { self.settings.max_bandwidth }
     }
 
     /// migration_thread up to its loop: the window opens before set-up, so the first bandwidth estimate includes it.
     fn set_up(&mut self) {
         self.run_for(self.platform.connect);
-        self.window = Window::open(self.now, self.settings.max_bandwidth);
+        self.window = Window::open(self.now, self.cap());
         self.run_for(self.platform.setup);
         self.due.start(self.guest_now);
         self.begin_iteration();
+        self.period = Period::open(self.now, self.sent_bytes);
+        self.timer = SyncTimer::start(self.now);
     }
 
     /// migration_bitmap_sync while the guest runs.
     fn sync_live(&mut self) {
         self.run_for(self.platform.log_reading(&self.guest));
-        self.due.sync(self.guest_now);
+        let dirtied = self.due.sync(self.guest_now).bytes(self.guest.page_size);
         self.begin_iteration();
+        let threshold = self.settings.auto_converge.trigger_threshold;
+        let much = self.period.after_sync(self.now, dirtied, self.sent_bytes, threshold);
+        if let Some(much) = much.filter(|_| self.settings.auto_converge.is_on) {
+            self.throttle = self.settings.auto_converge.stepped(self.throttle, much);
+        }
+        if much.is_some() && self.settings.dirty_limit.is_on && self.limiter.is_none() {
+            self.due.written(self.guest_now);
+            self.limiter = Some(Limiter::start(self.settings.dirty_limit, self.now));
+        }
+    }
+
+    /// What timers do beside the migration thread, which they wait for between two steps.
+    fn run_timers(&mut self) -> bool {
+        if self.standing.is_some() {
+            return false;
+        }
+        if let Some(mut limiter) = self.limiter.filter(|limiter| limiter.is_due(self.now)) {
+            let written = self.due.written(self.guest_now);
+            limiter.adjust(self.now, written, self.settings.dirty_limit.period, self.guest.page_size);
+            self.limiter = Some(limiter);
+        }
+        let forces =
+            self.rules.has_sync_timer && self.settings.auto_converge.is_on && self.timer.expires(self.now, self.syncs);
+        if forces {
+            self.sync_live();
+        }
+        forces
     }
 
     fn begin_iteration(&mut self) {
@@ -150,15 +207,35 @@ impl<D: DueSet> Qemu<D> {
 
     /// migration_iteration_run. Says whether the dirty log was read.
     fn decide(&mut self) -> bool {
-        let syncs = self.rules.needs_sync(self.remaining(), self.threshold);
+        if self.moved.is_some() {
+            self.phase = match self.due.due().is_zero() {
+                true => Phase::Arriving,
+                false => Phase::Stepping { began: self.now, pages: PageCount::ZERO },
+            };
+            return false;
+        }
+        let forced = self.run_timers();
+        let every_step = self.rules.postcopy_syncs_every_step && self.settings.postcopy.is_on();
+        let syncs = every_step || self.rules.needs_sync(self.remaining(), self.threshold);
         if syncs {
             self.sync_live();
         }
-        self.phase = match self.rules.stops(self.remaining(), self.threshold) {
+        let completes = self.rules.stops(self.remaining(), self.threshold);
+        let postcopy = self.starts_postcopy().then_some(StopReason::PostCopy);
+        let reason = if self.rules.postcopy_comes_first { postcopy.or(completes) } else { completes.or(postcopy) };
+        self.phase = match reason {
             Some(reason) => Phase::Stopping { decided: self.now, reason },
             None => Phase::Stepping { began: self.now, pages: PageCount::ZERO },
         };
-        syncs
+        syncs || forced
+    }
+
+    /// Plain memory can all be sent after the move, so nothing has to be waited for.
+    fn starts_postcopy(&self) -> bool {
+        let settings = &self.settings.postcopy;
+        self.wants_postcopy
+            || settings.after.is_some_and(|after| self.now >= SimTime::ZERO + after)
+            || settings.after_passes.is_some_and(|passes| self.syncs > passes)
     }
 
     /// Sends up to the next look at the clock, the next flush or the end of the budget; ends the step if it is over.
@@ -168,14 +245,11 @@ impl<D: DueSet> Qemu<D> {
         let until_look = PageCount::new(looks * PAGES_PER_TIME_CHECK + 1) - pages;
         let limit = match self.rules.rate_accounting {
             RateAccounting::Queued => SendLimit { bytes: self.window.left(), ..SendLimit::pages(until_look) },
-            RateAccounting::Flushed => SendLimit {
-                data_pages: PageCount::new(DATA_PAGES_PER_FLUSH - self.unflushed.data_pages),
-                ..SendLimit::pages(until_look)
-            },
+            RateAccounting::Flushed => SendLimit::pages(until_look),
         };
+        let limit = self.stream.until_flush(limit);
         let sent = self.send_pages(limit, granted);
         let pages = pages + sent.pages();
-        self.account(sent);
         // In a sampled history one tracked page stands for several, and the count may step over the page of a look.
         let looks_at_clock = pages.get().div_ceil(PAGES_PER_TIME_CHECK) != looks;
         let lasted_ms = self.now.since(began).as_millis();
@@ -189,19 +263,17 @@ impl<D: DueSet> Qemu<D> {
 
     /// Sends due pages while the guest runs or stands, as long as that takes.
     fn send_pages(&mut self, limit: SendLimit, granted: BytesPerSec) -> Sent {
-        let page = self.page_bytes();
-        let sent = self.due.send(self.guest_now, limit, page);
-        let cpu = self.platform.page_work(sent);
-        let end = self.put(sent.bytes(page), cpu, granted);
-        self.sent.data += sent.data;
-        self.sent.zero += sent.zero;
-        let iteration = self.iteration();
-        iteration.sent.data += sent.data;
-        iteration.sent.zero += sent.zero;
-        match self.phase {
-            Phase::Completing { .. } => self.now = end,
-            _ => self.run_until(end),
-        }
+        let sent = self.due.send(self.guest_now, limit, self.stream.page);
+        let (queued, flushed) = self.stream.take(sent);
+        // Several threads share the work on pages.
+        let end = self.put(queued, self.platform.page_work(sent) / self.stream.threads(), granted);
+        self.sent += sent;
+        self.iteration().sent += sent;
+        self.run_until(end);
+        self.window.used += match self.rules.rate_accounting {
+            RateAccounting::Queued => queued,
+            RateAccounting::Flushed => flushed,
+        };
         sent
     }
 
@@ -217,46 +289,28 @@ impl<D: DueSet> Qemu<D> {
         self.iterations.last_mut().expect("the first sync began the first iteration")
     }
 
-    fn page_bytes(&self) -> PageBytes {
-        page_bytes(self.guest.page_size)
-    }
-
-    /// Counts against the window's budget what the version counts.
-    fn account(&mut self, sent: Sent) {
-        let bytes = sent.bytes(self.page_bytes());
-        match self.rules.rate_accounting {
-            RateAccounting::Queued => self.window.used += bytes,
-            RateAccounting::Flushed => {
-                self.unflushed.data_pages += sent.data.get();
-                self.unflushed.bytes += bytes;
-                let data = PageCount::new(self.unflushed.data_pages).bytes(self.guest.page_size);
-                let headers_only = self.unflushed.bytes.saturating_sub(data);
-                if self.unflushed.data_pages >= DATA_PAGES_PER_FLUSH || headers_only >= FLUSH_BUFFER {
-                    self.flush();
-                }
-            }
-        }
-    }
-
-    fn flush(&mut self) {
-        self.window.used += std::mem::take(&mut self.unflushed).bytes;
-    }
-
     /// The section's end and migration_rate_limit.
     fn end_step(&mut self, granted: BytesPerSec) {
-        let end = self.put(SECTION_BYTES, Duration::ZERO, granted);
-        self.run_until(end);
-        self.flush();
-        self.window.used += SECTION_BYTES;
+        self.end_section(false, granted);
         self.update_counters();
         self.phase = if self.window.is_exceeded() { Phase::Asleep } else { Phase::Deciding };
+    }
+
+    fn end_section(&mut self, is_last: bool, granted: BytesPerSec) {
+        let (queued, flushed) = self.stream.end_section(is_last);
+        let end = self.put(queued, Duration::ZERO, granted);
+        self.run_until(end);
+        self.window.used += match self.rules.rate_accounting {
+            RateAccounting::Queued => queued,
+            RateAccounting::Flushed => flushed,
+        };
     }
 
     /// migration_update_counters: a window of 100 ms or more gives a bandwidth, that a threshold, and a new window.
     fn update_counters(&mut self) {
         if let Some(spent) = self.window.closes(self.now) {
             self.threshold = self.rules.threshold(&self.settings, self.window.transferred, spent);
-            self.window = Window::open(self.now, self.settings.max_bandwidth);
+            self.window = Window::open(self.now, self.cap());
         }
     }
 
@@ -266,55 +320,109 @@ impl<D: DueSet> Qemu<D> {
         self.phase = Phase::Deciding;
     }
 
-    /// migration_completion up to the guest's last instruction; then the last reading of the dirty log.
+    /// migration_completion or postcopy_start up to the guest's last instruction; then the last reading of the dirty log.
     fn stop(&mut self, decided: SimTime, reason: StopReason) {
-        self.run_for(self.platform.stop);
-        let stopped = self.now;
-        self.now += self.platform.log_reading(&self.guest);
+        if self.standing.is_none() {
+            self.run_for(self.platform.stop);
+        }
+        let stopped = *self.standing.get_or_insert(self.now);
+        let postcopy = reason == StopReason::PostCopy;
+        let waits = if postcopy { None } else { self.settings.pause_before_switchover };
+        let switchover = waits.unwrap_or_default();
+        self.now += switchover + self.platform.log_reading(&self.guest);
         self.due.sync(self.guest_now);
         self.begin_iteration();
-        self.phase = Phase::Completing { decided, stopped, reason };
+        self.phase = if postcopy {
+            Phase::Moving { decided, stopped }
+        } else {
+            Phase::Completing { decided, stopped, switchover, reason }
+        };
     }
 
-    /// Everything after the last page.
-    fn complete(&mut self, decided: SimTime, stopped: SimTime, reason: StopReason, granted: BytesPerSec) -> Completed {
+    /// Device state, and what the guest waits for after it: the sum of its parts from `stopped` on.
+    fn hand_over(&mut self, stopped: SimTime, switchover: Duration, granted: BytesPerSec) -> (DowntimeParts, SimTime) {
         let pages_done = self.now;
-        let state = self.platform.device_state + SECTION_BYTES;
+        let (ram_end, _) = self.stream.end_section(true);
+        let state = self.platform.device_state + ram_end;
         self.now = self.put(state, self.platform.device_state_cost, granted);
         let written = self.now;
         let delivered = self.queue.delivered(granted).max(written);
         let resumed = delivered + self.platform.resume;
-        self.iteration().end = written;
+        let downtime = DowntimeParts {
+            switchover,
+            pages: pages_done.since(stopped) - switchover,
+            device_state: written.since(pages_done),
+            drain: delivered.since(written),
+            resume: resumed.since(delivered),
+        };
+        (downtime, resumed)
+    }
+
+    /// postcopy_start: the guest goes on at the target; what is due follows.
+    fn move_guest(&mut self, decided: SimTime, stopped: SimTime, granted: BytesPerSec) {
+        let (downtime, resumed) = self.hand_over(stopped, Duration::ZERO, granted);
+        let downtime_reported = whole_millis(decided, self.now);
+        self.moved = Some(Moved { downtime, downtime_reported, resumed });
+        self.window = Window::open(self.now, self.cap());
+        self.phase = Phase::Deciding;
+    }
+
+    /// The last page of a guest that has moved has been written.
+    fn arrive(&mut self, moved: Moved, granted: BytesPerSec) -> Completed {
+        self.end_section(true, granted);
+        let done = self.queue.delivered(granted).max(self.now).max(moved.resumed);
+        let Moved { downtime, downtime_reported, resumed } = moved;
+        Completed {
+            post_copy: done.since(resumed),
+            ..self.completed(done, whole_millis(SimTime::ZERO, done), downtime, downtime_reported, StopReason::PostCopy)
+        }
+    }
+
+    /// Everything after the last page of a guest that is stopped.
+    fn complete(
+        &mut self,
+        (decided, stopped): (SimTime, SimTime),
+        switchover: Duration,
+        reason: StopReason,
+        granted: BytesPerSec,
+    ) -> Completed {
+        let (downtime, resumed) = self.hand_over(stopped, switchover, granted);
+        let (reported, downtime_reported) = (whole_millis(SimTime::ZERO, self.now), whole_millis(decided, self.now));
+        self.completed(resumed, reported, downtime, downtime_reported, reason)
+    }
+
+    fn completed(
+        &mut self,
+        done: SimTime,
+        migration_time_reported: Duration,
+        downtime: DowntimeParts,
+        downtime_reported: Duration,
+        stop_reason: StopReason,
+    ) -> Completed {
+        self.iteration().end = self.now;
         self.phase = Phase::Done;
         Completed {
-            migration_time: resumed.since(SimTime::ZERO),
-            migration_time_reported: whole_millis(SimTime::ZERO, written),
-            downtime: DowntimeParts {
-                pages: pages_done.since(stopped),
-                device_state: written.since(pages_done),
-                drain: delivered.since(written),
-                resume: resumed.since(delivered),
-            },
-            downtime_reported: whole_millis(decided, written),
+            migration_time: done.since(SimTime::ZERO),
+            migration_time_reported,
+            downtime,
+            downtime_reported,
             sent_bytes: self.sent_bytes,
             sent: self.sent,
-            throttled: Duration::ZERO,
+            throttled: self.throttled,
             post_copy: Duration::ZERO,
             iteration_count: self.syncs,
             iterations: std::mem::take(&mut self.iterations),
-            stop_reason: reason,
+            stop_reason,
         }
     }
-}
-
-/// Bytes of a page in QEMU's stream, header included (ram.c, save_page_header).
-pub fn page_bytes(page_size: ByteCount) -> PageBytes {
-    PageBytes { data: ByteCount::new(PAGE_HEADER) + page_size, zero: ZERO_PAGE_BYTES }
 }
 
 impl<D: DueSet> Migration for Qemu<D> {
     fn advance(&mut self, granted: BytesPerSec, until: SimTime) -> Event {
         while self.now < until {
+            if self.is_cancelled {
+                return Event::Cancelled;
+            }
             match self.phase {
                 Phase::Requested => {
                     self.set_up();
@@ -332,11 +440,17 @@ impl<D: DueSet> Migration for Qemu<D> {
                     self.stop(decided, reason);
                     return Event::Stopped;
                 }
-                Phase::Completing { decided, stopped, reason } => {
+                Phase::Completing { decided, stopped, switchover, reason } => {
                     let sent = self.send_pages(SendLimit::pages(PageCount::new(PAGES_PER_TIME_CHECK)), granted);
                     if sent.pages().is_zero() {
-                        return Event::Completed(Box::new(self.complete(decided, stopped, reason, granted)));
+                        let completed = self.complete((decided, stopped), switchover, reason, granted);
+                        return Event::Completed(Box::new(completed));
                     }
+                }
+                Phase::Moving { decided, stopped } => self.move_guest(decided, stopped, granted),
+                Phase::Arriving => {
+                    let moved = self.moved.expect("only the memory of a guest that has moved arrives");
+                    return Event::Completed(Box::new(self.arrive(moved, granted)));
                 }
                 Phase::Done => unreachable!("a completed migration is not advanced"),
             }
@@ -345,7 +459,25 @@ impl<D: DueSet> Migration for Qemu<D> {
     }
 
     fn progress(&self) -> Progress {
-        Progress { now: self.now, sent: self.sent_bytes, iterations: self.syncs, due: self.due.due() }
+        Progress {
+            now: self.now,
+            sent: self.sent_bytes,
+            iterations: self.syncs,
+            due: self.due.due(),
+            has_moved: self.moved.is_some(),
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::DowntimeLimit(limit) => self.settings.downtime_limit = limit.min(Settings::DOWNTIME_LIMIT_MAX),
+            Command::StartPostcopy => self.wants_postcopy = true,
+            Command::PauseGuest => {
+                self.standing.get_or_insert(self.now);
+            }
+            // A guest that has moved cannot come back.
+            Command::Cancel => self.is_cancelled = self.moved.is_none(),
+        }
     }
 }
 

@@ -13,12 +13,18 @@
 //!
 //! Names of functions and fields in comments are QEMU's.
 
+mod dirty_limit;
 mod machine;
 mod precopy;
 mod rules;
 mod settings;
+mod stream;
+mod throttle;
 
-pub use machine::{Qemu, page_bytes};
+pub use dirty_limit::DirtyLimit;
+pub use machine::Qemu;
 pub use precopy::Precopy;
 pub use rules::{CompletionRule, RateAccounting, Rules, SyncRule, Version, Window};
-pub use settings::{Settings, UNLIMITED};
+pub use settings::{Multifd, Postcopy, Settings, UNLIMITED, Xbzrle};
+pub use stream::page_bytes;
+pub use throttle::AutoConverge;

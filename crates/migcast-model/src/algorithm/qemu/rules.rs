@@ -65,6 +65,16 @@ pub struct Rules {
     pub rate_accounting: RateAccounting,
     /// Whether `avail-switchover-bandwidth` exists.
     pub has_avail_switchover_bandwidth: bool,
+    /// With multifd, whether every section ends with a packet from each channel: up to 8.0.
+    pub multifd_syncs_each_section: bool,
+    /// With multifd, whether the channels look for zero pages (`zero-page-detection` multifd): 9.0 and later.
+    pub channels_find_zero_pages: bool,
+    /// With auto-converge, whether the log is read every 5 s: 9.2 and later (52ac968ab2).
+    pub has_sync_timer: bool,
+    /// With post-copy allowed, whether the log is read before every step: 8.0 to 8.2 (mended by 910c164736).
+    pub postcopy_syncs_every_step: bool,
+    /// Whether a post-copy that was asked for comes before the test for completion: 10.1 and later.
+    pub postcopy_comes_first: bool,
 }
 
 impl Version {
@@ -135,6 +145,11 @@ impl Version {
             completion: if self >= Version::V10_1 { CompletionRule::AtOrBelow } else { CompletionRule::Below },
             rate_accounting: if self >= Version::V8_1 { RateAccounting::Flushed } else { RateAccounting::Queued },
             has_avail_switchover_bandwidth: self >= Version::V8_2,
+            multifd_syncs_each_section: self < Version::V8_1,
+            channels_find_zero_pages: self >= Version::V9_0,
+            has_sync_timer: self >= Version::V9_2,
+            postcopy_syncs_every_step: (Version::V8_0..Version::V9_0).contains(&self),
+            postcopy_comes_first: self >= Version::V10_1,
         }
     }
 }

@@ -3,9 +3,16 @@
 use std::time::Duration;
 
 use super::Version;
-use crate::algorithm::setting::{Cap, Choice, Field, Millis, OptionalRate};
+use super::dirty_limit::DirtyLimit;
+use super::throttle::AutoConverge;
+use crate::algorithm::setting::{
+    Cap, Choice, Count, Field, Millis, OptionalCount, OptionalMillis, OptionalRate, Rate, Size, Switch,
+};
 use crate::due::DirtyLog;
-use crate::units::BytesPerSec;
+use crate::units::{ByteCount, BytesPerSec};
+
+/// Longest wait that makes sense.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// A bandwidth cap that never binds: what libvirt sets unless told otherwise (qemu_migration_params.c: the largest
 /// number of MiB/s that fits).
@@ -24,6 +31,19 @@ pub struct Settings {
     pub avail_switchover_bandwidth: Option<BytesPerSec>,
     /// How the dirty log behaves; not a setting of QEMU's but of where it runs.
     pub dirty_log: DirtyLog,
+    /// Slowing a guest that writes too much.
+    pub auto_converge: AutoConverge,
+    /// Slowing it to a rate (QEMU ≥ 8.1).
+    pub dirty_limit: DirtyLimit,
+    /// Sending by several threads.
+    pub multifd: Multifd,
+    /// Encoding what is sent again.
+    pub xbzrle: Xbzrle,
+    /// Moving the guest before its memory.
+    pub postcopy: Postcopy,
+    /// The capability `pause-before-switchover`: how long the stopped guest waits for `migrate-continue`; `None` without
+    /// the capability. Not QEMU's to say but whoever manages it.
+    pub pause_before_switchover: Option<Duration>,
 }
 
 impl Settings {
@@ -38,7 +58,69 @@ impl Default for Settings {
             downtime_limit: Duration::from_millis(300),
             avail_switchover_bandwidth: None,
             dirty_log: DirtyLog::default(),
+            auto_converge: AutoConverge::default(),
+            dirty_limit: DirtyLimit::default(),
+            multifd: Multifd::default(),
+            xbzrle: Xbzrle::default(),
+            postcopy: Postcopy::default(),
+            pause_before_switchover: None,
         }
+    }
+}
+
+/// The capability `multifd`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Multifd {
+    /// Default off.
+    pub is_on: bool,
+    /// `multifd-channels`: threads, each with a connection of its own. Default 2.
+    pub channels: u64,
+}
+
+impl Default for Multifd {
+    fn default() -> Multifd {
+        Multifd { is_on: false, channels: 2 }
+    }
+}
+
+/// The capability `xbzrle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Xbzrle {
+    /// Default off.
+    pub is_on: bool,
+    /// `xbzrle-cache-size`. Default 64 MiB.
+    pub cache: ByteCount,
+    /// What an encoded page takes of a page, in percent: not a setting of QEMU's but of the guest's writes, and assumed.
+    pub encoded_percent: u64,
+}
+
+impl Default for Xbzrle {
+    fn default() -> Xbzrle {
+        Xbzrle { is_on: false, cache: ByteCount::new(64 << 20), encoded_percent: 50 }
+    }
+}
+
+/// The capability `postcopy-ram`, on if anything says when `migrate-start-postcopy` is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Postcopy {
+    /// So long after the request.
+    pub after: Option<Duration>,
+    /// Once so many passes are over: `virsh migrate --postcopy-after-precopy` is 1.
+    pub after_passes: Option<u64>,
+    /// `max-postcopy-bandwidth`: cap of the pages nobody waits for. Default none.
+    pub max_bandwidth: BytesPerSec,
+}
+
+impl Default for Postcopy {
+    fn default() -> Postcopy {
+        Postcopy { after: None, after_passes: None, max_bandwidth: UNLIMITED }
+    }
+}
+
+impl Postcopy {
+    /// Whether the capability is on.
+    pub fn is_on(&self) -> bool {
+        self.after.is_some() || self.after_passes.is_some()
     }
 }
 
@@ -74,7 +156,138 @@ impl Settings {
                 "bandwidth the decision to stop assumes, or `none` for the measured one; default none (QEMU >= 8.2)",
             ));
         }
+        fields.extend(self.auto_converge.fields());
+        if version >= Version::V8_1 {
+            fields.extend(self.dirty_limit.fields());
+        }
+        fields.extend(self.multifd.fields());
+        fields.extend(self.xbzrle.fields());
+        fields.extend(self.postcopy.fields());
+        fields.push(
+            Field::new(
+                "pause-before-switchover",
+                OptionalMillis::new(&mut self.pause_before_switchover, Duration::ZERO..=HOUR),
+                "how long the stopped guest waits for migrate-continue, or `none` without the capability; default none",
+            )
+            .minor(),
+        );
         fields
+    }
+}
+
+impl AutoConverge {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        let percent = 1..=99;
+        vec![
+            Field::new("auto-converge", Switch(&mut self.is_on), "slow the guest when it writes too much; default off"),
+            Field::new(
+                "throttle-trigger-threshold",
+                Count::percent(&mut self.trigger_threshold, 1..=100),
+                "too much is more than this share of what was sent, twice; default 50%",
+            ),
+            Field::new(
+                "cpu-throttle-initial",
+                Count::percent(&mut self.initial, percent.clone()),
+                "its first step; default 20%",
+            ),
+            Field::new(
+                "cpu-throttle-increment",
+                Count::percent(&mut self.increment, percent.clone()),
+                "each further step; default 10%",
+            ),
+            Field::new("max-cpu-throttle", Count::percent(&mut self.max, percent), "the most; default 99%"),
+            Field::new("cpu-throttle-tailslow", Switch(&mut self.tailslow), "smaller steps near the end; default off"),
+        ]
+        .into_iter()
+        .map(Field::minor)
+        .collect()
+    }
+}
+
+impl DirtyLimit {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            Field::new(
+                "dirty-limit",
+                Switch(&mut self.is_on),
+                "slow the guest to a rate instead; needs dirty-log=ring; default off (QEMU >= 8.1)",
+            ),
+            Field::new("vcpu-dirty-limit", Rate(&mut self.quota), "that rate, of each vCPU; default 1MiB/s"),
+            Field::new(
+                "x-vcpu-dirty-limit-period",
+                Millis::new(&mut self.period, Duration::from_millis(1)..=Duration::from_secs(1000)),
+                "how often it is adjusted; default 1s",
+            ),
+            Field::new(
+                "dirty-ring-size",
+                Count::new(&mut self.ring_entries, 1024..=65_536),
+                "entries of a vCPU's ring; a property of -accel kvm, 4096 is usual",
+            ),
+            Field::new(
+                "vcpus",
+                Count::new(&mut self.vcpus, 1..=4096),
+                "vCPUs that share the guest's writes; default 1",
+            ),
+        ]
+        .into_iter()
+        .map(Field::minor)
+        .collect()
+    }
+}
+
+impl Multifd {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            Field::new("multifd", Switch(&mut self.is_on), "send by several threads and connections; default off")
+                .minor(),
+            Field::new("multifd-channels", Count::new(&mut self.channels, 1..=255), "how many; default 2").minor(),
+        ]
+    }
+}
+
+impl Xbzrle {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            Field::new(
+                "xbzrle",
+                Switch(&mut self.is_on),
+                "encode what is sent again against what was sent; default off",
+            ),
+            Field::new("xbzrle-cache-size", Size(&mut self.cache), "memory for what was sent; default 64MiB"),
+            Field::new(
+                "xbzrle-encoded-size",
+                Count::percent(&mut self.encoded_percent, 0..=100),
+                "what an encoded page takes of a page, by the guest's writes: an assumption, 50% unless stated",
+            ),
+        ]
+        .into_iter()
+        .map(Field::minor)
+        .collect()
+    }
+}
+
+impl Postcopy {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            Field::new(
+                "postcopy-after",
+                OptionalMillis::new(&mut self.after, Duration::ZERO..=1000 * HOUR),
+                "when migrate-start-postcopy is given, from the request on, or `none`; default none",
+            ),
+            Field::new(
+                "postcopy-after-passes",
+                OptionalCount::new(&mut self.after_passes, 0..=1_000_000),
+                "or after how many passes; virsh --postcopy-after-precopy is 1; default none",
+            ),
+            Field::new(
+                "max-postcopy-bandwidth",
+                Cap::new(&mut self.max_bandwidth, UNLIMITED),
+                "cap of the pages nobody waits for, or `none`; default none",
+            ),
+        ]
+        .into_iter()
+        .map(Field::minor)
+        .collect()
     }
 }
 
