@@ -12,15 +12,20 @@ mod completion;
 mod decision;
 mod dirty_log;
 mod life;
+mod multifd;
+mod postcopy;
 mod rate;
+mod slowing;
 mod step;
 #[path = "../support/mod.rs"]
 mod support;
+mod xbzrle;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use migcast_model::algorithm::qemu::{Qemu, Settings, UNLIMITED, Version};
+use migcast_model::algorithm::Scheme;
+use migcast_model::algorithm::qemu::{Precopy, Qemu, Settings, UNLIMITED, Version};
 use migcast_model::due::{Bitmap, DirtyLog};
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
@@ -59,7 +64,8 @@ impl Run {
         let source = trace.source();
         let guest = Guest { name: "trace".into(), memory: trace.memory(), page_size: Guest::PAGE_SIZE };
         let link = Link { line_rate: self.rate, payload_share: 1.0, sender_buffer: ByteCount::new(self.sender_buffer) };
-        let due = Bitmap::new(&source, Duration::ZERO, self.settings.dirty_log);
+        let precopy = Precopy { version: self.version, settings: self.settings };
+        let due = Bitmap::tracking(&source, Duration::ZERO, precopy.tracking());
         let qemu = Qemu::new(self.version.rules(), self.settings, guest, &link, self.platform.clone(), due);
         simulate(qemu, link.goodput(), SimTime::from_nanos(60_000_000_000))
     }
@@ -81,6 +87,10 @@ fn docs_model_md_lists_each_rule_with_its_tests() {
         include_str!("step.rs"),
         include_str!("completion.rs"),
         include_str!("dirty_log.rs"),
+        include_str!("slowing.rs"),
+        include_str!("multifd.rs"),
+        include_str!("xbzrle.rs"),
+        include_str!("postcopy.rs"),
     ];
     let tests = modules.into_iter().flat_map(str::lines).filter_map(|line| line.strip_prefix("fn rule"));
     let here: BTreeSet<String> = tests.map(|rest| format!("rule{}", rest.trim_end_matches("() {"))).collect();

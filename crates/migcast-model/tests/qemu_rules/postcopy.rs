@@ -1,0 +1,96 @@
+//! 10 Post-copy and pause-before-switchover (postcopy_start, migration_completion).
+
+use migcast_model::algorithm::qemu::{Postcopy, UNLIMITED, Version};
+use migcast_model::outcome::StopReason;
+use migcast_model::platform::Platform;
+use migcast_model::units::{ByteCount, BytesPerSec};
+
+use crate::{PAGE_BYTES, Run, Trace, data_pages, millis, ms};
+
+/// Device state of ten pages, and a target that takes 30 ms.
+fn platform() -> Platform {
+    Platform { device_state: ByteCount::new(10 * PAGE_BYTES), resume: ms(30), ..Platform::free() }
+}
+
+fn run(version: Version, postcopy: Postcopy) -> Run {
+    let mut run = Run::of(version);
+    run.platform = platform();
+    run.settings.postcopy = postcopy;
+    run
+}
+
+/// Pages 0 to 299 of 1000 are written in the first 100 ms of each second.
+fn guest() -> Trace {
+    let mut windows = vec![0..0; 30];
+    (0..3).for_each(|second| windows[10 * second] = 0..300);
+    Trace::new(1000, &windows)
+}
+
+#[test]
+fn rule_10_1_the_guest_moves_at_the_first_step_after_it_was_asked_for_and_what_is_due_follows() {
+    let half = Postcopy { after: Some(ms(500)), ..Postcopy::default() };
+    let completed = run(Version::V9_0, half).completed(&guest());
+    // Eight steps are 520 ms; then the log is read: 300 pages are due again.
+    assert_eq!(completed.stop_reason, StopReason::PostCopy);
+    assert_eq!(data_pages(&completed), [520, 780]);
+    assert_eq!(millis(completed.downtime.total()), 40, "device state and resume, no pages");
+    assert_eq!(millis(completed.downtime_reported), 10, "until the package was sent");
+    assert_eq!(millis(completed.migration_time), 520 + 10 + 780);
+    assert_eq!(millis(completed.post_copy), 750, "from its first instruction there to its last page");
+}
+
+#[test]
+fn rule_10_2_or_after_so_many_passes() {
+    let passes = |after_passes| {
+        let postcopy = Postcopy { after_passes: Some(after_passes), ..Postcopy::default() };
+        run(Version::V9_0, postcopy).completed(&guest())
+    };
+    assert_eq!(data_pages(&passes(0)), [0, 1000], "at once: nothing was sent, and nothing is sent twice");
+    // The first pass ends at 910 ms with 90 pages left; 300 were written.
+    assert_eq!(data_pages(&passes(1)), [910, 0, 390]);
+}
+
+#[test]
+fn rule_10_3_max_postcopy_bandwidth_caps_what_follows() {
+    // Ten pages and a little a window; a step's first page passes what is left.
+    let max_bandwidth = BytesPerSec::new(100 * PAGE_BYTES);
+    let capped = Postcopy { after: Some(ms(0)), max_bandwidth, ..Postcopy::default() };
+    let slow = run(Version::V7_2, capped).completed(&guest());
+    assert!(millis(slow.migration_time) > 1000 * 100 / 11 - 200, "{:?}", slow.migration_time);
+    let free = run(Version::V7_2, Postcopy { max_bandwidth: UNLIMITED, ..capped }).completed(&guest());
+    assert_eq!(millis(free.migration_time), 10 + 1000);
+    assert_eq!(slow.downtime, free.downtime);
+}
+
+#[test]
+fn rule_10_4_up_to_10_0_completion_comes_first_from_10_1_on_post_copy() {
+    // Asked for after the step that ends at 845 ms; at 910 ms the 90 pages that are left would do for completion, too.
+    let late = Postcopy { after: Some(ms(900)), ..Postcopy::default() };
+    let reason = |version| run(version, late).completed(&Trace::idle(1000)).stop_reason;
+    assert_eq!(reason(Version::V10_0), StopReason::BelowThreshold);
+    assert_eq!(reason(Version::V10_1), StopReason::PostCopy);
+}
+
+#[test]
+fn rule_10_5_from_8_0_to_8_2_the_log_is_read_before_every_step_if_post_copy_is_allowed() {
+    let never = Postcopy { after: Some(ms(3_600_000)), ..Postcopy::default() };
+    let syncs = |version| run(version, never).completed(&Trace::idle(1000)).iteration_count;
+    assert_eq!(syncs(Version::V7_2), syncs(Version::V9_0));
+    // Fourteen steps until 90 pages are left, a reading before each and before the decision; the first and the last.
+    assert_eq!(syncs(Version::V8_0), 15 + 2);
+}
+
+#[test]
+fn rule_10_6_the_stopped_guest_waits_for_migrate_continue_while_the_buffer_drains() {
+    let mut run = run(Version::V9_0, Postcopy::default());
+    let before = run.completed(&Trace::idle(1000));
+    run.settings.pause_before_switchover = Some(ms(50));
+    let waiting = run.completed(&Trace::idle(1000));
+    assert_eq!(waiting.downtime.total(), before.downtime.total() + ms(50));
+    assert_eq!(waiting.downtime_reported, before.downtime_reported + ms(50));
+    // What stands in the sender's buffer reaches the target meanwhile.
+    run.sender_buffer = 30 * PAGE_BYTES;
+    let waiting = run.completed(&Trace::idle(1000)).downtime.total();
+    run.settings.pause_before_switchover = None;
+    assert!(waiting < run.completed(&Trace::idle(1000)).downtime.total() + ms(50));
+}
