@@ -19,6 +19,7 @@ pub mod forecast;
 pub mod fuzzing;
 pub mod guest;
 pub mod link;
+pub mod manager;
 pub mod migration;
 pub mod outcome;
 mod page_set;

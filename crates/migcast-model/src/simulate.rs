@@ -45,7 +45,11 @@ impl Scenario {
             }
             Ends::AfterTime(limit) => whole.saturating_mul(3).saturating_add(limit),
         };
-        horizon.max(Duration::from_secs(60))
+        // A manager that ends migrations is waited for.
+        let patience = algorithm.manager().and_then(|manager| manager.manager().patience(guest));
+        horizon
+            .max(Duration::from_secs(60))
+            .max(patience.map_or(Duration::ZERO, |patience| patience.saturating_add(whole)))
     }
 
     /// Simulates one migration that is requested `start` into the source.
@@ -56,7 +60,7 @@ impl Scenario {
         assert_eq!(self.guest.memory, source.memory(), "the source is this guest's");
         let scheme = self.algorithm.scheme();
         let due = Bitmap::tracking(source, start, scheme.tracking());
-        let migration = scheme.migration(&self.guest, &self.link, &self.platform, Box::new(due));
+        let migration = self.algorithm.migration(&self.guest, &self.link, &self.platform, Box::new(due));
         simulate(migration, self.link.goodput(), SimTime::ZERO + self.horizon)
     }
 }

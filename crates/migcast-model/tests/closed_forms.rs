@@ -87,7 +87,7 @@ fn uniform_writes_leave_n_times_one_minus_e_to_the_minus_rt_over_n() {
     let mut sending = MEMORY.get() as f64;
     for (round, due) in due.iter().enumerate().skip(1) {
         let seconds = sending / PAGES_PER_SEC as f64;
-        let share = (-writes * seconds / set).exp();
+        let share = libm::exp(-writes * seconds / set);
         let expected = set * (1.0 - share);
         // Four standard deviations of so many independent pages.
         assert_close(*due, expected, 4.0 * (set * share * (1.0 - share)).sqrt() + 2.0, &format!("round {}", round + 1));

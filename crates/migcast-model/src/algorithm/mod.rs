@@ -13,12 +13,13 @@ pub mod xen_classic;
 use std::fmt::Debug;
 use std::time::Duration;
 
+use setting::Field;
 pub use setting::Setting;
-use setting::{Field, Refusal};
 
 use crate::due::{DirtyLog, DueSet, Tracking};
 use crate::guest::Guest;
 use crate::link::Link;
+use crate::manager::{self, Managed};
 use crate::migration::Migration;
 use crate::platform::Platform;
 use crate::quantity::QuantityError;
@@ -113,17 +114,19 @@ pub enum Ends {
 pub struct Algorithm {
     name: &'static str,
     scheme: Box<dyn Scheme>,
+    manager: Option<manager::Choice>,
 }
 
 impl Clone for Algorithm {
     fn clone(&self) -> Algorithm {
-        Algorithm { name: self.name, scheme: self.scheme.boxed() }
+        Algorithm { name: self.name, scheme: self.scheme.boxed(), manager: self.manager.clone() }
     }
 }
 
 impl PartialEq for Algorithm {
     fn eq(&self, other: &Algorithm) -> bool {
-        self.name == other.name && self.settings() == other.settings()
+        let manager = |of: &Algorithm| of.manager.as_ref().map(|manager| (manager.name(), manager.settings()));
+        self.name == other.name && self.settings() == other.settings() && manager(self) == manager(other)
     }
 }
 
@@ -196,6 +199,22 @@ pub enum AlgorithmError {
         /// The most similar name.
         nearest: &'static str,
     },
+    /// No such manager in the table.
+    #[error("manager `{name}` is not known; nearest: `{nearest}` (`migcast algorithms` lists all)")]
+    UnknownManager {
+        /// What was given.
+        name: String,
+        /// The most similar name.
+        nearest: &'static str,
+    },
+    /// Managers manage QEMU.
+    #[error("manager `{manager}`: it manages QEMU, not {algorithm}: choose a `qemu-…` algorithm")]
+    NotManaged {
+        /// The algorithm's name.
+        algorithm: &'static str,
+        /// The manager's name.
+        manager: &'static str,
+    },
     /// The algorithm has no such setting.
     #[error("setting `{key}` is not known to {algorithm}; nearest: `{nearest}`")]
     UnknownSetting {
@@ -253,7 +272,7 @@ impl Algorithm {
     pub fn qemu(version: qemu::Version, settings: qemu::Settings) -> Algorithm {
         let name = version.name();
         debug_assert!(TABLE.iter().any(|entry| entry.name == name), "every version of QEMU stands in the table");
-        Algorithm { name, scheme: Box::new(qemu::Precopy { version, settings }) }
+        Algorithm { name, scheme: Box::new(qemu::Precopy { version, settings }), manager: None }
     }
 
     /// The algorithm of a recorded guest: its hypervisor's name and version text, such as `10.0.2 (Debian …)`.
@@ -284,44 +303,59 @@ impl Algorithm {
 
     /// Its settings as they stand.
     pub fn settings(&self) -> Vec<Setting> {
-        let mut scheme = self.scheme.boxed();
-        let shown = |field: Field<'_>| Setting {
-            key: field.key,
-            value: field.value.write(),
-            about: field.about,
-            is_minor: field.is_minor,
-        };
-        scheme.fields().into_iter().map(shown).collect()
+        setting::list(self.scheme.boxed().fields())
     }
 
     /// Changes one setting, `key` and `value` as users write them.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), AlgorithmError> {
-        let algorithm = self.name;
-        let fields = self.scheme.fields();
-        if fields.is_empty() {
-            return Err(AlgorithmError::NoSettings { algorithm, key: key.to_owned() });
+        setting::change(self.name, self.scheme.fields(), key, value)
+    }
+
+    /// The same under a manager, with what it sets before a migration of this guest.
+    ///
+    /// # Errors
+    /// Managers manage QEMU, not this algorithm.
+    pub fn managed_by(mut self, manager: manager::Choice, guest: &Guest) -> Result<Algorithm, AlgorithmError> {
+        if self.scheme.terms().reporter != Some("QEMU") {
+            return Err(AlgorithmError::NotManaged { algorithm: self.name, manager: manager.name() });
         }
-        let nearest = nearest(key, fields.iter().map(|field| field.key));
-        let Some(mut field) = fields.into_iter().find(|field| field.key == key) else {
-            return Err(AlgorithmError::UnknownSetting { algorithm, key: key.to_owned(), nearest });
-        };
-        field.value.read(value).map_err(|refusal| match refusal {
-            Refusal::Malformed(source) => AlgorithmError::Malformed { key: field.key, source },
-            Refusal::OutOfRange(allowed) => {
-                AlgorithmError::OutOfRange { key: field.key, value: value.to_owned(), allowed }
-            }
-        })
+        for (key, value) in manager.manager().sets(guest) {
+            self.set(key, &value)?;
+        }
+        self.manager = Some(manager);
+        Ok(self)
+    }
+
+    /// Who manages its migrations, if anyone does.
+    pub fn manager(&self) -> Option<&manager::Choice> {
+        self.manager.as_ref()
+    }
+
+    /// A migration requested at time zero over `link` (of which only the sender's buffer is taken here; the rate is
+    /// granted at each step), under its manager's watch.
+    pub fn migration<'a>(
+        &self,
+        guest: &Guest,
+        link: &Link,
+        platform: &Platform,
+        due: Box<dyn DueSet + 'a>,
+    ) -> Box<dyn Migration + 'a> {
+        let migration = self.scheme.migration(guest, link, platform, due);
+        match &self.manager {
+            Some(manager) => Box::new(Managed::new(migration, manager.manager().watch(guest))),
+            None => migration,
+        }
     }
 }
 
 impl Entry {
     /// The algorithm with its default settings.
     pub fn algorithm(&self) -> Algorithm {
-        Algorithm { name: self.name, scheme: (self.make)() }
+        Algorithm { name: self.name, scheme: (self.make)(), manager: None }
     }
 }
 
-fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> &'static str {
+pub(crate) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> &'static str {
     let similar = known.max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
     similar.expect("there is at least one name")
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::{AlgorithmError, nearest};
 use crate::quantity::{
     QuantityError, parse_bytes, parse_duration, parse_rate, show_duration, write_bytes, write_duration, write_rate,
 };
@@ -24,10 +25,10 @@ pub struct Setting {
 
 /// A setting within a settings struct, open for change.
 pub struct Field<'a> {
-    pub(super) key: &'static str,
-    pub(super) value: Box<dyn Value + 'a>,
-    pub(super) about: &'static str,
-    pub(super) is_minor: bool,
+    pub(crate) key: &'static str,
+    pub(crate) value: Box<dyn Value + 'a>,
+    pub(crate) about: &'static str,
+    pub(crate) is_minor: bool,
 }
 
 impl<'a> Field<'a> {
@@ -67,6 +68,37 @@ pub trait Value {
     /// # Errors
     /// The text is no value of this kind, or outside of what is allowed. The old value stays.
     fn read(&mut self, text: &str) -> Result<(), Refusal>;
+}
+
+/// The settings behind these fields as they stand.
+pub(crate) fn list(fields: Vec<Field<'_>>) -> Vec<Setting> {
+    let shown = |field: Field<'_>| Setting {
+        key: field.key,
+        value: field.value.write(),
+        about: field.about,
+        is_minor: field.is_minor,
+    };
+    fields.into_iter().map(shown).collect()
+}
+
+/// Changes the setting `key` of what is called `owner` to `value`, as users write them.
+pub(crate) fn change(
+    owner: &'static str,
+    fields: Vec<Field<'_>>,
+    key: &str,
+    value: &str,
+) -> Result<(), AlgorithmError> {
+    if fields.is_empty() {
+        return Err(AlgorithmError::NoSettings { algorithm: owner, key: key.to_owned() });
+    }
+    let nearest = nearest(key, fields.iter().map(|field| field.key));
+    let Some(mut field) = fields.into_iter().find(|field| field.key == key) else {
+        return Err(AlgorithmError::UnknownSetting { algorithm: owner, key: key.to_owned(), nearest });
+    };
+    field.value.read(value).map_err(|refusal| match refusal {
+        Refusal::Malformed(source) => AlgorithmError::Malformed { key: field.key, source },
+        Refusal::OutOfRange(allowed) => AlgorithmError::OutOfRange { key: field.key, value: value.to_owned(), allowed },
+    })
 }
 
 /// A whole number, with the unit it is written with; reading takes it with the unit or without.

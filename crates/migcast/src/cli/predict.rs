@@ -16,6 +16,7 @@ use migcast_model::dirty::{ConstantRate, DirtySource, PageReplay, PageSource, Wr
 use migcast_model::forecast::{Forecast, thinned};
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
+use migcast_model::manager;
 use migcast_model::platform::Platform;
 use migcast_model::quantity::{self, show_duration, show_rate};
 use migcast_model::sampling::SamplingError;
@@ -62,7 +63,10 @@ pub(crate) struct Args {
     /// Hypervisor's rules [default: those of the history's hypervisor]
     #[arg(long, value_name = "NAME")]
     algorithm: Option<String>,
-    /// Change a setting of the algorithm, e.g. downtime-limit=100ms
+    /// What manages the migration and changes its settings as it goes: libvirt, nova, kubevirt, proxmox, vdsm
+    #[arg(long, value_name = "NAME")]
+    manager: Option<String>,
+    /// Change a setting of the algorithm or of the manager, e.g. downtime-limit=100ms
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_setting)]
     settings: Vec<(String, String)>,
     /// Line rate between source and target: 1Gbit/s, 125MB/s
@@ -219,7 +223,7 @@ fn from_rate(args: &Args) -> anyhow::Result<Prediction> {
     ensure!(!memory.is_zero(), "--memory: `0` is too small: at least one page of 4KiB");
     let guest = Guest::new("a guest", memory);
     ensure!(guest.memory.get() < 1 << 32, "--memory: more than 16TiB is not supported");
-    let algorithm = algorithm(args, None)?;
+    let algorithm = algorithm(args, &guest, None)?;
     let source = constant_rate(args, &guest, rate);
     let model = avg_model(args, &source, None);
     predict(args, guest, algorithm, (&source, None), vec![Duration::ZERO], model, Vec::new())
@@ -237,7 +241,7 @@ fn from_history(args: &Args, dir: &Path) -> anyhow::Result<Prediction> {
         memory: PageCount::new(history.tracked().memory()),
         page_size: ByteCount::new(manifest.page_size_bytes),
     };
-    let algorithm = algorithm(args, Some(manifest))?;
+    let algorithm = algorithm(args, &guest, Some(manifest))?;
     let part = replayed_part(args, &timeline)?;
     let replay = history.page_replay(part.clone())?;
     let used = history_used(dir, manifest, &timeline, &replay, part.start);
@@ -341,7 +345,7 @@ fn avg_model(args: &Args, source: &ConstantRate, from: Option<(HistoryUsed, Dura
 }
 
 /// The algorithm with its settings, and where it came from.
-fn algorithm(args: &Args, manifest: Option<&Manifest>) -> anyhow::Result<(Algorithm, String)> {
+fn algorithm(args: &Args, guest: &Guest, manifest: Option<&Manifest>) -> anyhow::Result<(Algorithm, String)> {
     let recorded =
         manifest.and_then(|of| Algorithm::of_hypervisor(&of.hypervisor, &of.hypervisor_version, &of.accelerator));
     let (mut algorithm, origin) = match (&args.algorithm, recorded) {
@@ -353,7 +357,16 @@ fn algorithm(args: &Args, manifest: Option<&Manifest>) -> anyhow::Result<(Algori
         (None, Some(algorithm)) => (algorithm, "the history's hypervisor".to_owned()),
         (None, None) => without_rules(manifest)?,
     };
-    for (key, value) in &args.settings {
+    let manager = args.manager.as_deref().map(manager::Choice::named).transpose()?;
+    let is_managers = |key: &str| manager.as_ref().is_some_and(|manager| manager.knows(key));
+    let (managers, algorithms): (Vec<_>, Vec<_>) = args.settings.iter().partition(|(key, _)| is_managers(key));
+    if let Some(mut manager) = manager {
+        for (key, value) in managers {
+            manager.set(key, value).context("--set")?;
+        }
+        algorithm = algorithm.managed_by(manager, guest)?;
+    }
+    for (key, value) in algorithms {
         algorithm.set(key, value).context("--set")?;
     }
     if let Some(contradiction) = algorithm.scheme().contradiction() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use migcast_model::algorithm::Setting;
 use migcast_model::bounds::Bound;
 use migcast_model::forecast::Distribution as ModelDistribution;
 use migcast_model::outcome::{Completed, Iteration as ModelIteration};
@@ -18,6 +19,7 @@ struct Document<'a> {
     model: Model<'a>,
     algorithm: &'static str,
     settings: BTreeMap<&'static str, String>,
+    manager: Option<Manager>,
     guest: Guest<'a>,
     link: Link,
     platform: PlatformFile,
@@ -108,6 +110,13 @@ struct Parts {
     resume: f64,
 }
 
+/// What manages the migration.
+#[derive(Serialize)]
+struct Manager {
+    name: &'static str,
+    settings: BTreeMap<&'static str, String>,
+}
+
 /// Standard errors, contained in the distributions.
 #[derive(Serialize)]
 struct SamplingError {
@@ -168,7 +177,11 @@ fn document(prediction: &Prediction) -> Document<'_> {
         format: "migcast.prediction/1",
         model: model(&prediction.model),
         algorithm: scenario.algorithm.name(),
-        settings: scenario.algorithm.settings().into_iter().map(|setting| (setting.key, setting.value)).collect(),
+        settings: settings(scenario.algorithm.settings()),
+        manager: scenario
+            .algorithm
+            .manager()
+            .map(|manager| Manager { name: manager.name(), settings: settings(manager.settings()) }),
         guest: Guest {
             name: &scenario.guest.name,
             memory_bytes: scenario.guest.memory_bytes().get(),
@@ -249,6 +262,10 @@ fn over(prediction: &Prediction, quantity: impl Fn(&Completed) -> f64) -> Distri
 fn edge(distribution: ModelDistribution) -> Distribution {
     let ModelDistribution { mean, min, p5, p50, p95, max } = distribution;
     Distribution { mean, min, p5, p50, p95, max }
+}
+
+fn settings(settings: Vec<Setting>) -> BTreeMap<&'static str, String> {
+    settings.into_iter().map(|setting| (setting.key, setting.value)).collect()
 }
 
 fn parts(done: &Completed) -> Parts {

@@ -112,6 +112,12 @@ fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -> io::Resul
     write_model(out, &prediction.model, &prediction.sampling)?;
     writeln!(out, "  algorithm  {} ({})", scenario.algorithm.name(), prediction.algorithm_origin)?;
     write_settings(out, &scenario.algorithm)?;
+    if let Some(manager) = scenario.algorithm.manager() {
+        let settings = manager.settings();
+        let settings: Vec<String> =
+            settings.iter().map(|setting| format!("{} {}", setting.key, setting.value)).collect();
+        writeln!(out, "  manager    {}: {}", manager.name(), settings.join(", "))?;
+    }
     writeln!(out, "  link       {goodput} of payload, alone on it; sender's buffer {buffer}")?;
     let platform = &scenario.platform;
     let (before, resume) = (show_duration(platform.connect + platform.setup), show_duration(platform.resume));
