@@ -18,7 +18,7 @@ use crate::process;
 use crate::qmp::Qmp;
 
 /// Where a target listens.
-const PORT: u16 = 4444;
+pub(crate) const PORT: u16 = 4444;
 /// How often the source's monitor is asked how it is getting on; its events arrive by themselves.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often events are looked through: the sender's buffer has to be seen before it drains.
@@ -93,14 +93,23 @@ pub fn migrate(
 
 /// What was seen at the source.
 #[derive(Debug)]
-struct Watched {
-    completed: bool,
-    status: Value,
+pub(crate) struct Watched {
+    /// Not given up.
+    pub(crate) completed: bool,
+    /// The last answer to `query-migrate`.
+    pub(crate) status: Value,
     ended: SystemTime,
     send_queue_at_stop: Option<u64>,
 }
 
-fn watch(monitor: &mut Qmp, link: &ShapedLink, from: End, give_up: Duration, interrupt: &Interrupt) -> Result<Watched> {
+/// Watches a source from the request until it has finished, or is cancelled when `give_up` has passed.
+pub(crate) fn watch(
+    monitor: &mut Qmp,
+    link: &ShapedLink,
+    from: End,
+    give_up: Duration,
+    interrupt: &Interrupt,
+) -> Result<Watched> {
     let end = Instant::now() + give_up;
     let mut send_queue_at_stop = None;
     // A cancelled migration no longer says how far it had come.
