@@ -1,6 +1,8 @@
 //! One real migration of the microbenchmark into a sink, with the order in which sections were sent and the dirty log
 //! was read.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,8 +20,13 @@ use crate::trace::{self, Reading, Traced, What};
 
 /// The section with the guest's memory.
 const RAM: &str = "ram";
+/// How often the sender's buffer is asked for; it grows during the first tenths of a second.
+const BUFFER_LOOK: Duration = Duration::from_millis(250);
 
-/// Migrates the guest of `machine` into a sink at the other end of the link. The guest stands still afterwards.
+/// The end the guest runs at: the namespace, which has a send buffer of its own.
+pub const SOURCE: End = End::There;
+
+/// Migrates the guest of `machine`, which runs at [`SOURCE`], into a sink at the other end. It stands still afterwards.
 ///
 /// # Errors
 /// The guest writes no log, the migration fails or is given up, or stream and trace do not belong together.
@@ -32,8 +39,8 @@ pub fn capture(
 ) -> Result<Evidence> {
     ensure!(spec.pattern.is_some() || spec.guest.pattern().is_some(), "guest '{}' keeps no log", spec.guest.name);
     link.shape(terms.link)?;
-    let address = format!("{}:{PORT}", link.address(End::There));
-    let sink = Sink::listen(link.namespace(End::There).as_deref(), &address)?;
+    let address = format!("{}:{PORT}", link.address(SOURCE.other()));
+    let sink = Sink::listen(link.namespace(SOURCE.other()).as_deref(), &address)?;
     let parameters = json!({
         "max-bandwidth": terms.max_bandwidth.get(),
         "downtime-limit": u64::try_from(terms.downtime_limit.as_millis())?,
@@ -46,7 +53,14 @@ pub fn capture(
     let ours = [machine.pid(), std::process::id()];
     let (cpu, requested) = (CpuTime::now(&ours), SystemTime::now());
     machine.monitor().execute("migrate", &json!({ "uri": format!("tcp:{address}") }))?;
-    let watched = match migration::watch(machine.monitor(), link, End::Here, terms.give_up, interrupt) {
+    let done = AtomicBool::new(false);
+    let (watched, sender_buffer_bytes) = thread::scope(|scope| {
+        let buffer = scope.spawn(|| watch_buffer(link, &done));
+        let watched = migration::watch(machine.monitor(), link, SOURCE, terms.give_up, interrupt);
+        done.store(true, Ordering::Relaxed);
+        (watched, buffer.join().ok().flatten())
+    });
+    let watched = match watched {
         Ok(watched) => watched,
         // A sink that cannot follow the stream hangs up, and the source says only that.
         Err(error) => return Err(sink.refusal().unwrap_or(error)),
@@ -73,12 +87,24 @@ pub fn capture(
         duplicate_pages: said(ram, "duplicate")?,
         stream_bytes: received.bytes,
         other_cpu_cores: others,
+        sender_buffer_bytes,
     };
     let traced = machine.traced();
     let blocks = received.blocks.clone();
     let mut iterations = iterations(&traced, received, requested)?;
     tell_due(&mut iterations, &machine.readings(), requested);
     Ok(Evidence { about, blocks, iterations, windows: windows(&traced, requested), log: machine.log().lines() })
+}
+
+/// How large the sender's buffer has grown when `done` is set.
+fn watch_buffer(link: &ShapedLink, done: &AtomicBool) -> Option<u64> {
+    let mut last = None;
+    while !done.load(Ordering::Relaxed) {
+        // The connection is gone as soon as the source has finished.
+        last = migration::send_buffer(link, SOURCE).or(last);
+        thread::sleep(BUFFER_LOOK);
+    }
+    last
 }
 
 /// Time since the request, to the microsecond.
@@ -113,7 +139,9 @@ fn iterations(traced: &[Traced], received: Received, requested: SystemTime) -> R
     for Traced { at, what } in traced {
         let at = since(*at, requested);
         match what {
-            What::SyncBegan => iterations.push(Iteration { sync: Span { began: at, ended: at }, due: None, steps: Vec::new() }),
+            What::SyncBegan => {
+                iterations.push(Iteration { sync: Span { began: at, ended: at }, due: None, steps: Vec::new() })
+            }
             What::SyncEnded => iterations.last_mut().context("a reading ended that did not begin")?.sync.ended = at,
             What::SectionBegan(name) if name == RAM => began = at,
             What::SectionEnded(name) if name == RAM => {

@@ -60,6 +60,8 @@ pub struct About {
     pub stream_bytes: u64,
     /// CPU time that others used meanwhile, in cores.
     pub other_cpu_cores: Option<f64>,
+    /// Bytes the sender's kernel held ready for the connection (`tb` of `ss -m`) when last asked.
+    pub sender_buffer_bytes: Option<u64>,
 }
 
 impl fmt::Display for About {
@@ -274,6 +276,7 @@ mod tests {
             duplicate_pages: 1,
             stream_bytes: 5,
             other_cpu_cores: Some(0.25),
+            sender_buffer_bytes: None,
         };
         let pages = vec![page(5, false), page(6, false), page(7, true), page(2, false), page(0, false)];
         let step = |pages| Step { span: span_of(3, 4), arrived: Duration::from_micros(5), pages };

@@ -159,12 +159,25 @@ fn await_resume(monitor: &mut Qmp, interrupt: &Interrupt) -> Result<SystemTime> 
 
 /// Bytes the sender's kernel holds for the target, of the connection to its port.
 fn send_queue(link: &ShapedLink, from: End) -> Option<u64> {
+    // Columns: receive queue, send queue, local address, peer address.
+    connection(link, from)?.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Bytes the sender's kernel may hold, as it has sized the buffer of this connection by now.
+pub(crate) fn send_buffer(link: &ShapedLink, from: End) -> Option<u64> {
+    // skmem:(r0,rb131072,t0,tb2626560,…)
+    let text = connection(link, from)?;
+    text.split_once(",tb")?.1.split(',').next()?.parse().ok()
+}
+
+/// What `ss` says of the connection to the target's port.
+fn connection(link: &ShapedLink, from: End) -> Option<String> {
     let mut ss = Command::new("ss");
     if let Some(namespace) = link.namespace(from) {
         ss.args(["-N", &namespace]);
     }
     ss.args([
-        "-Htn",
+        "-Htnm",
         "state",
         "established",
         "dst",
@@ -174,9 +187,7 @@ fn send_queue(link: &ShapedLink, from: End) -> Option<u64> {
         "=",
         &PORT.to_string(),
     ]);
-    let text = process::output(&mut ss).ok()?;
-    // Columns: receive queue, send queue, local address, peer address.
-    text.lines().next()?.split_whitespace().nth(1)?.parse().ok()
+    process::output(&mut ss).ok()
 }
 
 fn tcp_send_buffer_max() -> Option<u64> {

@@ -16,13 +16,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use migcast_model::algorithm::Algorithm;
 use migcast_model::dirty::{PageReplay, PageReplayBuilder, ZeroChange};
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
+use migcast_model::outcome::Outcome;
 use migcast_model::simulate::Scenario;
-use migcast_model::units::{BytesPerSec, PageCount, SimTime};
+use migcast_model::units::{ByteCount, BytesPerSec, PageCount, SimTime};
 
 use crate::evidence::Evidence;
 use crate::stream::Page;
@@ -56,7 +57,8 @@ pub struct Row {
 impl Row {
     /// Pages the simulation sent too many (or too few, below zero).
     pub fn difference(&self) -> i64 {
-        self.simulated.len() as i64 - self.real.len() as i64
+        let count = |pages: &[Page]| i64::try_from(pages.len()).expect("a list in memory is shorter than 2^63");
+        count(&self.simulated) - count(&self.real)
     }
 
     /// Pages both sent, as a share of the pages either sent (Jaccard); 1 where neither sent any.
@@ -94,13 +96,13 @@ struct Simulated {
 pub fn retrace(evidence: &Evidence, hosts: &Hosts) -> Result<Retraced> {
     let log = WriteLog::parse(&evidence.log)?;
     let frames = frames(evidence, &log)?;
-    let background = background::writes(evidence, &frames);
+    let background = background::writes(evidence, &frames, memory(evidence).get());
     let replay = replay(evidence, &log, &frames, &background)?;
     let witness = Witness::new(&replay);
-    let (outcome, about) = (scenario(evidence, hosts)?.run(&witness, Duration::ZERO), &evidence.about);
-    let completed = outcome.completed().with_context(|| {
-        format!("the simulation still copies after {HORIZON} times the {} ms of the migration", about.total_time_ms)
-    })?;
+    let completed = match scenario(evidence, hosts)?.run(&witness, Duration::ZERO) {
+        Outcome::Completed(completed) => completed,
+        Outcome::NotConverged(progress) => bail!("the simulation still copies {} pages at its horizon", progress.due),
+    };
     let mut sent = witness.sent().into_iter();
     let simulated: Vec<Simulated> = completed
         .iterations
@@ -125,9 +127,11 @@ fn scenario(evidence: &Evidence, hosts: &Hosts) -> Result<Scenario> {
         let (key, value) = setting.split_once('=').with_context(|| format!("setting '{setting}' has no value"))?;
         algorithm.set(key, value)?;
     }
+    let link = Link { line_rate: BytesPerSec::from_bits(about.link_bits_per_second), ..hosts.link };
+    let sender_buffer = about.sender_buffer_bytes.map_or(link.sender_buffer, ByteCount::new);
     Ok(Scenario {
         guest: Guest { memory: memory(evidence), ..Guest::new("captured", Guest::PAGE_SIZE) },
-        link: Link { line_rate: BytesPerSec::from_bits(about.link_bits_per_second), ..hosts.link },
+        link: Link { sender_buffer, ..link },
         platform: hosts.platform.clone(),
         algorithm,
         horizon: HORIZON * Duration::from_millis(about.total_time_ms),

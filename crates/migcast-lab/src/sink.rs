@@ -1,19 +1,15 @@
 //! A target that only listens: it reads a migration stream as fast as the link brings it and notes which page came when.
 
-use std::fs::File;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
 use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::link;
 use crate::stream::{Block, Event, Page, Parser, Section};
 
-/// Where `ip netns` keeps namespaces.
-const NAMESPACES: &str = "/run/netns";
 /// Bytes read at once: what the link brings in a few milliseconds.
 const PIECE: usize = 256 << 10;
 
@@ -47,7 +43,12 @@ impl Sink {
     /// # Errors
     /// The namespace cannot be entered (needs root) or the address is taken.
     pub fn listen(namespace: Option<&str>, address: &str) -> Result<Sink> {
-        let listener = listen_in(namespace, address).with_context(|| format!("listening on {address}"))?;
+        let bind = || Ok(TcpListener::bind(address)?);
+        let listener = match namespace {
+            Some(namespace) => link::within(namespace, bind),
+            None => bind(),
+        };
+        let listener = listener.with_context(|| format!("listening on {address}"))?;
         Ok(Sink(thread::spawn(move || {
             let (stream, _) = listener.accept().context("awaiting the source")?;
             receive(stream)
@@ -66,17 +67,6 @@ impl Sink {
     pub fn finish(self) -> Result<Received> {
         self.0.join().map_err(|_| anyhow!("the sink panicked"))?
     }
-}
-
-/// A socket belongs to the namespace it was made in, a thread's namespace to the thread.
-fn listen_in(namespace: Option<&str>, address: &str) -> Result<TcpListener> {
-    let Some(namespace) = namespace else { return Ok(TcpListener::bind(address)?) };
-    let enter_and_bind = || {
-        let namespace = File::open(format!("{NAMESPACES}/{namespace}"))?;
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        Ok(TcpListener::bind(address)?)
-    };
-    thread::scope(|scope| scope.spawn(enter_and_bind).join()).map_err(|_| anyhow!("entering the namespace panicked"))?
 }
 
 fn receive(mut stream: TcpStream) -> Result<Received> {
@@ -115,7 +105,7 @@ mod tests {
 
     /// Connects to a sink of its own and sends it these bytes.
     fn send(bytes: &[u8]) -> Result<Received> {
-        let listener = listen_in(None, "127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let sink = Sink(thread::spawn(move || receive(listener.accept().unwrap().0)));
         TcpStream::connect(address).unwrap().write_all(bytes).unwrap();

@@ -240,7 +240,8 @@ impl Parser {
         if zero && content[0] != 0 {
             return Err(unexpected(at, "fill byte", content[0], "0"));
         }
-        let current = self.current.ok_or_else(|| unexpected(at, "flags", flags, "a block's name before the first page"));
+        let current =
+            self.current.ok_or_else(|| unexpected(at, "flags", flags, "a block's name before the first page"));
         let (block, first) = current?;
         let (block, page) = (&self.blocks[block], offset / PAGE_SIZE);
         if page >= block.pages {
@@ -376,7 +377,8 @@ mod tests {
     fn setup() -> Vec<u8> {
         let block = |block, bytes: u64| [name(block), bytes.to_be_bytes().to_vec()].concat();
         let begin = [vec![SECTION_START, 0, 0, 0, 2], name("ram"), vec![0, 0, 0, 0, 0, 0, 0, 4]].concat();
-        let list = [word(5 * PAGE_SIZE, MEM_SIZE), block("pc.ram", 3 * PAGE_SIZE), block("vga", 2 * PAGE_SIZE)].concat();
+        let list =
+            [word(5 * PAGE_SIZE, MEM_SIZE), block("pc.ram", 3 * PAGE_SIZE), block("vga", 2 * PAGE_SIZE)].concat();
         [begin, list, end()].concat()
     }
 
@@ -454,7 +456,8 @@ mod tests {
         assert_eq!(refusal(&[0; 8]), "migration stream, byte 0: magic 0x0, expected 0x5145564d");
         assert_eq!(refusal(b"QEVM\0\0\0\x02"), "migration stream, byte 4: version 0x2, expected 3");
         let subsection = [head(), vec![5, 0, 0, 0, 0]].concat();
-        let expected = "migration stream, byte 15: section type 0x5, expected 1 (start), 2 (part), 3 (end) or 8 (command)";
+        let expected =
+            "migration stream, byte 15: section type 0x5, expected 1 (start), 2 (part), 3 (end) or 8 (command)";
         assert_eq!(refusal(&subsection), expected);
         let other = [head(), vec![SECTION_START, 0, 0, 0, 1], name("disk"), vec![0; 8]].concat();
         let expected = "migration stream, byte 15: section 'disk', expected 'ram' alone before the guest is stopped";
@@ -467,8 +470,7 @@ mod tests {
     fn what_is_no_page_is_refused() {
         let part = |bytes: Vec<u8>| refusal(&[head(), setup(), begin(SECTION_PART), bytes].concat());
         let beyond = part([word(3 * PAGE_SIZE, ZERO), name("pc.ram"), vec![0]].concat());
-        let expected =
-            "migration stream, byte 85: page at offset 0x3000 of block 'pc.ram', which has no such page";
+        let expected = "migration stream, byte 85: page at offset 0x3000 of block 'pc.ram', which has no such page";
         assert_eq!(beyond, expected);
         assert!(part([word(0, ZERO), name("rom"), vec![0]].concat()).contains("of block 'rom'"));
         assert!(part([word(0, ZERO | CONTINUE), vec![0]].concat()).ends_with("a block's name before the first page"));

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use migcast_lab::capture::capture;
+use migcast_lab::capture::{SOURCE, capture};
 use migcast_lab::evidence::Evidence;
 use migcast_lab::interrupt::Interrupt;
 use migcast_lab::link::ShapedLink;
-use migcast_lab::machine::Machine;
+use migcast_lab::machine::{Machine, Spec};
 use migcast_lab::migration::{NO_CAP, Terms};
 use migcast_lab::retrace::{self, Hosts};
-use migcast_model::quantity::{parse_duration, parse_rate};
-use migcast_model::units::BytesPerSec;
+use migcast_model::quantity::{parse_bytes, parse_duration, parse_rate};
+use migcast_model::units::{ByteCount, BytesPerSec};
 
 use super::guest::{self, Boot};
 
@@ -34,6 +34,9 @@ pub(crate) struct Stream {
     /// QEMU's max-bandwidth; none if nothing is said
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     max_bandwidth: Option<BytesPerSec>,
+    /// The source's send buffer; sized by the kernel as it goes if nothing is said
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    send_buffer: Option<ByteCount>,
     /// How long the guest runs before it is migrated
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
     warm_up: Duration,
@@ -54,6 +57,10 @@ pub(crate) fn stream(args: &Stream, interrupt: &Interrupt) -> Result<()> {
         give_up: args.give_up,
     };
     let link = ShapedLink::make(args.link)?;
+    if let Some(size) = args.send_buffer {
+        link.fix_send_buffer(size)?;
+    }
+    let spec = Spec { namespace: link.namespace(SOURCE), ..spec };
     let mut machine = Machine::start(&images, &spec, interrupt)?;
     machine.wait_ready(interrupt)?;
     ensure!(!interrupt.wait(args.warm_up), "interrupted");

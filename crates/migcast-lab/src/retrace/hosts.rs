@@ -10,12 +10,14 @@ use migcast_model::platform::Platform;
 use migcast_model::units::{ByteCount, BytesPerSec};
 use serde::Deserialize;
 
+use crate::link::PAYLOAD_SHARE;
+
 /// A pair of hosts and the link between them, whose line rate is each migration's own.
 #[derive(Clone, Debug)]
 pub struct Hosts {
     /// Costs.
     pub platform: Platform,
-    /// Payload share and sender's buffer.
+    /// Payload share as the lab's shaper counts, and the sender's buffer of runs that do not tell theirs.
     pub link: Link,
 }
 
@@ -28,7 +30,6 @@ struct File {
     zero_page_seconds: f64,
     sync_seconds_per_gib: f64,
     stop_seconds: f64,
-    payload_share: f64,
     sender_buffer_bytes: u64,
 }
 
@@ -52,7 +53,7 @@ impl Hosts {
             };
             let sender_buffer = ByteCount::new(file.sender_buffer_bytes);
             let link = Link::ethernet(BytesPerSec::ZERO);
-            Ok(Hosts { platform, link: Link { payload_share: file.payload_share, sender_buffer, ..link } })
+            Ok(Hosts { platform, link: Link { payload_share: PAYLOAD_SHARE, sender_buffer, ..link } })
         };
         read().with_context(|| path.display().to_string())
     }
