@@ -6,9 +6,11 @@
 
 pub mod accel;
 pub mod cache;
+pub mod capture;
 pub mod check;
 pub mod comparison;
 pub mod disk;
+pub mod evidence;
 pub mod guest;
 pub mod initramfs;
 pub mod interrupt;
@@ -22,8 +24,11 @@ pub mod prediction;
 pub mod process;
 pub mod qmp;
 pub mod recording;
+pub mod retrace;
 pub mod runtime;
 pub mod serial;
+pub mod sink;
 pub mod slowdown;
+pub mod stream;
 pub mod trace;
 pub mod write_log;

@@ -4,10 +4,15 @@
 //!   here 10.231.N.1 ═ veth ══ tbf rate ══ veth ═ 10.231.N.2 there (namespace)
 //! ```
 
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::Command;
+use std::thread;
 
-use anyhow::{Context, Result};
-use migcast_model::units::BytesPerSec;
+use anyhow::{Context, Result, anyhow};
+use migcast_model::units::{ByteCount, BytesPerSec};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process;
 
@@ -18,6 +23,11 @@ const LATENCY: &str = "50ms";
 
 /// TCP with time stamps in 1500-byte frames, as `tbf` counts them: 1448 payload bytes of 1514.
 pub const PAYLOAD_SHARE: f64 = 1448.0 / 1514.0;
+
+/// Where `ip netns` keeps namespaces.
+const NAMESPACES: &str = "/run/netns";
+/// Least, first and largest size of a send buffer; each namespace has its own.
+const TCP_SEND_BUFFER: &str = "/proc/sys/net/ipv4/tcp_wmem";
 
 /// One end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +103,16 @@ impl ShapedLink {
         (end == End::There).then(|| self.namespace_name())
     }
 
+    /// Gives connections that are made in the namespace from now on a send buffer of this size, instead of one that the
+    /// kernel sizes as it goes: its size decides how many pages a sender has passed when it looks at the clock.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered (needs root).
+    pub fn fix_send_buffer(&self, size: ByteCount) -> Result<()> {
+        let sizes = format!("4096 {0} {0}", size.get());
+        within(&self.namespace_name(), || fs::write(TCP_SEND_BUFFER, &sizes).context(TCP_SEND_BUFFER))
+    }
+
     fn namespace_name(&self) -> String {
         format!("migcast-{}", self.number)
     }
@@ -111,6 +131,20 @@ impl Drop for ShapedLink {
     fn drop(&mut self) {
         self.remove();
     }
+}
+
+/// Does something in a network namespace. A socket stays in the namespace it was made in, and a thread enters one alone.
+///
+/// # Errors
+/// There is no such namespace, or it may not be entered (needs root); or what `act` says.
+pub fn within<T: Send>(namespace: &str, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let enter_and_act = || {
+        let path = Path::new(NAMESPACES).join(namespace);
+        let file = File::open(&path).with_context(|| path.display().to_string())?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).context("entering a namespace")?;
+        act()
+    };
+    thread::scope(|scope| scope.spawn(enter_and_act).join()).map_err(|_| anyhow!("a thread in {namespace} panicked"))?
 }
 
 fn ip(arguments: &[&str]) -> Result<String> {

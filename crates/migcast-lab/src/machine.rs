@@ -222,6 +222,11 @@ impl Machine {
         trace::readings(&fs::read_to_string(self.folder().join(TRACE)).unwrap_or_default())
     }
 
+    /// What QEMU's trace says of sections and readings of the dirty log, since [`trace::trace_sections`].
+    pub fn traced(&self) -> Vec<trace::Traced> {
+        trace::traced(&fs::read_to_string(self.folder().join(TRACE)).unwrap_or_default())
+    }
+
     /// The folder with the machine's sockets.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -18,7 +18,7 @@ use crate::process;
 use crate::qmp::Qmp;
 
 /// Where a target listens.
-const PORT: u16 = 4444;
+pub(crate) const PORT: u16 = 4444;
 /// How often the source's monitor is asked how it is getting on; its events arrive by themselves.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often events are looked through: the sender's buffer has to be seen before it drains.
@@ -93,14 +93,23 @@ pub fn migrate(
 
 /// What was seen at the source.
 #[derive(Debug)]
-struct Watched {
-    completed: bool,
-    status: Value,
+pub(crate) struct Watched {
+    /// Not given up.
+    pub(crate) completed: bool,
+    /// The last answer to `query-migrate`.
+    pub(crate) status: Value,
     ended: SystemTime,
     send_queue_at_stop: Option<u64>,
 }
 
-fn watch(monitor: &mut Qmp, link: &ShapedLink, from: End, give_up: Duration, interrupt: &Interrupt) -> Result<Watched> {
+/// Watches a source from the request until it has finished, or is cancelled when `give_up` has passed.
+pub(crate) fn watch(
+    monitor: &mut Qmp,
+    link: &ShapedLink,
+    from: End,
+    give_up: Duration,
+    interrupt: &Interrupt,
+) -> Result<Watched> {
     let end = Instant::now() + give_up;
     let mut send_queue_at_stop = None;
     // A cancelled migration no longer says how far it had come.
@@ -150,12 +159,25 @@ fn await_resume(monitor: &mut Qmp, interrupt: &Interrupt) -> Result<SystemTime> 
 
 /// Bytes the sender's kernel holds for the target, of the connection to its port.
 fn send_queue(link: &ShapedLink, from: End) -> Option<u64> {
+    // Columns: receive queue, send queue, local address, peer address.
+    connection(link, from)?.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Bytes the sender's kernel may hold, as it has sized the buffer of this connection by now.
+pub(crate) fn send_buffer(link: &ShapedLink, from: End) -> Option<u64> {
+    // skmem:(r0,rb131072,t0,tb2626560,…)
+    let text = connection(link, from)?;
+    text.split_once(",tb")?.1.split(',').next()?.parse().ok()
+}
+
+/// What `ss` says of the connection to the target's port.
+fn connection(link: &ShapedLink, from: End) -> Option<String> {
     let mut ss = Command::new("ss");
     if let Some(namespace) = link.namespace(from) {
         ss.args(["-N", &namespace]);
     }
     ss.args([
-        "-Htn",
+        "-Htnm",
         "state",
         "established",
         "dst",
@@ -165,9 +187,7 @@ fn send_queue(link: &ShapedLink, from: End) -> Option<u64> {
         "=",
         &PORT.to_string(),
     ]);
-    let text = process::output(&mut ss).ok()?;
-    // Columns: receive queue, send queue, local address, peer address.
-    text.lines().next()?.split_whitespace().nth(1)?.parse().ok()
+    process::output(&mut ss).ok()
 }
 
 fn tcp_send_buffer_max() -> Option<u64> {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::interrupt::Interrupt;
 
 /// One line from the guest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// When its end arrived here.
     pub at: SystemTime,

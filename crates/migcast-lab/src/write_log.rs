@@ -93,9 +93,7 @@ impl WriteLog {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let mut lines = Vec::new();
         for line in text.lines() {
-            let (at, text) = line.split_once(' ').with_context(|| format!("{}: '{line}'", path.display()))?;
-            let nanos = at.parse().with_context(|| format!("{}: '{line}'", path.display()))?;
-            lines.push(Line { at: UNIX_EPOCH + Duration::from_nanos(nanos), text: text.to_owned() });
+            lines.push(read(line).with_context(|| format!("{}: '{line}'", path.display()))?);
         }
         WriteLog::parse(&lines).with_context(|| path.display().to_string())
     }
@@ -132,6 +130,20 @@ impl WriteLog {
         writes
     }
 
+    /// All writes in order until `end_unix_ns`: [`Self::writes`], then what the schedule has due after the log's last
+    /// entry, which the guest writes unless it is stopped. A log ends up to 10 ms before its guest.
+    pub fn writes_until(&self, end_unix_ns: i64) -> Vec<LoggedWrite> {
+        let mut writes = self.writes();
+        let Some(last) = self.progress.last() else { return writes };
+        let mut due = Schedule::new(self.pattern.clone(), self.seed).skip(writes.len()).peekable();
+        let Some(first) = due.peek().map(|write| write.due) else { return writes };
+        let zero = self.guest_zero_unix_ns() + last.guest_ns;
+        let at = |due: Duration| i64::try_from((due - first).as_nanos()).ok()?.checked_add(zero);
+        let more = due.map_while(|write| Some(LoggedWrite { unix_ns: at(write.due)?, page: write.page }));
+        writes.extend(more.take_while(|write| write.unix_ns < end_unix_ns));
+        writes
+    }
+
     /// The span the log covers, on our clock.
     pub fn span_unix_ns(&self) -> (i64, i64) {
         let zero = self.guest_zero_unix_ns();
@@ -152,10 +164,21 @@ fn wrote(text: &str, line: &Line) -> Result<Progress> {
 pub fn save(lines: &[Line], path: &Path) -> Result<()> {
     let mut text = String::new();
     for line in lines {
-        let at = line.at.duration_since(UNIX_EPOCH).context("a clock before 1970")?;
-        writeln!(text, "{} {}", at.as_nanos(), line.text)?;
+        writeln!(text, "{}", written(line)?)?;
     }
     fs::write(path, text).with_context(|| path.display().to_string())
+}
+
+/// A line of the log with its time of arrival in nanoseconds since the Unix epoch, for [`read`].
+pub(crate) fn written(line: &Line) -> Result<String> {
+    let at = line.at.duration_since(UNIX_EPOCH).context("a clock before 1970")?;
+    Ok(format!("{} {}", at.as_nanos(), line.text))
+}
+
+/// What [`written`] made of a line.
+pub(crate) fn read(text: &str) -> Result<Line> {
+    let (at, text) = text.split_once(' ').context("no time of arrival")?;
+    Ok(Line { at: UNIX_EPOCH + Duration::from_nanos(at.parse()?), text: text.to_owned() })
 }
 
 #[cfg(test)]
@@ -188,6 +211,16 @@ mod tests {
         // The quickest line took 2 ms, so the guest's clock began at 1,002 ms or a little before.
         assert_eq!(writes, [(10070, 0), (10145, 1), (10195, 2), (10270, 0)]);
         assert_eq!(log.drift_ns(), -1_000_000);
+    }
+
+    #[test]
+    fn what_is_due_after_the_log_s_end_follows_at_the_schedule_s_pace() {
+        let log = WriteLog::parse(&log()).unwrap();
+        let writes = log.writes_until(1_055_000_000);
+        assert_eq!(writes[..4], log.writes());
+        // The last entry was made at 1,032 ms; 100 writes a second go on from there.
+        let more: Vec<_> = writes[4..].iter().map(|write| (write.unix_ns / 1_000_000, write.page)).collect();
+        assert_eq!(more, [(1032, 1), (1042, 2), (1052, 0)]);
     }
 
     #[test]

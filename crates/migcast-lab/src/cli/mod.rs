@@ -5,6 +5,7 @@ mod guest;
 mod record;
 mod ship;
 mod slowdown;
+mod stream;
 mod verify;
 
 use std::process::ExitCode;
@@ -35,6 +36,10 @@ enum Command {
     Slowdown(slowdown::Slowdown),
     /// Record, forecast, migrate for real and compare
     Verify(verify::Verify),
+    /// Migrate the microbenchmark into a sink and keep which page was sent when
+    Stream(stream::Stream),
+    /// Hold captured migrations against simulations of them, iteration by iteration
+    CompareStream(stream::CompareStream),
     /// Hold what `verify` saw against the forecasts once more, e.g. with another platform
     Compare(verify::Compare),
 }
@@ -50,6 +55,8 @@ pub(crate) fn run() -> ExitCode {
             Command::CheckRecord(args) => record::check_record(args)?,
             Command::Slowdown(args) => slowdown::slowdown(args, &interrupt)?,
             Command::Verify(args) => verify::verify(args, &interrupt)?,
+            Command::Stream(args) => stream::stream(args, &interrupt)?,
+            Command::CompareStream(args) => stream::compare_stream(args)?,
             Command::Compare(args) => verify::compare(args)?,
         }
         Ok(interrupt.came())
