@@ -101,7 +101,9 @@ pub fn retrace(evidence: &Evidence, hosts: &Hosts) -> Result<Retraced> {
     let witness = Witness::new(&replay);
     let completed = match scenario(evidence, hosts)?.run(&witness, Duration::ZERO) {
         Outcome::Completed(completed) => completed,
-        Outcome::NotConverged(progress) => bail!("the simulation still copies {} pages at its horizon", progress.due),
+        Outcome::NotConverged(progress) | Outcome::Cancelled(progress) => {
+            bail!("the simulation still copies {} pages at its horizon", progress.due)
+        }
     };
     let mut sent = witness.sent().into_iter();
     let simulated: Vec<Simulated> = completed
