@@ -11,6 +11,7 @@ pub mod check;
 pub mod comparison;
 pub mod disk;
 pub mod evidence;
+pub mod features;
 pub mod guest;
 pub mod initramfs;
 pub mod interrupt;

@@ -10,6 +10,7 @@ use migcast_model::quantity::write_rate;
 use migcast_model::units::BytesPerSec;
 use serde_json::{Value, json};
 
+use crate::features::Features;
 use crate::interrupt::Interrupt;
 use crate::link::{End, ShapedLink};
 use crate::load::CpuTime;
@@ -39,13 +40,16 @@ pub struct Terms {
     pub max_bandwidth: BytesPerSec,
     /// A migration that still copies then is cancelled, as not converging.
     pub give_up: Duration,
+    /// Capabilities.
+    pub features: Features,
 }
 
 impl Terms {
     /// What differs from QEMU's defaults, as `migcast predict --set` takes it.
     pub fn settings(&self) -> Vec<String> {
         let cap = if self.max_bandwidth.get() >= NO_CAP { "none".to_owned() } else { write_rate(self.max_bandwidth) };
-        vec![format!("max-bandwidth={cap}"), format!("downtime-limit={}ms", self.downtime_limit.as_millis())]
+        let limits = [format!("max-bandwidth={cap}"), format!("downtime-limit={}ms", self.downtime_limit.as_millis())];
+        limits.into_iter().chain(self.features.settings()).collect()
     }
 }
 
@@ -66,11 +70,13 @@ pub fn migrate(
     link.shape(terms.link)?;
     let uri = format!("tcp:{}:{PORT}", link.address(from.other()));
     let incoming =
-        Spec { incoming: Some(uri.clone()), namespace: link.namespace(from.other()), qmp: None, ..spec.clone() };
+        Spec { incoming: Some("defer".to_owned()), namespace: link.namespace(from.other()), qmp: None, ..spec.clone() };
     let mut target = Machine::start(images, &incoming, interrupt)?;
-    let events = json!({ "capabilities": [{ "capability": "events", "state": true }] });
-    target.monitor().execute("migrate-set-capabilities", &events)?;
-    source.monitor().execute("migrate-set-capabilities", &events)?;
+    // Some capabilities have to be known before the target listens.
+    let capabilities = terms.features.capabilities();
+    target.monitor().execute("migrate-set-capabilities", &capabilities)?;
+    source.monitor().execute("migrate-set-capabilities", &capabilities)?;
+    target.monitor().execute("migrate-incoming", &json!({ "uri": uri }))?;
     let parameters = json!({
         "max-bandwidth": terms.max_bandwidth.get(),
         "downtime-limit": u64::try_from(terms.downtime_limit.as_millis())?,
@@ -82,7 +88,7 @@ pub fn migrate(
     let cpu = CpuTime::now(&ends);
     let requested = SystemTime::now();
     source.monitor().execute("migrate", &json!({ "uri": uri }))?;
-    let watched = watch(source.monitor(), link, from, terms.give_up, interrupt)?;
+    let watched = watch(source.monitor(), link, from, terms, interrupt)?;
     let resumed = if watched.completed { Some(await_resume(target.monitor(), interrupt)?) } else { None };
     let others = cpu.zip(CpuTime::now(&ends)).map(|(before, after)| after.of_others_since(before));
     let other_cpu_cores = others.map(|seconds| seconds / since(SystemTime::now(), requested));
@@ -107,10 +113,11 @@ pub(crate) fn watch(
     monitor: &mut Qmp,
     link: &ShapedLink,
     from: End,
-    give_up: Duration,
+    terms: Terms,
     interrupt: &Interrupt,
 ) -> Result<Watched> {
-    let end = Instant::now() + give_up;
+    let end = Instant::now() + terms.give_up;
+    let (began, mut postcopy_after) = (SystemTime::now(), terms.features.postcopy_after_passes);
     let mut send_queue_at_stop = None;
     // A cancelled migration no longer says how far it had come.
     let mut ram = Value::Null;
@@ -119,6 +126,13 @@ pub(crate) fn watch(
         if send_queue_at_stop.is_none() && monitor.events().iter().any(|event| event.name == "STOP") {
             send_queue_at_stop = send_queue(link, from);
             next_look = Instant::now();
+        }
+        let passes =
+            monitor.events().iter().filter(|event| event.name == "MIGRATION_PASS" && event.at >= began).count();
+        // The first pass begins with an event of its own.
+        if postcopy_after.is_some_and(|after| passes as u64 > after) {
+            monitor.execute("migrate-start-postcopy", &json!({}))?;
+            postcopy_after = None;
         }
         if Instant::now() < next_look {
             thread::sleep(EVENT_LOOK);

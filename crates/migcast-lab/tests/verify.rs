@@ -11,6 +11,7 @@ use migcast_history::observed::Observed;
 use migcast_lab::accel::Accel;
 use migcast_lab::cache::Cache;
 use migcast_lab::comparison::Case;
+use migcast_lab::features::Features;
 use migcast_lab::guest::Guest;
 use migcast_lab::interrupt::Interrupt;
 use migcast_lab::link::{End, ShapedLink};
@@ -30,6 +31,7 @@ const TERMS: Terms = Terms {
     downtime_limit: Duration::from_millis(300),
     max_bandwidth: BytesPerSec::new(NO_CAP),
     give_up: Duration::from_secs(60),
+    features: Features { auto_converge: false, multifd: false, postcopy_after_passes: None, max_bandwidth: None },
 };
 
 /// Boots the microbenchmark with a pattern, records it, migrates it, and forecasts the migration from the recording.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use migcast_lab::capture::{SOURCE, capture};
 use migcast_lab::evidence::Evidence;
+use migcast_lab::features::Features;
 use migcast_lab::interrupt::Interrupt;
 use migcast_lab::link::ShapedLink;
 use migcast_lab::machine::{Machine, Spec};
@@ -55,6 +56,7 @@ pub(crate) fn stream(args: &Stream, interrupt: &Interrupt) -> Result<()> {
         downtime_limit: args.downtime_limit,
         max_bandwidth: args.max_bandwidth.unwrap_or(BytesPerSec::new(NO_CAP)),
         give_up: args.give_up,
+        features: Features::default(),
     };
     let link = ShapedLink::make(args.link)?;
     if let Some(size) = args.send_buffer {

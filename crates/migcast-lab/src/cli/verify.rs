@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use migcast_history::observed::{self, Observed};
 use migcast_lab::comparison::{self, Case};
+use migcast_lab::features::Features;
 use migcast_lab::interrupt::Interrupt;
 use migcast_lab::link::{End, ShapedLink};
 use migcast_lab::machine::Machine;
@@ -28,9 +29,10 @@ pub(crate) struct Verify {
     /// Guests, each booted and recorded once
     #[arg(long = "guest", value_name = "NAME", required = true)]
     guests: Vec<String>,
-    /// Line rate and downtime limit of a case, e.g. 400Mbit/s@300ms
-    #[arg(long = "case", value_name = "LINK@LIMIT", default_value = "400Mbit/s@300ms", value_parser = parse_case)]
-    cases: Vec<(BytesPerSec, Duration)>,
+    /// Line rate and downtime limit of a case, with capabilities if any, e.g. 400Mbit/s@300ms or
+    /// 400Mbit/s@300ms+auto-converge=on+max-bandwidth=20MB/s
+    #[arg(long = "case", value_name = "LINK@LIMIT[+KEY=VALUE]…", default_value = "400Mbit/s@300ms", value_parser = parse_case)]
+    cases: Vec<AskedCase>,
     /// Migrations of each guest and case
     #[arg(long, default_value_t = 1)]
     runs: u32,
@@ -48,6 +50,14 @@ pub(crate) struct Verify {
     out: PathBuf,
     #[command(flatten)]
     boot: Boot,
+}
+
+/// A case as it is asked for.
+#[derive(Clone, Copy, Debug)]
+struct AskedCase {
+    link: BytesPerSec,
+    downtime_limit: Duration,
+    features: Features,
 }
 
 pub(crate) fn verify(args: &Verify, interrupt: &Interrupt) -> Result<()> {
@@ -151,11 +161,12 @@ fn missing(args: &Verify, guest: &str) -> Result<Vec<Terms>> {
     let file = args.out.join(OBSERVED);
     let mut done = if file.exists() { observed::read(&file)? } else { Vec::new() };
     done.retain(|observed| observed.guest == guest);
-    let terms = |(link, downtime_limit): &(BytesPerSec, Duration)| Terms {
-        link: *link,
-        downtime_limit: *downtime_limit,
-        max_bandwidth: BytesPerSec::new(NO_CAP),
+    let terms = |case: &AskedCase| Terms {
+        link: case.link,
+        downtime_limit: case.downtime_limit,
+        max_bandwidth: case.features.max_bandwidth.unwrap_or(BytesPerSec::new(NO_CAP)),
         give_up: args.give_up,
+        features: case.features,
     };
     let mut missing: Vec<Terms> = (0..args.runs).flat_map(|_| args.cases.iter().map(terms)).collect();
     missing.retain(|terms| {
@@ -166,10 +177,15 @@ fn missing(args: &Verify, guest: &str) -> Result<Vec<Terms>> {
     Ok(missing)
 }
 
-fn parse_case(text: &str) -> Result<(BytesPerSec, Duration), String> {
-    let (link, limit) = text.split_once('@').ok_or("a case is LINK@LIMIT, such as 400Mbit/s@300ms")?;
-    let link = parse_rate(link).map_err(|error| error.to_string())?;
-    Ok((link, parse_duration(limit).map_err(|error| error.to_string())?))
+fn parse_case(text: &str) -> Result<AskedCase, String> {
+    let (case, features) = text.split_once('+').map_or((text, None), |(case, features)| (case, Some(features)));
+    let (link, limit) = case.split_once('@').ok_or("a case is LINK@LIMIT, such as 400Mbit/s@300ms")?;
+    let features = features.map(|features| features.parse().map_err(|error: anyhow::Error| error.to_string()));
+    Ok(AskedCase {
+        link: parse_rate(link).map_err(|error| error.to_string())?,
+        downtime_limit: parse_duration(limit).map_err(|error| error.to_string())?,
+        features: features.transpose()?.unwrap_or_default(),
+    })
 }
 
 fn record(args: &Verify, name: &str, program: &Path, machine: &Machine) -> Result<PathBuf> {
