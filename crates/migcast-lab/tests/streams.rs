@@ -26,11 +26,17 @@ fn lab() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/lab")
 }
 
-/// Where a step ended 600 pages before the end of the first pass, and where the kernel sized the sender's buffer as it went:
-/// the simulation's steps fall elsewhere, and so do the readings of the log.
-const STEPS_FALL_ELSEWHERE: [&str; 2] = ["hot-cold-200Mbps.txt.zst", "kernel-sized-buffer.txt.zst"];
+/// Limited by the link: a step of QEMU's ended at another look at the clock than the simulation's, which milliseconds of the
+/// sender's buffer decide, and so the log was read at another moment (testdata/lab/streams/README.md).
+const STEPS_FALL_ELSEWHERE: [&str; 5] = [
+    "hot-cold-150Mbps.txt.zst",
+    "hot-cold-200Mbps-300ms.txt.zst",
+    "hot-cold-200Mbps.txt.zst",
+    "kernel-sized-buffer.txt.zst",
+    "phases-200Mbps.txt.zst",
+];
 /// Of these, by how much all pages together may be off, as a share.
-const TOTAL_OFF_MAX: f64 = 0.005;
+const TOTAL_OFF_MAX: f64 = 0.002;
 
 /// The kept migrations, with their names: those whose steps fall elsewhere, or the others.
 fn retraced(elsewhere: bool) -> Vec<(String, Retraced)> {
@@ -63,7 +69,7 @@ fn zeros(row: &Row) -> [u64; 2] {
 #[test]
 fn every_iteration_sends_the_pages_qemu_sent() {
     let runs = retraced(false);
-    assert!(runs.len() >= 7, "{} runs", runs.len());
+    assert!(runs.len() >= 8, "{} runs", runs.len());
     for (name, run) in &runs {
         assert_eq!(run.simulated, run.real, "iterations of {name}\n{run}");
         for (number, row) in (1..).zip(&run.rows) {
