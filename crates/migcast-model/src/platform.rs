@@ -100,5 +100,6 @@ impl Platform {
 }
 
 fn times(cost: Duration, pages: PageCount) -> Duration {
-    Duration::from_nanos(u64::try_from(cost.as_nanos() * u128::from(pages.get())).unwrap_or(u64::MAX))
+    let nanos = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
+    Duration::from_nanos(nanos.saturating_mul(pages.get()))
 }

@@ -8,7 +8,16 @@ use std::iter::Sum;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::time::Duration;
 
-const NANOS_PER_SEC: u128 = 1_000_000_000;
+const NANOS_PER_SEC: u64 = 1_000_000_000;
+
+/// `(value × factor + plus) ÷ divisor`, rounded down, exactly. Where it fits 64 bits, as it nearly always does, the
+/// processor divides by itself: a simulation does little else.
+pub(crate) fn multiply_and_divide(value: u64, factor: u64, plus: u64, divisor: u64) -> u128 {
+    match value.checked_mul(factor).and_then(|product| product.checked_add(plus)) {
+        Some(dividend) => u128::from(dividend / divisor),
+        None => (u128::from(value) * u128::from(factor) + u128::from(plus)) / u128::from(divisor),
+    }
+}
 
 /// Gives a one-field integer unit its constructor, its raw value and the operators that stay inside the unit.
 macro_rules! integer_unit {
@@ -97,8 +106,7 @@ impl PageCount {
 
     /// `self × numerator ÷ denominator`, rounded to the nearest page. `denominator` must not be zero.
     pub fn scale(self, numerator: u64, denominator: u64) -> PageCount {
-        let scaled =
-            (u128::from(self.0) * u128::from(numerator) + u128::from(denominator) / 2) / u128::from(denominator);
+        let scaled = multiply_and_divide(self.0, numerator, denominator / 2, denominator);
         PageCount(u64::try_from(scaled).expect("scaled page count fits 64 bits"))
     }
 
@@ -130,7 +138,7 @@ impl ByteCount {
         if rate.is_zero() {
             return Duration::MAX;
         }
-        let nanos = (u128::from(self.0) * NANOS_PER_SEC).div_ceil(u128::from(rate.0));
+        let nanos = multiply_and_divide(self.0, NANOS_PER_SEC, rate.0 - 1, rate.0);
         u64::try_from(nanos).map_or(Duration::MAX, Duration::from_nanos)
     }
 
@@ -140,7 +148,7 @@ impl ByteCount {
         if nanos == 0 {
             return BytesPerSec::ZERO;
         }
-        BytesPerSec(u64::try_from(u128::from(self.0) * NANOS_PER_SEC / nanos).unwrap_or(u64::MAX))
+        BytesPerSec(u64::try_from(u128::from(self.0) * u128::from(NANOS_PER_SEC) / nanos).unwrap_or(u64::MAX))
     }
 }
 
@@ -157,7 +165,10 @@ impl BytesPerSec {
 
     /// Bytes that pass in `span`, rounded down.
     pub fn bytes_in(self, span: Duration) -> ByteCount {
-        let bytes = u128::from(self.0) * span.as_nanos() / NANOS_PER_SEC;
+        let bytes = match u64::try_from(span.as_nanos()) {
+            Ok(nanos) => multiply_and_divide(self.0, nanos, 0, NANOS_PER_SEC),
+            Err(_) => u128::from(self.0).saturating_mul(span.as_nanos()) / u128::from(NANOS_PER_SEC),
+        };
         ByteCount(u64::try_from(bytes).unwrap_or(u64::MAX))
     }
 

@@ -13,7 +13,7 @@ pub use builder::{PageReplayBuilder, ZeroChange};
 
 use super::{DirtySource, Estimate, PageCursor, PageSource};
 use crate::page_set::PageSet;
-use crate::units::{GuestTime, PageCount, PagesPerSec};
+use crate::units::{GuestTime, PageCount, PagesPerSec, multiply_and_divide};
 
 /// Windows between two stored zero maps. A cursor starts at the last map before its start and applies what follows.
 const CHECKPOINT_WINDOWS: usize = 64;
@@ -118,7 +118,7 @@ impl PageReplay {
         let start = self.time_bounds[window];
         let length = self.time_bounds[window + 1] - start;
         let count = self.event_bounds[window + 1] - self.event_bounds[window];
-        start + (u128::from(length) * (2 * k as u128 + 1) / (2 * count as u128)) as u64
+        start + multiply_and_divide(length, 2 * k as u64 + 1, 0, 2 * count as u64) as u64
     }
 }
 
@@ -216,8 +216,10 @@ impl PageCursor for ReplayCursor<'_> {
             let in_lap = position.saturating_sub(u128::from(self.lap) * length);
             let in_lap = u64::try_from(in_lap).unwrap_or(u64::MAX);
             let events = &replay.events[replay.event_bounds[self.window]..replay.event_bounds[self.window + 1]];
+            // A window that lies behind is told of whole, without asking when in it each page was written.
+            let is_behind = in_lap >= replay.time_bounds[self.window + 1];
             while let Some(event) =
-                events.get(self.next).filter(|_| replay.event_time(self.window, self.next) <= in_lap)
+                events.get(self.next).filter(|_| is_behind || replay.event_time(self.window, self.next) <= in_lap)
             {
                 self.zero.set(event.rank(), event.zero());
                 if event.written() {
@@ -225,7 +227,7 @@ impl PageCursor for ReplayCursor<'_> {
                 }
                 self.next += 1;
             }
-            if in_lap < replay.time_bounds[self.window + 1] {
+            if !is_behind {
                 return;
             }
             self.next = 0;

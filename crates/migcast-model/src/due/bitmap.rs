@@ -90,11 +90,14 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
     /// Walks the writes up to here into the log. Each walk costs as much as the source has pages where it writes fast, so
     /// it is done when something depends on it: the log is read or told to forget, or a page may have ceased to be zero.
     fn run_guest(&mut self, at: GuestTime) {
-        let (log, recent) = (&mut self.log, &mut self.recent);
-        self.cursor.advance(at, |rank| {
-            log.set(rank, true);
-            recent.iter_mut().for_each(|recent| recent.set(rank, true));
-        });
+        let log = &mut self.log;
+        match &mut self.recent {
+            None => self.cursor.advance(at, |rank| log.set(rank, true)),
+            Some(recent) => self.cursor.advance(at, |rank| {
+                log.set(rank, true);
+                recent.set(rank, true);
+            }),
+        }
     }
 
     fn scale(&self, tracked: u64) -> PageCount {

@@ -41,6 +41,8 @@ pub struct Qemu<D> {
     period: Period,
     timer: SyncTimer,
     limiter: Option<Limiter>,
+    /// Share of its time the guest sleeps for either.
+    sleeping: f64,
     throttled: Duration,
     /// migrate-start-postcopy was given.
     wants_postcopy: bool,
@@ -99,6 +101,7 @@ impl<D: DueSet> Qemu<D> {
             period: Period::default(),
             timer: SyncTimer::start(SimTime::ZERO),
             limiter: None,
+            sleeping: 0.0,
             throttled: Duration::ZERO,
             wants_postcopy: false,
             moved: None,
@@ -129,12 +132,14 @@ impl<D: DueSet> Qemu<D> {
         if self.standing.is_some() {
             return;
         }
-        let limited = self.limiter.map_or(0.0, |limiter| limiter.share);
-        let share = f64::max(self.throttle as f64 / 100.0, limited);
-        let lost = wall.mul_f64(share);
-        self.throttled += lost;
-        let run = wall - lost;
-        self.guest_now += Duration::from_nanos((run.as_nanos() as f64 * self.platform.guest_speed) as u64);
+        let run = if self.sleeping > 0.0 {
+            let lost = wall.mul_f64(self.sleeping);
+            self.throttled += lost;
+            wall - lost
+        } else {
+            wall
+        };
+        self.guest_now += if self.platform.guest_speed == 1.0 { run } else { run.mul_f64(self.platform.guest_speed) };
     }
 
     fn cap(&self) -> BytesPerSec {
@@ -161,6 +166,7 @@ impl<D: DueSet> Qemu<D> {
         let much = self.period.after_sync(self.now, dirtied, self.sent_bytes, threshold);
         if let Some(much) = much.filter(|_| self.settings.auto_converge.is_on) {
             self.throttle = self.settings.auto_converge.stepped(self.throttle, much);
+            self.sleeping = self.throttle as f64 / 100.0;
         }
         if much.is_some() && self.settings.dirty_limit.is_on && self.limiter.is_none() {
             self.due.written(self.guest_now);
@@ -173,10 +179,10 @@ impl<D: DueSet> Qemu<D> {
         if self.standing.is_some() {
             return false;
         }
-        if let Some(mut limiter) = self.limiter.filter(|limiter| limiter.is_due(self.now)) {
+        if let Some(limiter) = self.limiter.as_mut().filter(|limiter| limiter.is_due(self.now)) {
             let written = self.due.written(self.guest_now);
             limiter.adjust(self.now, written, self.settings.dirty_limit.period, self.guest.page_size);
-            self.limiter = Some(limiter);
+            self.sleeping = limiter.share;
         }
         let forces =
             self.rules.has_sync_timer && self.settings.auto_converge.is_on && self.timer.expires(self.now, self.syncs);
@@ -266,7 +272,7 @@ impl<D: DueSet> Qemu<D> {
         let sent = self.due.send(self.guest_now, limit, self.stream.page);
         let (queued, flushed) = self.stream.take(sent);
         // Several threads share the work on pages.
-        let end = self.put(queued, self.platform.page_work(sent) / self.stream.threads(), granted);
+        let end = self.put(queued, self.stream.shared(self.platform.page_work(sent)), granted);
         self.sent += sent;
         self.iteration().sent += sent;
         self.run_until(end);

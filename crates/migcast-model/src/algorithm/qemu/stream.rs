@@ -1,5 +1,7 @@
 //! How pages lie in QEMU's stream, and what the rate limit has seen of it (ram.c `save_page_header`, multifd.c).
 
+use std::time::Duration;
+
 use super::rules::Rules;
 use super::settings::Settings;
 use crate::due::{PageBytes, SendLimit, Sent};
@@ -77,9 +79,12 @@ impl Stream {
         SendQueue::of_connections(link.sender_buffer, self.channels.unwrap_or(1))
     }
 
-    /// Threads that work on pages.
-    pub(super) fn threads(&self) -> u32 {
-        u32::try_from(self.channels.unwrap_or(1)).unwrap_or(u32::MAX)
+    /// What work on pages takes where several threads share it.
+    pub(super) fn shared(&self, work: Duration) -> Duration {
+        match self.channels {
+            None => work,
+            Some(channels) => work / u32::try_from(channels).unwrap_or(u32::MAX),
+        }
     }
 
     /// The same limit, and no further than the next flush or packet.
