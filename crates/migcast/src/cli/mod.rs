@@ -8,6 +8,8 @@ mod calibrate;
 mod history;
 mod predict;
 mod record;
+mod recorded;
+mod scenario;
 
 use std::io;
 use std::process::ExitCode;
