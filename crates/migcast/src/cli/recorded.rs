@@ -55,6 +55,11 @@ impl Recorded {
         Ok(Recorded { timeline, guest, replay, used, warnings, history })
     }
 
+    /// Who was recorded.
+    pub(super) fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
     /// What it says of itself.
     pub(super) fn manifest(&self) -> &Manifest {
         self.history.manifest()
