@@ -82,7 +82,7 @@ fn log_marks(from: f64, to: f64, most: usize) -> Vec<f64> {
     let within = |digits: &[f64]| {
         let powers = (from.log10().floor() as i32)..=(to.log10().ceil() as i32);
         let all = powers.flat_map(|power| digits.iter().map(move |digit| digit * 10f64.powi(power)));
-        all.filter(|mark| *mark >= from * (1.0 - 1e-9) && *mark <= to * (1.0 + 1e-9)).collect::<Vec<f64>>()
+        all.filter(|mark| *mark >= from * (1.0 - 1e-6) && *mark <= to * (1.0 + 1e-6)).collect::<Vec<f64>>()
     };
     let fine = within(&[1.0, 2.0, 5.0]);
     if fine.len() <= most { fine } else { within(&[1.0]) }

@@ -139,7 +139,7 @@ fn draw_legend<B: DrawingBackend>(area: &DrawingArea<B, Shift>, lines: &[Vec<Ent
                 }
                 None => *left,
             };
-            area.draw(&Text::new(text.as_str(), (text_at, y - 10), (FONT, 15)))?;
+            area.draw(&Text::new(text.as_str(), (text_at, y - 5), (FONT, 15)))?;
         }
     }
     Ok(())
