@@ -1,9 +1,10 @@
-//! The chores of this repository: `cargo xtask setup|ci|tidy|fuzz|golden`, one file each.
+//! The chores of this repository: `cargo xtask setup|ci|tidy|fuzz|golden|paper`, one file each.
 
 mod ci;
 mod fuzz;
 mod golden;
 mod packages;
+mod paper;
 mod setup;
 mod shell;
 mod tidy;
@@ -34,6 +35,8 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Rewrite the golden files from what the tests see now; look at the difference before committing it
     Golden(golden::Args),
+    /// Make the figures and tables of docs/paper.md anew, under two minutes after building
+    Paper(paper::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(&root()),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Golden(args) => golden::run(&args),
+        Task::Paper(args) => paper::run(&args),
     };
     report(outcome)
 }

@@ -8,6 +8,9 @@ mod calibrate;
 mod history;
 mod predict;
 mod record;
+mod recorded;
+mod scenario;
+mod sweep;
 
 use std::io;
 use std::process::ExitCode;
@@ -31,6 +34,8 @@ enum Command {
     History(history::Command),
     /// Forecast a migration from a history or from a constant dirty rate
     Predict(predict::Args),
+    /// Forecast it at many points, over one or two varied quantities
+    Sweep(sweep::Args),
     /// Fit a platform file to migrations that were really seen
     Calibrate(calibrate::Args),
     /// List the hypervisors' algorithms, or one with its settings
@@ -53,6 +58,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Record(args) => record::run(&args),
         Command::History(command) => history::run(&command),
         Command::Predict(args) => predict::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Algorithms(args) => algorithms::run(&args),
     };

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use migcast_model::algorithm::Setting;
+use migcast_model::algorithm::{Algorithm, Setting};
 use migcast_model::bounds::Bound;
 use migcast_model::forecast::Distribution as ModelDistribution;
 use migcast_model::outcome::{Completed, Iteration as ModelIteration};
 use migcast_model::units::SimTime;
+use migcast_model::{guest as model_guest, link as model_link};
 use serde::Serialize;
 
 use super::{HistoryUsed, Model as UsedModel, Prediction, Quantity};
@@ -49,7 +50,7 @@ struct Document<'a> {
 
 #[derive(Serialize)]
 #[serde(tag = "name", rename_all = "lowercase")]
-enum Model<'a> {
+pub(super) enum Model<'a> {
     Hist {
         history: History<'a>,
     },
@@ -65,7 +66,7 @@ enum Model<'a> {
 }
 
 #[derive(Serialize)]
-struct History<'a> {
+pub(super) struct History<'a> {
     path: &'a str,
     guest_id: &'a str,
     hypervisor: &'a str,
@@ -76,7 +77,7 @@ struct History<'a> {
 }
 
 #[derive(Serialize)]
-struct Guest<'a> {
+pub(super) struct Guest<'a> {
     name: &'a str,
     memory_bytes: u64,
     memory_pages: u64,
@@ -84,7 +85,7 @@ struct Guest<'a> {
 }
 
 #[derive(Serialize)]
-struct Link {
+pub(super) struct Link {
     rate_bits_per_second: u64,
     goodput_bits_per_second: u64,
     payload_share: f64,
@@ -92,7 +93,7 @@ struct Link {
 }
 
 #[derive(Serialize)]
-struct Distribution {
+pub(super) struct Distribution {
     mean: Option<f64>,
     min: Option<f64>,
     p5: Option<f64>,
@@ -112,7 +113,7 @@ struct Parts {
 
 /// What manages the migration.
 #[derive(Serialize)]
-struct Manager {
+pub(super) struct Manager {
     name: &'static str,
     settings: BTreeMap<&'static str, String>,
 }
@@ -178,22 +179,9 @@ fn document(prediction: &Prediction) -> Document<'_> {
         model: model(&prediction.model),
         algorithm: scenario.algorithm.name(),
         settings: settings(scenario.algorithm.settings()),
-        manager: scenario
-            .algorithm
-            .manager()
-            .map(|manager| Manager { name: manager.name(), settings: settings(manager.settings()) }),
-        guest: Guest {
-            name: &scenario.guest.name,
-            memory_bytes: scenario.guest.memory_bytes().get(),
-            memory_pages: scenario.guest.memory.get(),
-            page_size_bytes: scenario.guest.page_size.get(),
-        },
-        link: Link {
-            rate_bits_per_second: scenario.link.line_rate.bits(),
-            goodput_bits_per_second: scenario.link.goodput().bits(),
-            payload_share: scenario.link.payload_share,
-            sender_buffer_bytes: scenario.link.sender_buffer.get(),
-        },
+        manager: manager(&scenario.algorithm),
+        guest: guest(&scenario.guest),
+        link: link(&scenario.link),
         platform: PlatformFile::of(&scenario.platform, &scenario.link),
         starts,
         converged,
@@ -230,7 +218,25 @@ fn document(prediction: &Prediction) -> Document<'_> {
     }
 }
 
-fn model(model: &UsedModel) -> Model<'_> {
+pub(super) fn guest(guest: &model_guest::Guest) -> Guest<'_> {
+    Guest {
+        name: &guest.name,
+        memory_bytes: guest.memory_bytes().get(),
+        memory_pages: guest.memory.get(),
+        page_size_bytes: guest.page_size.get(),
+    }
+}
+
+pub(super) fn link(link: &model_link::Link) -> Link {
+    Link {
+        rate_bits_per_second: link.line_rate.bits(),
+        goodput_bits_per_second: link.goodput().bits(),
+        payload_share: link.payload_share,
+        sender_buffer_bytes: link.sender_buffer.get(),
+    }
+}
+
+pub(super) fn model(model: &UsedModel) -> Model<'_> {
     match model {
         UsedModel::Hist(used) => Model::Hist { history: history(used) },
         UsedModel::Avg { rate, working_set, pattern, from } => Model::Avg {
@@ -259,12 +265,17 @@ fn over(prediction: &Prediction, quantity: impl Fn(&Completed) -> f64) -> Distri
     edge(prediction.forecast.distribution(quantity))
 }
 
-fn edge(distribution: ModelDistribution) -> Distribution {
+pub(super) fn edge(distribution: ModelDistribution) -> Distribution {
     let ModelDistribution { mean, min, p5, p50, p95, max } = distribution;
     Distribution { mean, min, p5, p50, p95, max }
 }
 
-fn settings(settings: Vec<Setting>) -> BTreeMap<&'static str, String> {
+pub(super) fn manager(algorithm: &Algorithm) -> Option<Manager> {
+    let manager = algorithm.manager()?;
+    Some(Manager { name: manager.name(), settings: settings(manager.settings()) })
+}
+
+pub(super) fn settings(settings: Vec<Setting>) -> BTreeMap<&'static str, String> {
     settings.into_iter().map(|setting| (setting.key, setting.value)).collect()
 }
 

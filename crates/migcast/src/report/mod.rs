@@ -2,6 +2,7 @@
 
 mod json;
 mod plot;
+pub(crate) mod sweep;
 mod table;
 
 use std::time::Duration;

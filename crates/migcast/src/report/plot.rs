@@ -17,7 +17,7 @@ use plotters::style::register_font;
 use super::{Prediction, Quantity};
 
 const SIZE: (u32, u32) = (960, 900);
-const FONT: &str = "sans-serif";
+pub(super) const FONT: &str = "sans-serif";
 const LINE: RGBColor = RGBColor(31, 100, 173);
 const BAND: RGBAColor = RGBAColor(31, 100, 173, 0.15);
 const NEVER: RGBColor = RGBColor(200, 40, 40);
@@ -41,22 +41,36 @@ impl PlotFormat {
     }
 }
 
+/// What can be drawn with any backend.
+pub(super) trait Picture {
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Drawing<B>;
+}
+
 /// Draws the prediction into a file. A file that exists is replaced only by a finished picture.
 pub(crate) fn draw(prediction: &Prediction, path: &Path) -> anyhow::Result<()> {
+    save(prediction, path)
+}
+
+/// Draws a picture into a file. A file that exists is replaced only by a finished picture.
+pub(super) fn save(picture: &impl Picture, path: &Path) -> anyhow::Result<()> {
     register_fonts();
     let image = match PlotFormat::of(path)? {
         PlotFormat::Svg => {
             let mut svg = String::new();
-            draw_on(&SVGBackend::with_string(&mut svg, SIZE).into_drawing_area(), prediction)?;
+            finish(picture.draw(&SVGBackend::with_string(&mut svg, SIZE).into_drawing_area()))?;
             svg.into_bytes()
         }
         PlotFormat::Png => {
             let mut pixels = vec![0; 3 * (SIZE.0 * SIZE.1) as usize];
-            draw_on(&BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area(), prediction)?;
+            finish(picture.draw(&BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area()))?;
             encode_png(&pixels)?
         }
     };
     std::fs::write(path, image).with_context(|| format!("--plot {}", path.display()))
+}
+
+fn finish<E: std::error::Error + Send + Sync>(drawn: Result<(), DrawingAreaErrorKind<E>>) -> anyhow::Result<()> {
+    drawn.map_err(|error| anyhow!("drawing failed: {error}"))
 }
 
 fn encode_png(pixels: &[u8]) -> anyhow::Result<Vec<u8>> {
@@ -77,34 +91,31 @@ fn register_fonts() {
     });
 }
 
-fn draw_on<B: DrawingBackend>(area: &DrawingArea<B, Shift>, prediction: &Prediction) -> anyhow::Result<()> {
-    let result = try_draw(area, prediction);
-    result.map_err(|error| anyhow!("drawing failed: {error}"))
-}
+pub(super) type Drawing<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 
-type Drawing<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
-
-fn try_draw<B: DrawingBackend>(area: &DrawingArea<B, Shift>, prediction: &Prediction) -> Drawing<B> {
-    area.fill(&WHITE)?;
-    let scenario = &prediction.scenario;
-    let title = format!(
-        "{} ({}) over {}, {}",
-        scenario.guest.name,
-        show_bytes(scenario.guest.memory_bytes()),
-        show_rate(scenario.link.line_rate),
-        scenario.algorithm.name()
-    );
-    let body = area.margin(14, 0, 0, 0).titled(&title, (FONT, 22))?;
-    if prediction.forecast.starts().len() == 1 {
-        // One point makes no curve.
-        draw_iterations(&body, prediction.forecast.median())?;
-    } else {
-        let panels = body.split_evenly((3, 1));
-        draw_over_start(&panels[0], prediction, Quantity::MigrationTime, "migration time, s", 1.0)?;
-        draw_over_start(&panels[1], prediction, Quantity::Downtime, "downtime, ms", 1e3)?;
-        draw_iterations(&panels[2], prediction.forecast.median())?;
+impl Picture for Prediction {
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Drawing<B> {
+        area.fill(&WHITE)?;
+        let scenario = &self.scenario;
+        let title = format!(
+            "{} ({}) over {}, {}",
+            scenario.guest.name,
+            show_bytes(scenario.guest.memory_bytes()),
+            show_rate(scenario.link.line_rate),
+            scenario.algorithm.name()
+        );
+        let body = area.margin(14, 0, 0, 0).titled(&title, (FONT, 22))?;
+        if self.forecast.starts().len() == 1 {
+            // One point makes no curve.
+            draw_iterations(&body, self.forecast.median())?;
+        } else {
+            let panels = body.split_evenly((3, 1));
+            draw_over_start(&panels[0], self, Quantity::MigrationTime, "migration time, s", 1.0)?;
+            draw_over_start(&panels[1], self, Quantity::Downtime, "downtime, ms", 1e3)?;
+            draw_iterations(&panels[2], self.forecast.median())?;
+        }
+        area.present()
     }
-    area.present()
 }
 
 type Chart<'a, B> = ChartContext<'a, B, Cartesian2d<RangedCoordf64, RangedCoordf64>>;

@@ -111,12 +111,12 @@ fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -> io::Resul
     writeln!(out, "assumed")?;
     write_model(out, &prediction.model, &prediction.sampling)?;
     writeln!(out, "  algorithm  {} ({})", scenario.algorithm.name(), prediction.algorithm_origin)?;
-    write_settings(out, &scenario.algorithm)?;
+    let settings = shown_settings(&scenario.algorithm);
+    if !settings.is_empty() {
+        writeln!(out, "  settings   {}", in_a_row(&settings))?;
+    }
     if let Some(manager) = scenario.algorithm.manager() {
-        let settings = manager.settings();
-        let settings: Vec<String> =
-            settings.iter().map(|setting| format!("{} {}", setting.key, setting.value)).collect();
-        writeln!(out, "  manager    {}: {}", manager.name(), settings.join(", "))?;
+        writeln!(out, "  manager    {}: {}", manager.name(), in_a_row(&manager.settings()))?;
     }
     writeln!(out, "  link       {goodput} of payload, alone on it; sender's buffer {buffer}")?;
     let platform = &scenario.platform;
@@ -125,13 +125,17 @@ fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -> io::Resul
 }
 
 /// The main settings, and whatever was changed.
-fn write_settings(out: &mut impl Write, algorithm: &Algorithm) -> io::Result<()> {
+pub(super) fn shown_settings(algorithm: &Algorithm) -> Vec<Setting> {
     let defaults = Algorithm::named(algorithm.name()).map(|defaults| defaults.settings()).unwrap_or_default();
-    let shown = |setting: &&Setting| !setting.is_minor || !defaults.contains(setting);
-    let settings = algorithm.settings();
-    let settings: Vec<String> =
-        settings.iter().filter(shown).map(|setting| format!("{} {}", setting.key, setting.value)).collect();
-    if settings.is_empty() { Ok(()) } else { writeln!(out, "  settings   {}", settings.join(", ")) }
+    let mut settings = algorithm.settings();
+    settings.retain(|setting| !setting.is_minor || !defaults.contains(setting));
+    settings
+}
+
+/// Settings in a row.
+pub(super) fn in_a_row(settings: &[Setting]) -> String {
+    let shown: Vec<String> = settings.iter().map(|setting| format!("{} {}", setting.key, setting.value)).collect();
+    shown.join(", ")
 }
 
 fn write_model(out: &mut impl Write, model: &Model, sampling: &SamplingError) -> io::Result<()> {

@@ -1,0 +1,151 @@
+//! A guest that was recorded, opened for forecasts.
+
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use indicatif::ProgressBar;
+use migcast_history::format::Manifest;
+use migcast_history::reader::History;
+use migcast_history::timeline::Timeline;
+use migcast_model::dirty::{PageReplay, PageSource};
+use migcast_model::forecast::thinned;
+use migcast_model::guest::Guest;
+use migcast_model::quantity::show_duration;
+use migcast_model::units::{ByteCount, PageCount};
+
+use super::scenario::{ModelName, Request, Start};
+use crate::report::{HistoryUsed, Model, Prediction};
+
+/// Over how long `--model avg` takes a history's rate if nothing is said.
+const AVG_SPAN: Duration = Duration::from_secs(1);
+/// What `--start now` replays: the history's last minute.
+const NOW_SPAN: Duration = Duration::from_secs(60);
+
+/// A history with the part of it that is replayed.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    history: History,
+    timeline: Timeline,
+    guest: Guest,
+    replay: PageReplay,
+    used: HistoryUsed,
+    /// What a reader of any forecast from it should know.
+    warnings: Vec<String>,
+}
+
+impl Recorded {
+    /// Opens the history in `dir`, for migrations that start at `start`.
+    pub(super) fn open(dir: &Path, start: Start) -> anyhow::Result<Recorded> {
+        let history = History::open(dir)?;
+        let manifest = history.manifest();
+        let timeline = history.timeline()?;
+        let mut warnings: Vec<String> =
+            history.problems().iter().map(|problem| format!("{problem}; the forecast uses the rest")).collect();
+        warnings.extend(missing_windows(&timeline));
+        let guest = Guest {
+            name: manifest.guest_name.clone(),
+            memory: PageCount::new(history.tracked().memory()),
+            page_size: ByteCount::new(manifest.page_size_bytes),
+        };
+        let part = replayed_part(start, &timeline)?;
+        let replay = history.page_replay(part.clone())?;
+        let used = history_used(dir, manifest, &timeline, &replay, part.start);
+        Ok(Recorded { timeline, guest, replay, used, warnings, history })
+    }
+
+    /// Who was recorded.
+    pub(super) fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// What it says of itself.
+    pub(super) fn manifest(&self) -> &Manifest {
+        self.history.manifest()
+    }
+
+    /// Forecasts from it.
+    pub(super) fn forecast(&self, request: &Request, progress: &ProgressBar) -> anyhow::Result<Prediction> {
+        let options = &request.options;
+        let (guest, replay) = (self.guest.clone(), &self.replay);
+        let algorithm = options.algorithm(&guest, Some(self.manifest()))?;
+        let mut warnings = self.warnings.clone();
+        if options.model == Some(ModelName::Avg) {
+            let span = options.avg_span.unwrap_or(AVG_SPAN);
+            let rate = options.average_rate(&guest, replay, span)?;
+            let source = options.constant_rate(&guest, rate).with_zero_of(replay);
+            let model = options.avg_model(&source, Some((self.used.clone(), span)));
+            ensure!(
+                options.start == Start::All,
+                "--start has no meaning for --model avg: a constant rate has no time of day"
+            );
+            let starts = vec![Duration::ZERO];
+            return request.forecast(guest, algorithm, (&source, None), starts, model, warnings, progress);
+        }
+        let starts = self.starts(options.start, request.starts_max)?;
+        if options.start == Start::All && starts.len() < replay.windows() {
+            let (used, all) = (starts.len(), replay.windows());
+            warnings.push(format!("{used} of {all} starting points were used, evenly spread"));
+        }
+        let model = Model::Hist(self.used.clone());
+        request.forecast(guest, algorithm, (replay, Some(replay)), starts, model, warnings, progress)
+    }
+
+    fn starts(&self, start: Start, most: usize) -> anyhow::Result<Vec<Duration>> {
+        if let Start::At(moment) = start {
+            let timeline = &self.timeline;
+            let (span, begin) =
+                (timeline.duration(), jiff::Timestamp::from_nanosecond(timeline.start_unix_ns().into())?);
+            let position = timeline.find(moment).with_context(|| {
+                format!("--start: outside of the history, which is {} from {begin:.0} on", show_duration(span))
+            })?;
+            return Ok(vec![position.recorded_time]);
+        }
+        Ok(thinned(&self.replay.window_starts().collect::<Vec<_>>(), most))
+    }
+}
+
+/// What a replay from the window of index `first` on has used of its history.
+fn history_used(dir: &Path, manifest: &Manifest, timeline: &Timeline, replay: &PageReplay, first: u32) -> HistoryUsed {
+    let entry = timeline.recorded().find(|entry| entry.index >= first);
+    let start = entry.map_or(timeline.start_unix_ns(), |entry| entry.window.start_unix_ns);
+    let start = jiff::Timestamp::from_nanosecond(i128::from(start));
+    HistoryUsed {
+        path: dir.display().to_string(),
+        guest_id: manifest.guest_id.to_string(),
+        hypervisor: match manifest.hypervisor.as_str() {
+            "unknown" => "not recorded from a hypervisor".to_owned(),
+            name => format!("{name} {}, {}", manifest.hypervisor_version, manifest.accelerator),
+        },
+        start: start.unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+        recorded: replay.length().unwrap_or_default(),
+        windows: replay.windows(),
+        sampled_one_in: manifest.sample.one_in,
+    }
+}
+
+/// Windows that are replayed: all, or the last minute for `--start now`.
+fn replayed_part(start: Start, timeline: &Timeline) -> anyhow::Result<Range<u32>> {
+    let all = timeline.all();
+    if start != Start::Now {
+        return Ok(all);
+    }
+    let from = timeline.end_unix_ns().saturating_sub(NOW_SPAN.as_nanos() as i64);
+    let first = timeline.recorded().find(|entry| entry.window.start_unix_ns >= from);
+    let first = first.with_context(|| {
+        let last = timeline.recorded().last().map(|entry| i128::from(entry.window.end_unix_ns));
+        let last = last.and_then(|last| jiff::Timestamp::from_nanosecond(last).ok());
+        let last = last.map_or_else(|| "nowhere in it either".to_owned(), |last| format!("last at {last:.0}"));
+        format!(
+            "--start now: nothing was recorded in the history's last minute, {last}; use --start all or record anew"
+        )
+    })?;
+    Ok(first.index..all.end)
+}
+
+fn missing_windows(timeline: &Timeline) -> Option<String> {
+    let missing = timeline.entries().len() - timeline.recorded().count();
+    (missing > 0)
+        .then(|| format!("{missing} windows were not recorded and are left out; `migcast history info` says when"))
+}
