@@ -8,6 +8,18 @@ use migcast_model::quantity::parse_rate;
 use migcast_model::units::BytesPerSec;
 use serde_json::{Value, json};
 
+/// The setting that says how busy the vCPUs are.
+pub(crate) const VCPU_BUSY: &str = "vcpu-busy";
+
+/// Whether two lists of settings ask for the same; how busy the guest was is not asked for.
+pub fn ask_alike(one: &[String], other: &[String]) -> bool {
+    let asked = |settings: &[String]| {
+        let measured = |setting: &&String| setting.split_once('=').is_some_and(|(key, _)| key == VCPU_BUSY);
+        settings.iter().filter(|setting| !measured(setting)).cloned().collect::<Vec<_>>()
+    };
+    asked(one) == asked(other)
+}
+
 /// Capabilities of one migration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
@@ -19,6 +31,9 @@ pub struct Features {
     pub postcopy_after_passes: Option<u64>,
     /// A cap while the guest runs.
     pub max_bandwidth: Option<BytesPerSec>,
+    /// How busy the guest's vCPUs were while it was recorded, in percent: nothing QEMU is told, but what a forecast of
+    /// auto-converge needs.
+    pub vcpu_busy: Option<u64>,
 }
 
 impl Features {
@@ -45,6 +60,9 @@ impl Features {
         let mut settings = Vec::new();
         if self.auto_converge {
             settings.push("auto-converge=on".to_owned());
+        }
+        if let Some(busy) = self.vcpu_busy.filter(|_| self.auto_converge) {
+            settings.push(format!("{VCPU_BUSY}={busy}%"));
         }
         if self.multifd {
             settings.push("multifd=on".to_owned());

@@ -26,6 +26,11 @@ impl CpuTime {
     }
 }
 
+/// CPU seconds a thread of a process has used; `None` where /proc does not tell.
+pub fn thread_seconds(pid: u32, thread: u64) -> Option<f64> {
+    process(&fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat")).ok()?)
+}
+
 /// user, nice, system, (idle, iowait,) irq, softirq, steal; guests are within user.
 fn machine(stat: &str) -> Option<f64> {
     let mut fields =

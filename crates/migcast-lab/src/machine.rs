@@ -17,6 +17,7 @@ use crate::guest::{Guest, Load};
 use crate::initramfs;
 use crate::interrupt::Interrupt;
 use crate::kernel::Kernel;
+use crate::load;
 use crate::process::{Running, ending};
 use crate::qmp::{Awaited, Event, Qmp};
 use crate::runtime::RuntimeDir;
@@ -215,6 +216,12 @@ impl Machine {
     /// QEMU's process.
     pub fn pid(&self) -> u32 {
         self.qemu.id()
+    }
+
+    /// CPU seconds its only vCPU has used; `None` where nobody tells.
+    pub fn vcpu_seconds(&mut self) -> Option<f64> {
+        let vcpus = self.monitor().execute("query-cpus-fast", &serde_json::json!({})).ok()?;
+        load::thread_seconds(self.pid(), vcpus[0]["thread-id"].as_u64()?)
     }
 
     /// What QEMU's trace says of its migrations so far.

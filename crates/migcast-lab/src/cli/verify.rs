@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use migcast_history::observed::{self, Observed};
 use migcast_lab::comparison::{self, Case};
-use migcast_lab::features::Features;
+use migcast_lab::features::{Features, ask_alike};
 use migcast_lab::interrupt::Interrupt;
 use migcast_lab::link::{End, ShapedLink};
 use migcast_lab::machine::Machine;
@@ -144,9 +144,16 @@ fn verify_guest(args: &Verify, name: &str, link: &ShapedLink, interrupt: &Interr
     let program = recording::program()?;
     let mut machine = Machine::start(&images, &spec, interrupt)?;
     machine.wait_ready(interrupt)?;
+    let before = machine.vcpu_seconds();
+    let began = Instant::now();
     let history = record(args, name, &program, &machine)?;
+    let busy = machine.vcpu_seconds().zip(before).map(|(after, before)| {
+        let share = (after - before) / began.elapsed().as_secs_f64();
+        (100.0 * share).round().clamp(1.0, 100.0) as u64
+    });
     let mut at = End::Here;
-    for terms in missing {
+    for mut terms in missing {
+        terms.features.vcpu_busy = busy;
         let (mut observed, next, end) = migration::migrate(machine, at, link, &spec, &images, terms, interrupt)?;
         (machine, at) = (next, end);
         observed.history = Some(PathBuf::from(history.file_name().context("a history has a name")?));
@@ -170,7 +177,8 @@ fn missing(args: &Verify, guest: &str) -> Result<Vec<Terms>> {
     };
     let mut missing: Vec<Terms> = (0..args.runs).flat_map(|_| args.cases.iter().map(terms)).collect();
     missing.retain(|terms| {
-        let same = |of: &Observed| of.link_bits_per_second == terms.link.bits() && of.settings == terms.settings();
+        let same =
+            |of: &Observed| of.link_bits_per_second == terms.link.bits() && ask_alike(&of.settings, &terms.settings());
         // Each migration seen stands for one that is asked for.
         done.iter().position(same).map(|index| done.swap_remove(index)).is_none()
     });

@@ -14,7 +14,8 @@ const OFFER_CHUNK_PAGES: u64 = 4096 * 8;
 
 /// Due pages, dirty log and scan position of one migration over a [`PageSource`].
 ///
-/// In a sampled history each tracked page stands for several: all of them are sent at their tracked page's turn.
+/// In a sampled history each tracked page stands for several: they are sent one after the other at their tracked page's
+/// turn, so that limits hold to the page.
 #[derive(Debug)]
 pub struct Bitmap<'a, S: PageSource + 'a> {
     cursor: S::Cursor<'a>,
@@ -27,6 +28,10 @@ pub struct Bitmap<'a, S: PageSource + 'a> {
     /// Written since somebody last asked; kept from the first time on.
     recent: Option<PageSet>,
     position: u32,
+    /// What the tracked page whose turn it is still stands for; of one kind.
+    rest: Sent,
+    /// That page.
+    at_hand: u32,
     /// Tracked pages sent so far, so that scaling to real pages never drifts.
     tracked_data: u64,
     tracked_zero: u64,
@@ -69,6 +74,8 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
             cache: None,
             recent: None,
             position: 0,
+            rest: Sent::default(),
+            at_hand: 0,
             tracked_data: 0,
             tracked_zero: 0,
             tracked_encoded: 0,
@@ -121,6 +128,17 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
         }
     }
 
+    /// Rank of the tracked page whose turn is next; the scan goes on behind it.
+    fn next_turn(&mut self) -> Option<u32> {
+        let next = self.next_from(self.position).or_else(|| {
+            self.cache.iter_mut().for_each(Cache::turned_round);
+            self.next_from(0)
+        });
+        let (position, rank) = next?;
+        self.position = position + 1;
+        Some(rank)
+    }
+
     /// Sends the tracked page of this rank and returns what that is in real pages.
     fn send_one(&mut self, at: GuestTime, rank: u32) -> Sent {
         if self.lazy.as_ref().is_some_and(|lazy| lazy.is_pending(rank)) {
@@ -141,6 +159,22 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
     }
 }
 
+/// As much of `rest`, which is of one kind, as the limit lets through: at least a page.
+fn split_off(rest: &mut Sent, limit: SendLimit, page: PageBytes) -> Sent {
+    // The page that passes the limit is the last.
+    let within =
+        |each: ByteCount| PageCount::new(limit.bytes.get().checked_div(each.get()).map_or(u64::MAX, |n| n + 1));
+    let part = Sent {
+        data: rest.data.min(limit.pages).min(limit.data_pages).min(within(page.data)),
+        zero: rest.zero.min(limit.pages).min(within(page.zero)),
+        encoded: rest.encoded.min(limit.pages).min(within(page.encoded)),
+    };
+    rest.data -= part.data;
+    rest.zero -= part.zero;
+    rest.encoded -= part.encoded;
+    part
+}
+
 impl LazyClear {
     fn is_pending(&self, rank: u32) -> bool {
         self.pending[(rank / self.chunk) as usize]
@@ -156,7 +190,7 @@ impl LazyClear {
 
 impl<S: PageSource> DueSet for Bitmap<'_, S> {
     fn due(&self) -> PageCount {
-        self.scale(u64::from(self.due.len()))
+        self.scale(u64::from(self.due.len())) + self.rest.pages()
     }
 
     fn start(&mut self, at: GuestTime) {
@@ -169,12 +203,17 @@ impl<S: PageSource> DueSet for Bitmap<'_, S> {
             lazy.pending.fill(true);
         }
         self.position = 0;
+        self.rest = Sent::default();
     }
 
     fn sync(&mut self, at: GuestTime) -> PageCount {
         self.run_guest(at);
         self.cache.iter_mut().for_each(Cache::grow_older);
         let before = self.due();
+        if self.log.contains(self.at_hand) {
+            // All it stands for is due again, what is left of it among them.
+            self.rest = Sent::default();
+        }
         self.due.union(&self.log);
         match &mut self.lazy {
             Some(lazy) => {
@@ -193,15 +232,18 @@ impl<S: PageSource> DueSet for Bitmap<'_, S> {
         let mut sent = Sent::default();
         let mut bytes = ByteCount::ZERO;
         while sent.pages() < limit.pages && sent.data < limit.data_pages && bytes <= limit.bytes {
-            let next = self.next_from(self.position).or_else(|| {
-                self.cache.iter_mut().for_each(Cache::turned_round);
-                self.next_from(0)
-            });
-            let Some((position, rank)) = next else { break };
-            self.position = position + 1;
-            let one = self.send_one(at, rank);
-            bytes += one.bytes(page);
-            sent += one;
+            if self.rest.pages().is_zero() {
+                let Some(rank) = self.next_turn() else { break };
+                (self.at_hand, self.rest) = (rank, self.send_one(at, rank));
+            }
+            let left = SendLimit {
+                pages: limit.pages - sent.pages(),
+                data_pages: limit.data_pages - sent.data,
+                bytes: limit.bytes.saturating_sub(bytes),
+            };
+            let part = split_off(&mut self.rest, left, page);
+            bytes += part.bytes(page);
+            sent += part;
         }
         sent
     }
@@ -224,6 +266,7 @@ impl<S: PageSource> DueSet for Bitmap<'_, S> {
             lazy.pending.fill(false);
         }
         self.position = 0;
+        self.rest = Sent::default();
         self.due()
     }
 
@@ -406,6 +449,24 @@ mod tests {
         let sent = due.send(at(0), all(), PAGE);
         assert_eq!((sent.data.get(), sent.zero.get()), (5, 3));
         assert_eq!(due.sync(at(100)).get(), 3);
+    }
+
+    #[test]
+    fn what_a_tracked_page_stands_for_is_sent_page_by_page() {
+        let mut builder = PageReplayBuilder::new(PageCount::new(2), PageCount::new(20));
+        builder.window(Duration::from_millis(100), &[0], &[]);
+        let source = builder.build().unwrap();
+        let mut due = Bitmap::new(&source, Duration::ZERO, DirtyLog::Tcg);
+        due.start(at(0));
+        let pages = |pages| SendLimit::pages(PageCount::new(pages));
+        assert_eq!((due.send(at(0), pages(7), PAGE).data.get(), due.due().get()), (7, 13));
+        // Page 0 was written at 50 ms: seven are due again, three still.
+        assert_eq!((due.sync(at(60)).get(), due.due().get()), (7, 20));
+        let data_pages = SendLimit { data_pages: PageCount::new(6), ..all() };
+        assert_eq!((due.send(at(60), data_pages, PAGE).data.get(), due.due().get()), (6, 14));
+        let bytes = SendLimit { bytes: ByteCount::new(4 * 4104), ..all() };
+        assert_eq!(due.send(at(60), bytes, PAGE).data.get(), 5, "the page that passes them is the last");
+        assert_eq!((due.send(at(60), all(), PAGE).data.get(), due.due().get()), (9, 0));
     }
 
     /// A constant rate that counts the walks through its writes.

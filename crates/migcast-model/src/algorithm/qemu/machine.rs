@@ -41,7 +41,7 @@ pub struct Qemu<D> {
     period: Period,
     timer: SyncTimer,
     limiter: Option<Limiter>,
-    /// Share of its time the guest sleeps for either.
+    /// Share of what it would have done that the guest loses by either.
     sleeping: f64,
     throttled: Duration,
     /// migrate-start-postcopy was given.
@@ -166,7 +166,7 @@ impl<D: DueSet> Qemu<D> {
         let much = self.period.after_sync(self.now, dirtied, self.sent_bytes, threshold);
         if let Some(much) = much.filter(|_| self.settings.auto_converge.is_on) {
             self.throttle = self.settings.auto_converge.stepped(self.throttle, much);
-            self.sleeping = self.throttle as f64 / 100.0;
+            self.sleeping = self.settings.auto_converge.lost(self.throttle);
         }
         if much.is_some() && self.settings.dirty_limit.is_on && self.limiter.is_none() {
             self.due.written(self.guest_now);
@@ -256,7 +256,6 @@ impl<D: DueSet> Qemu<D> {
         let limit = self.stream.until_flush(limit);
         let sent = self.send_pages(limit, granted);
         let pages = pages + sent.pages();
-        // In a sampled history one tracked page stands for several, and the count may step over the page of a look.
         let looks_at_clock = pages.get().div_ceil(PAGES_PER_TIME_CHECK) != looks;
         let lasted_ms = self.now.since(began).as_millis();
         let turned_round = sent.pages().is_zero();

@@ -106,7 +106,14 @@ impl Scheme for Precopy {
                     .to_owned(),
             );
         }
-        let Settings { xbzrle, multifd, .. } = self.settings;
+        let Settings { xbzrle, multifd, auto_converge, .. } = self.settings;
+        if auto_converge.is_on && auto_converge.busy == 100 {
+            cautions.push(
+                "auto-converge: the vCPUs are taken for always busy; if they are idle part of their time they sleep in it \
+                 first and write on, so state it: --set vcpu-busy=… (host's view: virsh domstats --vcpu)"
+                    .to_owned(),
+            );
+        }
         if xbzrle.is_on && multifd.is_on {
             cautions.push("xbzrle does nothing beside multifd; turn one of them off".to_owned());
         } else if xbzrle.is_on {

@@ -197,6 +197,11 @@ impl AutoConverge {
             ),
             Field::new("max-cpu-throttle", Count::percent(&mut self.max, percent), "the most; default 99%"),
             Field::new("cpu-throttle-tailslow", Switch(&mut self.tailslow), "smaller steps near the end; default off"),
+            Field::new(
+                "vcpu-busy",
+                Count::percent(&mut self.busy, 1..=100),
+                "how much of their time the vCPUs are busy: they sleep in their idle time first; 100% unless stated",
+            ),
         ]
         .into_iter()
         .map(Field::minor)
