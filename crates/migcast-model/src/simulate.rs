@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::algorithm::{Algorithm, Ends};
+use crate::algorithm::{Algorithm, Ends, Request};
 use crate::dirty::PageSource;
 use crate::due::Bitmap;
 use crate::guest::Guest;
@@ -60,7 +60,8 @@ impl Scenario {
         assert_eq!(self.guest.memory, source.memory(), "the source is this guest's");
         let scheme = self.algorithm.scheme();
         let due = Bitmap::tracking(source, start, scheme.tracking());
-        let migration = self.algorithm.migration(&self.guest, &self.link, &self.platform, Box::new(due));
+        let request = Request { guest: &self.guest, link: &self.link, platform: &self.platform };
+        let migration = self.algorithm.migration(&request, Box::new(due));
         simulate(migration, self.link.goodput(), SimTime::ZERO + self.horizon)
     }
 }

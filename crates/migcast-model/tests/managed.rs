@@ -8,7 +8,7 @@ mod support;
 
 use std::time::Duration;
 
-use migcast_model::algorithm::Algorithm;
+use migcast_model::algorithm::{Algorithm, Request};
 use migcast_model::due::{Bitmap, DirtyLog, Tracking};
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
@@ -64,7 +64,8 @@ fn told(at: u64, command: Command) -> Outcome {
     let guest = Guest { name: "g".into(), memory: trace.memory(), page_size: Guest::PAGE_SIZE };
     let tracking = Tracking { log: DirtyLog::Tcg, ..Tracking::default() };
     let due = Bitmap::tracking(&source, Duration::ZERO, tracking);
-    let migration = algorithm().migration(&guest, &link, &Platform::free(), Box::new(due));
+    let request = Request { guest: &guest, link: &link, platform: &Platform::free() };
+    let migration = algorithm().migration(&request, Box::new(due));
     let watch = Once { at: SimTime::ZERO + ms(at), command: Some(command) };
     simulate(Managed::new(migration, watch), RATE, SimTime::ZERO + ms(15_000))
 }

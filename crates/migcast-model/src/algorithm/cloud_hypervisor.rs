@@ -8,13 +8,10 @@ use std::time::Duration;
 
 use super::rounds::{Frame, Next, Policy, Round, Rounds};
 use super::setting::{Choice, Count, Field, Millis};
-use super::{Ends, Scheme, Terms};
+use super::{Ends, Request, Scheme, Terms};
 use crate::due::{DueSet, PageBytes};
-use crate::guest::Guest;
-use crate::link::Link;
 use crate::migration::Migration;
 use crate::outcome::StopReason;
-use crate::platform::Platform;
 use crate::units::{ByteCount, BytesPerSec, PageCount};
 
 /// Whole pages, zero or not. The 16 bytes of a range of neighbours are left out: under 0.4 % of its pages.
@@ -57,22 +54,12 @@ impl Scheme for Rounds51 {
         )]
     }
 
-    fn migration<'a>(
-        &self,
-        guest: &Guest,
-        link: &Link,
-        platform: &Platform,
-        due: Box<dyn DueSet + 'a>,
-    ) -> Box<dyn Migration + 'a> {
-        Box::new(Rounds::new(*self, guest, link, platform, due))
+    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+        Box::new(Rounds::new(*self, request, due))
     }
 
     fn ends(&self) -> Ends {
         Ends::AfterSending { live: self.max_dirty_migrations.saturating_add(1), stopped: 1 }
-    }
-
-    fn boxed(&self) -> Box<dyn Scheme> {
-        Box::new(*self)
     }
 }
 
@@ -160,14 +147,8 @@ impl Scheme for Estimate52 {
         ]
     }
 
-    fn migration<'a>(
-        &self,
-        guest: &Guest,
-        link: &Link,
-        platform: &Platform,
-        due: Box<dyn DueSet + 'a>,
-    ) -> Box<dyn Migration + 'a> {
-        Box::new(Rounds::new(Estimating { settings: *self, bandwidth: None }, guest, link, platform, due))
+    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+        Box::new(Rounds::new(Estimating { settings: *self, bandwidth: None }, request, due))
     }
 
     fn downtime_aim(&self) -> Duration {
@@ -181,10 +162,6 @@ impl Scheme for Estimate52 {
     /// The "effective downtime" of its log: from the decision until the target has answered.
     fn terms(&self) -> Terms {
         Terms { reporter: Some("the VMM"), iterations: "rounds" }
-    }
-
-    fn boxed(&self) -> Box<dyn Scheme> {
-        Box::new(*self)
     }
 }
 

@@ -4,13 +4,10 @@
 
 use super::rounds::{Frame, Next, Policy, Round, Rounds};
 use super::setting::{Count, Field, Pages};
-use super::{Ends, Scheme};
+use super::{Ends, Request, Scheme};
 use crate::due::{DueSet, PageBytes};
-use crate::guest::Guest;
-use crate::link::Link;
 use crate::migration::Migration;
 use crate::outcome::StopReason;
-use crate::platform::Platform;
 use crate::units::{ByteCount, PageCount};
 
 /// A page, zero or not. The 32 bytes of a range of neighbours are left out: under 0.8 % of its pages.
@@ -64,22 +61,12 @@ impl Scheme for Settings {
         ]
     }
 
-    fn migration<'a>(
-        &self,
-        guest: &Guest,
-        link: &Link,
-        platform: &Platform,
-        due: Box<dyn DueSet + 'a>,
-    ) -> Box<dyn Migration + 'a> {
-        Box::new(Rounds::new(Loop { settings: *self, before: None }, guest, link, platform, due))
+    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+        Box::new(Rounds::new(Loop { settings: *self, before: None }, request, due))
     }
 
     fn ends(&self) -> Ends {
         Ends::AfterSending { live: self.max_iterations, stopped: 1 }
-    }
-
-    fn boxed(&self) -> Box<dyn Scheme> {
-        Box::new(*self)
     }
 }
 

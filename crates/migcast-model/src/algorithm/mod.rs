@@ -13,6 +13,8 @@ pub mod xen_classic;
 use std::fmt::Debug;
 use std::time::Duration;
 
+use dyn_clone::DynClone;
+
 use setting::Field;
 pub use setting::Setting;
 
@@ -26,22 +28,15 @@ use crate::quantity::QuantityError;
 use crate::units::BytesPerSec;
 
 /// A hypervisor's way to migrate: its settings, and the machine that obeys them. One type per file of this module.
-pub trait Scheme: Debug + Send + Sync {
+pub trait Scheme: Debug + DynClone + Send + Sync {
     /// What it does, in plain words, for people who do not know its source.
     fn explained(&self) -> String;
 
     /// Its settings, open for change.
     fn fields(&mut self) -> Vec<Field<'_>>;
 
-    /// A migration requested at time zero over `link` (of which only the sender's buffer is taken here; the rate is
-    /// granted at each step).
-    fn migration<'a>(
-        &self,
-        guest: &Guest,
-        link: &Link,
-        platform: &Platform,
-        due: Box<dyn DueSet + 'a>,
-    ) -> Box<dyn Migration + 'a>;
+    /// A migration that is requested at time zero.
+    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a>;
 
     /// What it keeps about the pages.
     fn tracking(&self) -> Tracking {
@@ -78,9 +73,19 @@ pub trait Scheme: Debug + Send + Sync {
     fn cautions(&self) -> Vec<String> {
         Vec::new()
     }
+}
 
-    /// A copy.
-    fn boxed(&self) -> Box<dyn Scheme>;
+dyn_clone::clone_trait_object!(Scheme);
+
+/// What is asked of a hypervisor.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Who is migrated.
+    pub guest: &'a Guest,
+    /// Over which link; only the sender's buffer is taken of it, its rate is granted at each step.
+    pub link: &'a Link,
+    /// Between which hosts.
+    pub platform: &'a Platform,
 }
 
 /// What a hypervisor calls what it does.
@@ -110,17 +115,11 @@ pub enum Ends {
 }
 
 /// A hypervisor's rules with their settings.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Algorithm {
     name: &'static str,
     scheme: Box<dyn Scheme>,
     manager: Option<manager::Choice>,
-}
-
-impl Clone for Algorithm {
-    fn clone(&self) -> Algorithm {
-        Algorithm { name: self.name, scheme: self.scheme.boxed(), manager: self.manager.clone() }
-    }
 }
 
 impl PartialEq for Algorithm {
@@ -166,8 +165,8 @@ pub const TABLE: &[Entry] = &[
         xen_classic::Settings::default(),
         "Xen 3.0.2 to 4.5: up to 29 rounds, pages written again are skipped"
     ),
-    entry!("xen-4.6", xen::V2::default(), "Xen 4.6 to 4.9: up to five rounds, nothing is skipped"),
-    entry!("xen-4.10", xen::V2Policy::default(), "Xen 4.10 and later: as 4.6, decided by a policy"),
+    entry!("xen-4.6", xen::V2::of(xen::Version::V4_6), "Xen 4.6 to 4.9: up to five rounds, nothing is skipped"),
+    entry!("xen-4.10", xen::V2::of(xen::Version::V4_10), "Xen 4.10 and later: as 4.6, decided by a policy"),
     entry!(
         "cloud-hypervisor-51",
         cloud_hypervisor::Rounds51::default(),
@@ -303,7 +302,7 @@ impl Algorithm {
 
     /// Its settings as they stand.
     pub fn settings(&self) -> Vec<Setting> {
-        setting::list(self.scheme.boxed().fields())
+        setting::list(self.scheme.clone().fields())
     }
 
     /// Changes one setting, `key` and `value` as users write them.
@@ -331,18 +330,11 @@ impl Algorithm {
         self.manager.as_ref()
     }
 
-    /// A migration requested at time zero over `link` (of which only the sender's buffer is taken here; the rate is
-    /// granted at each step), under its manager's watch.
-    pub fn migration<'a>(
-        &self,
-        guest: &Guest,
-        link: &Link,
-        platform: &Platform,
-        due: Box<dyn DueSet + 'a>,
-    ) -> Box<dyn Migration + 'a> {
-        let migration = self.scheme.migration(guest, link, platform, due);
+    /// A migration that is requested at time zero, under its manager's watch.
+    pub fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+        let migration = self.scheme.migration(request, due);
         match &self.manager {
-            Some(manager) => Box::new(Managed::new(migration, manager.manager().watch(guest))),
+            Some(manager) => Box::new(Managed::new(migration, manager.manager().watch(request.guest))),
             None => migration,
         }
     }

@@ -5,13 +5,10 @@
 
 use super::rounds::{Frame, Next, Policy, Round, Rounds};
 use super::setting::Field;
-use super::{Ends, Scheme};
+use super::{Ends, Request, Scheme};
 use crate::due::{DirtyLog, DueSet, PageBytes, Tracking};
-use crate::guest::Guest;
-use crate::link::Link;
 use crate::migration::Migration;
 use crate::outcome::StopReason;
-use crate::platform::Platform;
 use crate::units::{ByteCount, PageCount};
 
 /// One message per page: its content and, around it, what a message of the protocol has. The exact framing is left out,
@@ -35,14 +32,8 @@ impl Scheme for Propolis {
         Vec::new()
     }
 
-    fn migration<'a>(
-        &self,
-        guest: &Guest,
-        link: &Link,
-        platform: &Platform,
-        due: Box<dyn DueSet + 'a>,
-    ) -> Box<dyn Migration + 'a> {
-        Box::new(Rounds::new(*self, guest, link, platform, due))
+    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+        Box::new(Rounds::new(*self, request, due))
     }
 
     fn tracking(&self) -> Tracking {
@@ -51,10 +42,6 @@ impl Scheme for Propolis {
 
     fn ends(&self) -> Ends {
         Ends::AfterSending { live: 1, stopped: 1 }
-    }
-
-    fn boxed(&self) -> Box<dyn Scheme> {
-        Box::new(*self)
     }
 }
 

@@ -9,9 +9,10 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use super::Request;
 use crate::due::{Batch, DueSet, PageBytes, Rewritten, Sent};
 use crate::guest::Guest;
-use crate::link::{Link, SendQueue};
+use crate::link::SendQueue;
 use crate::migration::{Event, Migration, Progress};
 use crate::outcome::{Completed, DowntimeParts, Iteration, StopReason};
 use crate::platform::Platform;
@@ -151,15 +152,14 @@ struct Stopped {
 }
 
 impl<P: Policy, D: DueSet> Rounds<P, D> {
-    /// A migration requested at time zero over `link` (of which only the sender's buffer is taken here; the rate is
-    /// granted at each step).
-    pub fn new(policy: P, guest: &Guest, link: &Link, platform: &Platform, due: D) -> Self {
+    /// A migration by this policy.
+    pub fn new(policy: P, request: &Request<'_>, due: D) -> Self {
         Rounds {
             policy,
-            platform: platform.clone(),
-            guest: guest.clone(),
+            platform: request.platform.clone(),
+            guest: request.guest.clone(),
             due,
-            queue: SendQueue::new(link.sender_buffer),
+            queue: SendQueue::new(request.link.sender_buffer),
             now: SimTime::ZERO,
             guest_now: GuestTime::ZERO,
             began: SimTime::ZERO,

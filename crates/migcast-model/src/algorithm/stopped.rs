@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::qemu::page_bytes;
 use super::rounds::{Frame, Next, Policy, Round, Rounds};
 use super::setting::Field;
-use super::{Ends, Scheme};
+use super::{Ends, Request, Scheme};
 use crate::due::{DueSet, SendLimit, Sent};
 use crate::guest::Guest;
-use crate::link::{Link, SendQueue};
+use crate::link::SendQueue;
 use crate::migration::{Event, Migration, Progress};
 use crate::outcome::{Completed, DowntimeParts, Iteration, StopReason};
 use crate::platform::Platform;
@@ -33,22 +33,12 @@ impl Scheme for StopAndCopy {
         Vec::new()
     }
 
-    fn migration<'a>(
-        &self,
-        guest: &Guest,
-        link: &Link,
-        platform: &Platform,
-        due: Box<dyn DueSet + 'a>,
-    ) -> Box<dyn Migration + 'a> {
-        Box::new(Rounds::new(Standing { page_size: guest.page_size }, guest, link, platform, due))
+    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+        Box::new(Rounds::new(Standing { page_size: request.guest.page_size }, request, due))
     }
 
     fn ends(&self) -> Ends {
         Ends::AfterSending { live: 0, stopped: 1 }
-    }
-
-    fn boxed(&self) -> Box<dyn Scheme> {
-        Box::new(*self)
     }
 }
 
@@ -89,18 +79,12 @@ impl Scheme for PostCopy {
         Vec::new()
     }
 
-    fn migration<'a>(
-        &self,
-        guest: &Guest,
-        link: &Link,
-        platform: &Platform,
-        due: Box<dyn DueSet + 'a>,
-    ) -> Box<dyn Migration + 'a> {
+    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
         Box::new(Following {
-            guest: guest.clone(),
-            platform: platform.clone(),
+            guest: request.guest.clone(),
+            platform: request.platform.clone(),
             due,
-            queue: SendQueue::new(link.sender_buffer),
+            queue: SendQueue::new(request.link.sender_buffer),
             now: SimTime::ZERO,
             phase: Phase::Requested,
             sent: Sent::default(),
@@ -111,10 +95,6 @@ impl Scheme for PostCopy {
 
     fn ends(&self) -> Ends {
         Ends::AfterSending { live: 1, stopped: 0 }
-    }
-
-    fn boxed(&self) -> Box<dyn Scheme> {
-        Box::new(*self)
     }
 }
 

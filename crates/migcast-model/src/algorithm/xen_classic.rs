@@ -7,13 +7,10 @@
 
 use super::rounds::{Frame, Next, Policy, Round, Rounds};
 use super::setting::{Choice, Count, Field, Pages};
-use super::{Ends, Scheme};
+use super::{Ends, Request, Scheme};
 use crate::due::{DirtyLog, DueSet, PageBytes, Rewritten, ScanOrder, Tracking};
-use crate::guest::Guest;
-use crate::link::Link;
 use crate::migration::Migration;
 use crate::outcome::StopReason;
-use crate::platform::Platform;
 use crate::units::{ByteCount, PageCount};
 
 /// A page in the stream, zero or not: its frame number and type, and its content.
@@ -104,15 +101,9 @@ impl Scheme for Settings {
         ]
     }
 
-    fn migration<'a>(
-        &self,
-        guest: &Guest,
-        link: &Link,
-        platform: &Platform,
-        due: Box<dyn DueSet + 'a>,
-    ) -> Box<dyn Migration + 'a> {
-        let policy = Classic { settings: *self, memory: guest.memory };
-        Box::new(Rounds::new(policy, guest, link, platform, due))
+    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+        let policy = Classic { settings: *self, memory: request.guest.memory };
+        Box::new(Rounds::new(policy, request, due))
     }
 
     fn tracking(&self) -> Tracking {
@@ -122,10 +113,6 @@ impl Scheme for Settings {
     /// The factor may be passed by almost one memory, in one round.
     fn ends(&self) -> Ends {
         Ends::AfterSending { live: self.max_iterations.min(self.max_factor.saturating_add(1)), stopped: 1 }
-    }
-
-    fn boxed(&self) -> Box<dyn Scheme> {
-        Box::new(*self)
     }
 }
 

@@ -172,10 +172,6 @@ impl Manager for KubeVirt {
     fn patience(&self, guest: &Guest) -> Option<Duration> {
         Some(self.completion_timeout(guest)).filter(|timeout| !timeout.is_zero()).map(|timeout| timeout * 2)
     }
-
-    fn boxed(&self) -> Box<dyn Manager> {
-        Box::new(*self)
-    }
 }
 
 #[derive(Debug)]

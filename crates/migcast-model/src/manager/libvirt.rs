@@ -68,10 +68,6 @@ impl Manager for Libvirt {
     fn patience(&self, _guest: &Guest) -> Option<Duration> {
         self.timeout
     }
-
-    fn boxed(&self) -> Box<dyn Manager> {
-        Box::new(*self)
-    }
 }
 
 #[derive(Debug)]

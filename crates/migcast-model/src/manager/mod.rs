@@ -17,6 +17,8 @@ mod vdsm;
 use std::fmt::Debug;
 use std::time::Duration;
 
+use dyn_clone::DynClone;
+
 pub use kubevirt::KubeVirt;
 pub use libvirt::Libvirt;
 pub use nova::Nova;
@@ -30,7 +32,7 @@ use crate::migration::{Command, Event, Migration, Progress};
 use crate::units::{BytesPerSec, SimTime};
 
 /// A manager with its settings. One type per file of this module.
-pub trait Manager: Debug + Send + Sync {
+pub trait Manager: Debug + DynClone + Send + Sync {
     /// What it does, in plain words.
     fn explained(&self) -> String;
 
@@ -46,10 +48,9 @@ pub trait Manager: Debug + Send + Sync {
 
     /// When it ends a migration of this guest at the latest, from the request on; `None` where it never does.
     fn patience(&self, guest: &Guest) -> Option<Duration>;
-
-    /// A copy.
-    fn boxed(&self) -> Box<dyn Manager>;
 }
+
+dyn_clone::clone_trait_object!(Manager);
 
 /// A manager's watch over one migration.
 pub trait Watch: Debug + Send {
@@ -116,16 +117,10 @@ pub const TABLE: &[Entry] = &[
 ];
 
 /// A manager of the table with its settings.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Choice {
     name: &'static str,
     manager: Box<dyn Manager>,
-}
-
-impl Clone for Choice {
-    fn clone(&self) -> Choice {
-        Choice { name: self.name, manager: self.manager.boxed() }
-    }
 }
 
 impl Choice {
@@ -153,7 +148,7 @@ impl Choice {
 
     /// Its settings as they stand.
     pub fn settings(&self) -> Vec<Setting> {
-        setting::list(self.manager.boxed().fields())
+        setting::list(self.manager.clone().fields())
     }
 
     /// Whether it has a setting of this key.

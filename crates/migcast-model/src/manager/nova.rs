@@ -165,10 +165,6 @@ impl Manager for Nova {
     fn patience(&self, guest: &Guest) -> Option<Duration> {
         Some(scaled(self.completion_timeout_per_gb, self.size_gb(guest))).filter(|timeout| !timeout.is_zero())
     }
-
-    fn boxed(&self) -> Box<dyn Manager> {
-        Box::new(*self)
-    }
 }
 
 #[derive(Debug)]

@@ -74,10 +74,6 @@ impl Manager for Proxmox {
     fn patience(&self, _guest: &Guest) -> Option<Duration> {
         None
     }
-
-    fn boxed(&self) -> Box<dyn Manager> {
-        Box::new(*self)
-    }
 }
 
 #[derive(Debug)]

@@ -105,10 +105,6 @@ impl Manager for Vdsm {
     fn patience(&self, _guest: &Guest) -> Option<Duration> {
         None
     }
-
-    fn boxed(&self) -> Box<dyn Manager> {
-        Box::new(*self)
-    }
 }
 
 #[derive(Debug)]

@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use super::{Qemu, Settings, UNLIMITED, Version};
 use crate::algorithm::setting::Field;
-use crate::algorithm::{Ends, Scheme, Terms};
+use crate::algorithm::{Ends, Request, Scheme, Terms};
 use crate::due::{DirtyLog, DueSet, Tracking};
 use crate::guest::Guest;
-use crate::link::Link;
 use crate::migration::Migration;
-use crate::platform::Platform;
 use crate::units::BytesPerSec;
 
 /// One version of QEMU with its settings.
@@ -49,13 +47,8 @@ impl Scheme for Precopy {
         self.settings.fields(self.version)
     }
 
-    fn migration<'a>(
-        &self,
-        guest: &Guest,
-        link: &Link,
-        platform: &Platform,
-        due: Box<dyn DueSet + 'a>,
-    ) -> Box<dyn Migration + 'a> {
+    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+        let Request { guest, link, platform } = *request;
         Box::new(Qemu::new(self.version.rules(), self.settings, guest.clone(), link, platform.clone(), due))
     }
 
@@ -124,9 +117,5 @@ impl Scheme for Precopy {
             ));
         }
         cautions
-    }
-
-    fn boxed(&self) -> Box<dyn Scheme> {
-        Box::new(*self)
     }
 }
