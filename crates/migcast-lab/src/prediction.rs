@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use migcast_history::observed::Observed;
 use migcast_history::reader::History;
 use migcast_model::dirty::{DirtySource, PageReplay};
-use migcast_model::quantity::parse_duration;
+use migcast_model::quantity::{parse_duration, parse_rate, write_rate};
 use migcast_model::units::{ByteCount, BytesPerSec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,7 +41,7 @@ pub struct Predicted {
     pub starts: u64,
     /// Those that converge.
     pub converged: u64,
-    /// Whether most starts converge over a link slower by a quarter, and over one faster by a quarter: where both agree
+    /// Whether most starts converge over a link (and under a cap) slower by a quarter, and faster by a quarter: where both agree
     /// with `converged` the case lies away from the edge.
     pub converges_beside: [bool; 2],
     /// All pages of the guest.
@@ -158,12 +158,20 @@ fn ask(
     command.args(["--link", &format!("{link}bit/s"), "--horizon"]);
     command.arg(format!("{}s", of.give_up_seconds.unwrap_or(HORIZON_SECONDS)));
     for setting in &of.settings {
-        command.args(["--set", setting]);
+        // Where QEMU's cap is what binds it is slower or faster by as much.
+        let scaled = scaled_cap(setting, link as f64 / of.link_bits_per_second as f64);
+        command.args(["--set", scaled.as_ref().unwrap_or(setting)]);
     }
     if let Some(platform) = platform {
         command.arg("--platform").arg(platform);
     }
     serde_json::from_str(&process::output(&mut command)?).context("migcast predict --json")
+}
+
+/// A bandwidth cap times a factor, as a setting; `None` for any other setting.
+fn scaled_cap(setting: &str, factor: f64) -> Option<String> {
+    let cap = parse_rate(setting.strip_prefix("max-bandwidth=")?).ok()?;
+    Some(format!("max-bandwidth={}", write_rate(cap.scale(factor))))
 }
 
 /// Spans at which the 2023 predictor samples the dirty curve (literature: QEMU list, 2023), in milliseconds.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::algorithm::{Algorithm, Ends, Request};
+use crate::bounds::Bounds;
 use crate::dirty::PageSource;
 use crate::due::Bitmap;
 use crate::guest::Guest;
@@ -32,16 +33,17 @@ impl Scenario {
     /// at least a minute; for an algorithm that ends by itself long enough to see it end.
     pub fn default_horizon(guest: &Guest, link: &Link, platform: &Platform, algorithm: &Algorithm) -> Duration {
         let scheme = algorithm.scheme();
-        let rate = link.goodput().min(scheme.cap().unwrap_or(link.goodput()));
+        // QEMU sends a page a window however low its cap.
+        let least = BytesPerSec::new(10 * guest.page_size.get());
+        let rate = link.goodput().min(scheme.cap().map_or(link.goodput(), |cap| cap.max(least)));
         let cost = platform.page_cost.max(platform.zero_page_cost);
         let work = Duration::try_from_secs_f64(cost.as_secs_f64() * guest.memory.get() as f64).unwrap_or(Duration::MAX);
         let memory = guest.memory_bytes().transfer_time_ceil(rate).max(work);
         let whole = memory.saturating_add(scheme.downtime_aim() + platform.connect + platform.setup);
         let horizon = match scheme.ends() {
             Ends::Never => whole.saturating_mul(3),
-            // Beyond the memory itself: readings of the log, and what a batch has around its pages.
-            Ends::AfterSending { live, .. } => {
-                whole.saturating_mul(u32::try_from(live).unwrap_or(u32::MAX)).saturating_mul(2)
+            Ends::AfterSending { .. } => {
+                Bounds::most(guest, link, platform, scheme.ends()).map_or(whole, |(longest, _)| longest)
             }
             Ends::AfterTime(limit) => whole.saturating_mul(3).saturating_add(limit),
         };

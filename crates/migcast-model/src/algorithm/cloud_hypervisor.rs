@@ -59,7 +59,11 @@ impl Scheme for Rounds51 {
     }
 
     fn ends(&self) -> Ends {
-        Ends::AfterSending { live: self.max_dirty_migrations.saturating_add(1), stopped: 1 }
+        Ends::AfterSending {
+            live: self.max_dirty_migrations.saturating_add(1),
+            stopped: 1,
+            rounds: self.max_dirty_migrations.saturating_add(1),
+        }
     }
 }
 

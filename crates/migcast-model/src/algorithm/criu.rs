@@ -16,7 +16,7 @@ const PAGE: PageBytes = PageBytes { data: ByteCount::new(4096), zero: ByteCount:
 /// Settings of p.haul's loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Pre-dumps at most, the first with every page. Default 8.
+    /// Pre-dumps at most after the first, which has every page. Default 8.
     pub max_iterations: u64,
     /// A pre-dump of so many pages or fewer is the last. Default 64.
     pub min_pages: PageCount,
@@ -35,7 +35,7 @@ impl Scheme for Settings {
         format!(
             "Pre-dumps of the process tree, the first with every page, each later one with what was written since the one \
              before; the processes are frozen while pages are collected, not while they are sent. The loop of p.haul ends after a \
-             pre-dump of {} pages or fewer, after one that is more than {} % larger than the one before, or after {} of them; then \
+             pre-dump of {} pages or fewer, after one that is more than {} % larger than the one before, or after {} of them beside the first; then \
              the processes are frozen for good and the rest is dumped. It always ends.",
             self.min_pages, self.max_growth, self.max_iterations
         )
@@ -46,7 +46,7 @@ impl Scheme for Settings {
             Field::new(
                 "max-iterations",
                 Count::new(&mut self.max_iterations, 1..=1_000_000),
-                "pre-dumps at most; default 8 (p.haul)",
+                "pre-dumps at most after the first; default 8 (p.haul)",
             ),
             Field::new(
                 "min-pages",
@@ -66,7 +66,11 @@ impl Scheme for Settings {
     }
 
     fn ends(&self) -> Ends {
-        Ends::AfterSending { live: self.max_iterations, stopped: 1 }
+        Ends::AfterSending {
+            live: self.max_iterations.saturating_add(1),
+            stopped: 1,
+            rounds: self.max_iterations.saturating_add(1),
+        }
     }
 }
 
@@ -89,13 +93,15 @@ impl Policy for Loop {
     fn after_round(&mut self, round: &Round) -> Next {
         let Settings { max_iterations, min_pages, max_growth } = self.settings;
         let before = self.before.replace(round.due);
-        let percent = |pages: PageCount, of: u64| u128::from(pages.get()) * u128::from(of);
-        let grew = before.is_some_and(|before| percent(round.due, 100) > percent(before, 100 + max_growth));
+        // Whole percent, rounded down.
+        let growth =
+            |before: PageCount| round.due.get().saturating_sub(before.get()).saturating_mul(100) / before.get().max(1);
+        let grew = before.is_some_and(|before| growth(before) > max_growth);
         if round.due <= min_pages {
             Next::Stop(StopReason::SmallSet)
         } else if grew {
             Next::Stop(StopReason::Growing)
-        } else if round.number >= max_iterations {
+        } else if round.number > max_iterations {
             Next::Stop(StopReason::MaxRounds)
         } else {
             Next::Read

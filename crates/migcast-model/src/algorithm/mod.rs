@@ -59,6 +59,16 @@ pub trait Scheme: Debug + DynClone + Send + Sync {
     /// When a migration is over at the latest.
     fn ends(&self) -> Ends;
 
+    /// Whether the guest may move before its memory.
+    fn may_move_first(&self) -> bool {
+        false
+    }
+
+    /// Whether managers can change its settings while it runs: QEMU's alone can.
+    fn is_managed(&self) -> bool {
+        false
+    }
+
     /// What it calls what it does.
     fn terms(&self) -> Terms {
         Terms { reporter: None, iterations: "rounds" }
@@ -108,6 +118,8 @@ pub enum Ends {
         live: u64,
         /// Stopped, in memories.
         stopped: u64,
+        /// In so many rounds while the guest runs.
+        rounds: u64,
     },
     /// After a time, from when memory is first sent; what is under way then is finished, and up to twice the memory is
     /// sent while the guest stands.
@@ -315,7 +327,7 @@ impl Algorithm {
     /// # Errors
     /// Managers manage QEMU, not this algorithm.
     pub fn managed_by(mut self, manager: manager::Choice, guest: &Guest) -> Result<Algorithm, AlgorithmError> {
-        if self.scheme.terms().reporter != Some("QEMU") {
+        if !self.scheme.is_managed() {
             return Err(AlgorithmError::NotManaged { algorithm: self.name, manager: manager.name() });
         }
         for (key, value) in manager.manager().sets(guest) {

@@ -41,7 +41,7 @@ impl Scheme for Propolis {
     }
 
     fn ends(&self) -> Ends {
-        Ends::AfterSending { live: 1, stopped: 1 }
+        Ends::AfterSending { live: 1, stopped: 1, rounds: 1 }
     }
 }
 

@@ -216,7 +216,7 @@ impl Value for OptionalMillis<'_> {
     }
 }
 
-/// A cap of a transfer rate above zero; `none` is the given rate that never binds.
+/// A cap of a transfer rate, not absurdly low; `none` is the given rate that never binds.
 #[derive(Debug)]
 pub struct Cap<'a> {
     value: &'a mut BytesPerSec,
@@ -224,6 +224,9 @@ pub struct Cap<'a> {
 }
 
 impl<'a> Cap<'a> {
+    /// Nobody means less, and QEMU takes less than ten bytes a second for no cap at all.
+    const LEAST: BytesPerSec = BytesPerSec::new(1_000);
+
     /// A cap that is written `none` when it is `none`.
     pub fn new(value: &'a mut BytesPerSec, none: BytesPerSec) -> Cap<'a> {
         Cap { value, none }
@@ -237,8 +240,8 @@ impl Value for Cap<'_> {
 
     fn read(&mut self, text: &str) -> Result<(), Refusal> {
         let rate = if text == "none" { self.none } else { parse_rate(text).map_err(Refusal::Malformed)? };
-        if rate.is_zero() {
-            return Err(Refusal::OutOfRange("more than 0, or `none`".to_owned()));
+        if rate < Cap::LEAST {
+            return Err(Refusal::OutOfRange("at least 8kbit/s, or `none`".to_owned()));
         }
         *self.value = rate;
         Ok(())

@@ -38,7 +38,7 @@ impl Scheme for StopAndCopy {
     }
 
     fn ends(&self) -> Ends {
-        Ends::AfterSending { live: 0, stopped: 1 }
+        Ends::AfterSending { live: 0, stopped: 1, rounds: 0 }
     }
 }
 
@@ -93,8 +93,12 @@ impl Scheme for PostCopy {
         })
     }
 
+    fn may_move_first(&self) -> bool {
+        true
+    }
+
     fn ends(&self) -> Ends {
-        Ends::AfterSending { live: 1, stopped: 0 }
+        Ends::AfterSending { live: 1, stopped: 0, rounds: 1 }
     }
 }
 

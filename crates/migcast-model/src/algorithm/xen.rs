@@ -97,7 +97,7 @@ impl Scheme for V2 {
     }
 
     fn ends(&self) -> Ends {
-        Ends::AfterSending { live: self.max_iterations, stopped: 1 }
+        Ends::AfterSending { live: self.max_iterations, stopped: 1, rounds: self.max_iterations }
     }
 }
 

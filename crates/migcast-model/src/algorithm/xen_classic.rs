@@ -112,7 +112,11 @@ impl Scheme for Settings {
 
     /// The factor may be passed by almost one memory, in one round.
     fn ends(&self) -> Ends {
-        Ends::AfterSending { live: self.max_iterations.min(self.max_factor.saturating_add(1)), stopped: 1 }
+        Ends::AfterSending {
+            live: self.max_iterations.min(self.max_factor.saturating_add(1)),
+            stopped: 1,
+            rounds: self.max_iterations,
+        }
     }
 }
 

@@ -89,7 +89,8 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
         let tracked = u64::from(bitmap.due.universe());
         // Where the history is sampled a slot stands for several, as a page does.
         let slots = cache.map(|pages| pages.scale(tracked, bitmap.memory.get().max(1)).get());
-        bitmap.cache = slots.map(|slots| Cache::new(usize::try_from(slots).unwrap_or(usize::MAX)));
+        // More slots than pages are never used.
+        bitmap.cache = slots.map(|slots| Cache::new(slots.min(tracked) as usize));
         bitmap.order = order;
         bitmap
     }
@@ -248,6 +249,10 @@ impl<S: PageSource> DueSet for Bitmap<'_, S> {
         sent
     }
 
+    fn stop_encoding(&mut self) {
+        self.cache = None;
+    }
+
     fn written(&mut self, at: GuestTime) -> PageCount {
         self.recent.get_or_insert_with(|| PageSet::empty(self.due.universe()));
         self.run_guest(at);
@@ -321,7 +326,7 @@ impl Rotation {
             return position;
         }
         let mask = u32::MAX >> (32 - self.bits);
-        let rotate = |page: u32| ((page << (self.bits - Rotation::BY)) | (page >> Rotation::BY)) & mask;
+        let rotate = |page: u32| ((page << Rotation::BY) | (page >> (self.bits - Rotation::BY))) & mask;
         let mut rank = rotate(position);
         while rank >= self.pages {
             rank = rotate(rank);

@@ -35,7 +35,7 @@ pub enum ScanOrder {
     /// By page number.
     #[default]
     Linear,
-    /// By page number with its bits rotated by ten, so that neighbours are visited far apart: a fixed permutation of the
+    /// By page number with its bits rotated left by ten, so that neighbours are visited far apart: a fixed permutation of the
     /// pages (Xen 3.0.2 to 3.2, xc_linux_save.c, `permute`).
     Rotated,
 }
@@ -157,6 +157,9 @@ pub trait DueSet {
     /// stays behind the last page sent. Sends nothing only if nothing is due or a limit is zero.
     fn send(&mut self, at: GuestTime, limit: SendLimit, page: PageBytes) -> Sent;
 
+    /// No page is encoded any more.
+    fn stop_encoding(&mut self);
+
     /// Distinct pages written since the last call, or since the start: what a ring that is emptied that often counts.
     fn written(&mut self, at: GuestTime) -> PageCount;
 
@@ -185,6 +188,10 @@ impl<D: DueSet + ?Sized> DueSet for Box<D> {
 
     fn send(&mut self, at: GuestTime, limit: SendLimit, page: PageBytes) -> Sent {
         (**self).send(at, limit, page)
+    }
+
+    fn stop_encoding(&mut self) {
+        (**self).stop_encoding();
     }
 
     fn written(&mut self, at: GuestTime) -> PageCount {

@@ -83,7 +83,7 @@ impl Watch for Watching {
     }
 
     fn look(&mut self, progress: &Progress) -> Option<Command> {
-        self.clock.tick();
+        self.clock.tick(progress.now);
         let over = self.settings.timeout.is_some_and(|timeout| progress.now.since(SimTime::ZERO) > timeout);
         if !over || self.is_over {
             return None;

@@ -183,7 +183,7 @@ impl<M: Migration, W: Watch> Migration for Managed<M, W> {
     fn advance(&mut self, granted: BytesPerSec, until: SimTime) -> Event {
         loop {
             // A step may have gone beyond the time of a look: then it is late, as in a busy manager.
-            while self.watch.next_look() <= self.migration.progress().now {
+            if self.watch.next_look() <= self.migration.progress().now {
                 let command = self.watch.look(&self.migration.progress());
                 command.into_iter().for_each(|command| self.migration.command(command));
             }
@@ -235,14 +235,20 @@ impl Clock {
         Clock { next: SimTime::ZERO + interval, interval }
     }
 
-    fn tick(&mut self) {
-        self.next += self.interval;
+    /// Looked at `now`: looks that were missed meanwhile are not made up for.
+    fn tick(&mut self, now: SimTime) {
+        while self.next <= now {
+            self.next += self.interval;
+        }
     }
 }
 
-/// A guest's memory and disks in whole GiB or GB as managers count them, at least `least`.
-fn whole_gib(guest: &Guest, least: u64) -> u64 {
-    guest.memory_bytes().get().div_ceil(1 << 30).max(least)
+/// Device memory and ROM that a recorded guest has beside its configured memory, and managers do not count, at most.
+const BESIDE: u64 = 64 << 20;
+
+/// A guest's configured memory in units of so many bytes, rounded up.
+fn whole_units(guest: &Guest, unit: u64) -> u64 {
+    guest.memory_bytes().get().saturating_sub(BESIDE).div_ceil(unit).max(1)
 }
 
 /// `per_gib` times the guest's size.

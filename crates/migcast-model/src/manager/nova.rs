@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::libvirt::WEEK;
-use super::{Clock, Manager, Watch, scaled, whole_gib};
+use super::{Clock, Manager, Watch, scaled, whole_units};
 use crate::algorithm::setting::{Choice, Count, Field, Millis, Switch};
 use crate::guest::Guest;
 use crate::migration::{Command, Progress};
@@ -65,14 +65,14 @@ impl Default for Nova {
 
 impl Nova {
     fn size_gb(&self, guest: &Guest) -> u64 {
-        whole_gib(guest, LEAST_GB) + self.disks_gb
+        whole_units(guest, 1 << 30).max(LEAST_GB) + self.disks_gb
     }
 
     /// Each step's time and downtime limit in ms, the first at once.
     fn schedule(&self, guest: &Guest) -> Vec<(Duration, u64)> {
         let delay = scaled(self.delay_per_gb, self.size_gb(guest));
         let downtime = self.downtime.as_millis() as f64;
-        let base = (downtime / self.steps as f64).trunc();
+        let base = downtime / self.steps as f64;
         let offset = (downtime - base) / self.steps as f64;
         let step = |step: u64| {
             let at = delay.saturating_mul(u32::try_from(step).unwrap_or(u32::MAX));
@@ -183,7 +183,7 @@ impl Watch for Watching {
     }
 
     fn look(&mut self, progress: &Progress) -> Option<Command> {
-        self.clock.tick();
+        self.clock.tick(progress.now);
         let elapsed = progress.now.since(SimTime::ZERO);
         if !self.timeout.is_zero() && elapsed > self.timeout && !self.is_over && !progress.has_moved {
             self.is_over = true;

@@ -71,8 +71,9 @@ impl Manager for Proxmox {
         })
     }
 
+    /// It ends in the end; how soon depends on what it sees. Ten minutes are enough for most.
     fn patience(&self, _guest: &Guest) -> Option<Duration> {
-        None
+        Some(Duration::from_secs(600))
     }
 }
 

@@ -102,8 +102,9 @@ impl Manager for Vdsm {
         Box::new(Watching { clock: Clock::every(self.interval), schedule, before: None, iterations: 0 })
     }
 
+    /// It ends in the end; how soon depends on what it sees. Ten minutes are enough for most.
     fn patience(&self, _guest: &Guest) -> Option<Duration> {
-        None
+        Some(Duration::from_secs(600))
     }
 }
 
@@ -122,7 +123,7 @@ impl Watch for Watching {
     }
 
     fn look(&mut self, progress: &Progress) -> Option<Command> {
-        self.clock.tick();
+        self.clock.tick(progress.now);
         let before = self.before.replace(progress.due);
         if progress.has_moved || before.is_none_or(|before| progress.due <= before) {
             return None;

@@ -45,6 +45,13 @@ fn rule_8_4_channels_share_the_work_on_pages() {
     assert!(millis(run.completed(&Trace::idle(1000)).migration_time).abs_diff(1000) < 5);
     run.settings.multifd.is_on = false;
     assert!(millis(run.completed(&Trace::idle(1000)).migration_time).abs_diff(2000) < 5);
+    // Up to 8.2 it is the main thread that looks for zero pages, alone.
+    for (version, expected) in [(Version::V8_2, 2000), (Version::V9_0, 1000)] {
+        let mut run = self::run(version);
+        run.platform = Platform { zero_page_cost: ms(2), ..Platform::free() };
+        let time = millis(run.completed(&Trace::idle(1000).with_zero(0..1000)).migration_time);
+        assert!(time.abs_diff(expected) < 5, "{version:?}: {time}");
+    }
 }
 
 #[test]

@@ -82,15 +82,20 @@ fn rule_10_5_from_8_0_to_8_2_the_log_is_read_before_every_step_if_post_copy_is_a
 
 #[test]
 fn rule_10_6_the_stopped_guest_waits_for_migrate_continue_while_the_buffer_drains() {
-    let mut run = run(Version::V9_0, Postcopy::default());
-    let before = run.completed(&Trace::idle(1000));
-    run.settings.pause_before_switchover = Some(ms(50));
-    let waiting = run.completed(&Trace::idle(1000));
+    let mut run_through = run(Version::V9_0, Postcopy::default());
+    let before = run_through.completed(&Trace::idle(1000));
+    run_through.settings.pause_before_switchover = Some(ms(50));
+    let waiting = run_through.completed(&Trace::idle(1000));
     assert_eq!(waiting.downtime.total(), before.downtime.total() + ms(50));
     assert_eq!(waiting.downtime_reported, before.downtime_reported + ms(50));
+    // So does one that moves before its memory.
+    let mut moving = run(Version::V9_0, Postcopy { after: Some(ms(500)), ..Postcopy::default() });
+    let before = moving.completed(&guest()).downtime.total();
+    moving.settings.pause_before_switchover = Some(ms(50));
+    assert_eq!(moving.completed(&guest()).downtime.total(), before + ms(50));
     // What stands in the sender's buffer reaches the target meanwhile.
-    run.sender_buffer = 30 * PAGE_BYTES;
-    let waiting = run.completed(&Trace::idle(1000)).downtime.total();
-    run.settings.pause_before_switchover = None;
-    assert!(waiting < run.completed(&Trace::idle(1000)).downtime.total() + ms(50));
+    run_through.sender_buffer = 30 * PAGE_BYTES;
+    let waiting = run_through.completed(&Trace::idle(1000)).downtime.total();
+    run_through.settings.pause_before_switchover = None;
+    assert!(waiting < run_through.completed(&Trace::idle(1000)).downtime.total() + ms(50));
 }

@@ -22,6 +22,12 @@ fn rule_9_1_what_is_in_the_cache_is_sent_encoded_after_the_first_turn() {
     let encoded = encoded(&done);
     assert_eq!(encoded[..2], [0, 0], "the first turn, then each page for the first time after it");
     assert!(encoded[2] > 200, "{encoded:?}");
+    // A guest that has moved gets whole pages.
+    let mut moved = Run::of(Version::V9_0);
+    moved.settings.xbzrle = Xbzrle { is_on: true, ..Xbzrle::default() };
+    moved.settings.postcopy.after = Some(crate::ms(1_800));
+    let moved = moved.completed(&Trace::new(1000, &vec![0..300; 30]));
+    assert_eq!((*self::encoded(&moved).last().unwrap(), moved.sent.encoded.get() > 0), (0, true));
     let sections = done.sent_bytes.get() - done.sent.data.get() * PAGE_BYTES - done.sent.encoded.get() * (8 + 3 + 2048);
     assert_eq!(sections % SECTION, 0, "half of a page and eleven bytes each");
 }

@@ -43,6 +43,8 @@ const SLEEP_PER_FILL_MAX: f64 = 99.0;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limiter {
     limit: DirtyLimit,
+    /// When it was last adjusted, and will be next: timers wait for the step under way.
+    last: SimTime,
     next: SimTime,
     /// Largest rate seen, MB/s.
     rate_max: f64,
@@ -54,17 +56,18 @@ pub(super) struct Limiter {
 
 impl Limiter {
     pub(super) fn start(limit: DirtyLimit, now: SimTime) -> Limiter {
-        Limiter { limit, next: now + limit.period, rate_max: 0.0, sleep: 0.0, share: 0.0 }
+        Limiter { limit, last: now, next: now + limit.period, rate_max: 0.0, sleep: 0.0, share: 0.0 }
     }
 
     pub(super) fn is_due(&self, now: SimTime) -> bool {
         now >= self.next
     }
 
-    /// A period is over, in which the guest wrote so many distinct pages within `span`.
-    pub(super) fn adjust(&mut self, now: SimTime, written: PageCount, span: Duration, page_size: ByteCount) {
+    /// A period is over, in which the guest wrote so many distinct pages.
+    pub(super) fn adjust(&mut self, now: SimTime, written: PageCount, page_size: ByteCount) {
         let mib = |bytes: f64| bytes / ByteCount::MIB.get() as f64;
-        let seconds = span.as_secs_f64().max(1e-3);
+        let seconds = now.since(self.last).as_secs_f64().max(1e-3);
+        self.last = now;
         let rate = mib(written.bytes(page_size).get() as f64) / seconds / self.limit.vcpus as f64;
         let quota = mib(self.limit.quota.get() as f64);
         let ring = mib((self.limit.ring_entries * page_size.get()) as f64);
@@ -102,7 +105,7 @@ mod tests {
             let written = (unthrottled * (1.0 - limiter.share) * 256.0) as u64;
             let now = SimTime::ZERO + Duration::from_secs(u64::from(second));
             assert!(limiter.is_due(now));
-            limiter.adjust(now, PageCount::new(written), Duration::from_secs(1), PAGE);
+            limiter.adjust(now, PageCount::new(written), PAGE);
             limiter.share
         };
         (1..=periods).map(period).collect()

@@ -49,6 +49,8 @@ pub struct Qemu<D> {
     /// The guest runs at the target.
     moved: Option<Moved>,
     is_cancelled: bool,
+    /// Its manager has paused the guest, and nobody has been told.
+    was_paused: bool,
     syncs: u64,
     sent: Sent,
     sent_bytes: ByteCount,
@@ -71,7 +73,7 @@ enum Phase {
     /// The guest is stopped; pages go out without limit.
     Completing { decided: SimTime, stopped: SimTime, switchover: Duration, reason: StopReason },
     /// The guest is stopped, to go on at the target at once.
-    Moving { decided: SimTime, stopped: SimTime },
+    Moving { decided: SimTime, stopped: SimTime, switchover: Duration },
     /// The memory of a guest that has moved has all been written.
     Arriving,
     /// Done.
@@ -106,6 +108,7 @@ impl<D: DueSet> Qemu<D> {
             wants_postcopy: false,
             moved: None,
             is_cancelled: false,
+            was_paused: false,
             settings,
             platform,
             guest,
@@ -181,7 +184,7 @@ impl<D: DueSet> Qemu<D> {
         }
         if let Some(limiter) = self.limiter.as_mut().filter(|limiter| limiter.is_due(self.now)) {
             let written = self.due.written(self.guest_now);
-            limiter.adjust(self.now, written, self.settings.dirty_limit.period, self.guest.page_size);
+            limiter.adjust(self.now, written, self.guest.page_size);
             self.sleeping = limiter.share;
         }
         let forces =
@@ -271,7 +274,7 @@ impl<D: DueSet> Qemu<D> {
         let sent = self.due.send(self.guest_now, limit, self.stream.page);
         let (queued, flushed) = self.stream.take(sent);
         // Several threads share the work on pages.
-        let end = self.put(queued, self.stream.shared(self.platform.page_work(sent)), granted);
+        let end = self.put(queued, self.stream.work(sent, &self.platform), granted);
         self.sent += sent;
         self.iteration().sent += sent;
         self.run_until(end);
@@ -327,18 +330,18 @@ impl<D: DueSet> Qemu<D> {
 
     /// migration_completion or postcopy_start up to the guest's last instruction; then the last reading of the dirty log.
     fn stop(&mut self, decided: SimTime, reason: StopReason) {
+        let reason = if self.standing.is_some() { StopReason::Forced } else { reason };
         if self.standing.is_none() {
             self.run_for(self.platform.stop);
         }
         let stopped = *self.standing.get_or_insert(self.now);
         let postcopy = reason == StopReason::PostCopy;
-        let waits = if postcopy { None } else { self.settings.pause_before_switchover };
-        let switchover = waits.unwrap_or_default();
+        let switchover = self.settings.pause_before_switchover.unwrap_or_default();
         self.now += switchover + self.platform.log_reading(&self.guest);
         self.due.sync(self.guest_now);
         self.begin_iteration();
         self.phase = if postcopy {
-            Phase::Moving { decided, stopped }
+            Phase::Moving { decided, stopped, switchover }
         } else {
             Phase::Completing { decided, stopped, switchover, reason }
         };
@@ -364,8 +367,9 @@ impl<D: DueSet> Qemu<D> {
     }
 
     /// postcopy_start: the guest goes on at the target; what is due follows.
-    fn move_guest(&mut self, decided: SimTime, stopped: SimTime, granted: BytesPerSec) {
-        let (downtime, resumed) = self.hand_over(stopped, Duration::ZERO, granted);
+    fn move_guest(&mut self, decided: SimTime, stopped: SimTime, switchover: Duration, granted: BytesPerSec) {
+        let (downtime, resumed) = self.hand_over(stopped, switchover, granted);
+        self.due.stop_encoding();
         let downtime_reported = whole_millis(decided, self.now);
         self.moved = Some(Moved { downtime, downtime_reported, resumed });
         self.window = Window::open(self.now, self.cap());
@@ -428,6 +432,9 @@ impl<D: DueSet> Migration for Qemu<D> {
             if self.is_cancelled {
                 return Event::Cancelled;
             }
+            if std::mem::take(&mut self.was_paused) {
+                return Event::Stopped;
+            }
             match self.phase {
                 Phase::Requested => {
                     self.set_up();
@@ -452,7 +459,9 @@ impl<D: DueSet> Migration for Qemu<D> {
                         return Event::Completed(Box::new(completed));
                     }
                 }
-                Phase::Moving { decided, stopped } => self.move_guest(decided, stopped, granted),
+                Phase::Moving { decided, stopped, switchover } => {
+                    self.move_guest(decided, stopped, switchover, granted);
+                }
                 Phase::Arriving => {
                     let moved = self.moved.expect("only the memory of a guest that has moved arrives");
                     return Event::Completed(Box::new(self.arrive(moved, granted)));
@@ -478,6 +487,7 @@ impl<D: DueSet> Migration for Qemu<D> {
             Command::DowntimeLimit(limit) => self.settings.downtime_limit = limit.min(Settings::DOWNTIME_LIMIT_MAX),
             Command::StartPostcopy => self.wants_postcopy = true,
             Command::PauseGuest => {
+                self.was_paused = self.standing.is_none();
                 self.standing.get_or_insert(self.now);
             }
             // A guest that has moved cannot come back.

@@ -75,6 +75,14 @@ impl Scheme for Precopy {
         Ends::Never
     }
 
+    fn may_move_first(&self) -> bool {
+        self.settings.postcopy.is_on()
+    }
+
+    fn is_managed(&self) -> bool {
+        true
+    }
+
     fn terms(&self) -> Terms {
         Terms { reporter: Some("QEMU"), iterations: "dirty syncs" }
     }
@@ -86,6 +94,9 @@ impl Scheme for Precopy {
         }
         if dirty_limit.is_on && auto_converge.is_on {
             return Some("dirty-limit, auto-converge: QEMU takes one of them: set the other off".to_owned());
+        }
+        if self.settings.multifd.is_on && self.settings.postcopy.is_on() && self.version < Version::V10_1 {
+            return Some("multifd, postcopy-after: QEMU takes both from 10.1 on: set multifd=off".to_owned());
         }
         None
     }

@@ -131,7 +131,6 @@ impl Settings {
     /// The settings this version has, as users see them.
     pub(super) fn fields(&mut self, version: Version) -> Vec<Field<'_>> {
         let mut fields = vec![
-            // QEMU takes 0, too, and then sends 10 windows of nothing each second: refused as never meant.
             Field::new(
                 "max-bandwidth",
                 Cap::new(&mut self.max_bandwidth, UNLIMITED),
@@ -319,7 +318,7 @@ mod tests {
         let max_bandwidth = |value| with("max-bandwidth", value).map(|settings| settings.max_bandwidth);
         assert_eq!(max_bandwidth("1MB/s"), Ok(BytesPerSec::new(1_000_000)));
         assert_eq!(max_bandwidth("none"), Ok(UNLIMITED));
-        let refused = "more than 0, or `none`";
+        let refused = "at least 8kbit/s, or `none`";
         assert_eq!(max_bandwidth("0MB/s"), Err(refused.to_owned()));
     }
 

@@ -6,6 +6,7 @@ use super::rules::Rules;
 use super::settings::Settings;
 use crate::due::{PageBytes, SendLimit, Sent};
 use crate::link::{Link, SendQueue};
+use crate::platform::Platform;
 use crate::units::{ByteCount, PageCount};
 
 /// Around the pages of a step: section type 1, id 4, end marker 8, footer 5.
@@ -79,12 +80,12 @@ impl Stream {
         SendQueue::of_connections(link.sender_buffer, self.channels.unwrap_or(1))
     }
 
-    /// What work on pages takes where several threads share it.
-    pub(super) fn shared(&self, work: Duration) -> Duration {
-        match self.channels {
-            None => work,
-            Some(channels) => work / u32::try_from(channels).unwrap_or(u32::MAX),
-        }
+    /// What the work on these pages takes: channels share it, but zero pages are the main thread's until it is theirs.
+    pub(super) fn work(&self, sent: Sent, platform: &Platform) -> Duration {
+        let Some(channels) = self.channels else { return platform.page_work(sent) };
+        let alone = if self.zero_in_packets { Sent::default() } else { Sent { zero: sent.zero, ..Sent::default() } };
+        let shared = Sent { zero: sent.zero - alone.zero, ..sent };
+        platform.page_work(alone) + platform.page_work(shared) / u32::try_from(channels).unwrap_or(u32::MAX)
     }
 
     /// The same limit, and no further than the next flush or packet.
