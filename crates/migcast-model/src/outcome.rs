@@ -103,6 +103,23 @@ pub struct Iteration {
     pub due_at_start: PageCount,
 }
 
+impl Iteration {
+    /// Ends the last of `iterations` at `now`, and begins another with so many pages due.
+    pub(crate) fn begin(iterations: &mut Vec<Iteration>, now: SimTime, due: PageCount) {
+        if let Some(ended) = iterations.last_mut() {
+            ended.end = now;
+        }
+        iterations.push(Iteration {
+            start: now,
+            end: now,
+            sent: Sent::default(),
+            skipped: PageCount::ZERO,
+            sent_bytes: ByteCount::ZERO,
+            due_at_start: due,
+        });
+    }
+}
+
 /// Why a live phase ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StopReason {

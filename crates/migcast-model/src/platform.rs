@@ -74,6 +74,11 @@ impl Platform {
         times(self.page_cost, sent.data + sent.encoded) + times(self.zero_page_cost, sent.zero)
     }
 
+    /// How far a guest that nobody slows comes in a span of wall time while it is migrated.
+    pub fn guest_time(&self, span: Duration) -> Duration {
+        if self.guest_speed == 1.0 { span } else { span.mul_f64(self.guest_speed) }
+    }
+
     /// Time of one look into the whole dirty log of this guest.
     pub fn log_reading(&self, guest: &Guest) -> Duration {
         self.sync_cost_per_gib.mul_f64(guest.memory_bytes().get() as f64 / ByteCount::GIB.get() as f64)

@@ -173,8 +173,7 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
     }
 
     fn run_until(&mut self, end: SimTime) {
-        let wall = end.since(self.now);
-        self.guest_now += Duration::from_nanos((wall.as_nanos() as f64 * self.platform.guest_speed) as u64);
+        self.guest_now += self.platform.guest_time(end.since(self.now));
         self.now = end;
     }
 
@@ -197,17 +196,7 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
     }
 
     fn begin_iteration(&mut self) {
-        if let Some(ended) = self.iterations.last_mut() {
-            ended.end = self.now;
-        }
-        self.iterations.push(Iteration {
-            start: self.now,
-            end: self.now,
-            sent: Sent::default(),
-            skipped: PageCount::ZERO,
-            sent_bytes: ByteCount::ZERO,
-            due_at_start: self.due.due(),
-        });
+        Iteration::begin(&mut self.iterations, self.now, self.due.due());
     }
 
     fn iteration(&mut self) -> &mut Iteration {

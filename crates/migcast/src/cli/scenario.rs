@@ -61,7 +61,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "all|now|OFFSET|TIMESTAMP", default_value = "all", value_parser = parse_start)]
     pub(super) start: Start,
     /// A migration that still copies after this counts as not converging [default: three times what the whole memory
-    /// takes, at least 60s]
+    /// takes, at least 60s; until it is over where the algorithm ends by itself, or its manager ends it]
     #[arg(long, value_name = "TIME", value_parser = parse_positive)]
     pub(super) horizon: Option<Duration>,
 }

@@ -142,7 +142,7 @@ impl<D: DueSet> Qemu<D> {
         } else {
             wall
         };
-        self.guest_now += if self.platform.guest_speed == 1.0 { run } else { run.mul_f64(self.platform.guest_speed) };
+        self.guest_now += self.platform.guest_time(run);
     }
 
     fn cap(&self) -> BytesPerSec {
@@ -197,17 +197,7 @@ impl<D: DueSet> Qemu<D> {
 
     fn begin_iteration(&mut self) {
         self.syncs += 1;
-        if let Some(ended) = self.iterations.last_mut() {
-            ended.end = self.now;
-        }
-        self.iterations.push(Iteration {
-            start: self.now,
-            end: self.now,
-            sent: Sent::default(),
-            skipped: PageCount::ZERO,
-            sent_bytes: ByteCount::ZERO,
-            due_at_start: self.due.due(),
-        });
+        Iteration::begin(&mut self.iterations, self.now, self.due.due());
     }
 
     fn remaining(&self) -> ByteCount {
@@ -278,11 +268,16 @@ impl<D: DueSet> Qemu<D> {
         self.sent += sent;
         self.iteration().sent += sent;
         self.run_until(end);
+        self.count(queued, flushed);
+        sent
+    }
+
+    /// Counts against the window's budget what this version counts.
+    fn count(&mut self, queued: ByteCount, flushed: ByteCount) {
         self.window.used += match self.rules.rate_accounting {
             RateAccounting::Queued => queued,
             RateAccounting::Flushed => flushed,
         };
-        sent
     }
 
     /// Hands bytes to the link from now on; returns when they are accepted.
@@ -308,10 +303,7 @@ impl<D: DueSet> Qemu<D> {
         let (queued, flushed) = self.stream.end_section(is_last);
         let end = self.put(queued, Duration::ZERO, granted);
         self.run_until(end);
-        self.window.used += match self.rules.rate_accounting {
-            RateAccounting::Queued => queued,
-            RateAccounting::Flushed => flushed,
-        };
+        self.count(queued, flushed);
     }
 
     /// migration_update_counters: a window of 100 ms or more gives a bandwidth, that a threshold, and a new window.
