@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 
-use crate::dirty::PageSource;
+use crate::due::DueSource;
 use crate::outcome::{Completed, Outcome};
 use crate::simulate::Scenario;
 
@@ -56,7 +56,7 @@ pub enum Scatter {
 impl Forecast {
     /// Simulates `scenario` from every one of `starts` (at least one), on all cores. `done` is called after each, from
     /// any thread: for a progress bar.
-    pub fn new<S: PageSource>(
+    pub fn new<S: DueSource + ?Sized>(
         scenario: &Scenario,
         source: &S,
         starts: &[Duration],

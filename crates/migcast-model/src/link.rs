@@ -83,6 +83,12 @@ impl SendQueue {
         end
     }
 
+    /// Bytes that can be accepted from `now` on within `span`, while the link carries `granted`.
+    pub fn room(&self, now: SimTime, span: Duration, granted: BytesPerSec) -> ByteCount {
+        let delivered = granted.bytes_in(now.since(self.at) + span);
+        ByteCount::new((self.capacity + delivered).get().saturating_sub(self.queued.get()))
+    }
+
     /// When everything accepted so far has been delivered, if nothing else is written.
     pub fn delivered(&self, granted: BytesPerSec) -> SimTime {
         self.at + self.queued.transfer_time_ceil(granted)

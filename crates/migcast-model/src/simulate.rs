@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use crate::algorithm::{Algorithm, Ends, Request};
 use crate::bounds::Bounds;
-use crate::dirty::PageSource;
-use crate::due::Bitmap;
+use crate::due::DueSource;
 use crate::guest::Guest;
 use crate::link::Link;
 use crate::migration::{Event, Migration};
@@ -58,12 +57,12 @@ impl Scenario {
     ///
     /// # Panics
     /// If guest and source differ in size.
-    pub fn run<S: PageSource>(&self, source: &S, start: Duration) -> Outcome {
+    pub fn run<S: DueSource + ?Sized>(&self, source: &S, start: Duration) -> Outcome {
         assert_eq!(self.guest.memory, source.memory(), "the source is this guest's");
         let scheme = self.algorithm.scheme();
-        let due = Bitmap::tracking(source, start, scheme.tracking());
+        let due = source.due_set(start, scheme.tracking());
         let request = Request { guest: &self.guest, link: &self.link, platform: &self.platform };
-        let migration = self.algorithm.migration(&request, Box::new(due));
+        let migration = self.algorithm.migration(&request, due);
         simulate(migration, self.link.goodput(), SimTime::ZERO + self.horizon)
     }
 }

@@ -37,7 +37,7 @@ impl Scheme for Propolis {
     }
 
     fn tracking(&self) -> Tracking {
-        Tracking { log: DirtyLog::Offered, ..Tracking::default() }
+        Tracking { log: DirtyLog::Offered, by_position: true, ..Tracking::default() }
     }
 
     fn ends(&self) -> Ends {

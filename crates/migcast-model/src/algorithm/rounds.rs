@@ -206,9 +206,6 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
     /// A batch of a live round; at the round's end the policy says what follows.
     fn live_batch(&mut self, granted: BytesPerSec) -> Event {
         let rewritten = self.policy.rewritten(self.round.number);
-        if rewritten != Rewritten::Sent {
-            self.look_into_log();
-        }
         if !self.batch(rewritten, granted) {
             return Event::Paused;
         }
@@ -254,7 +251,17 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
     /// Sends a batch. Says whether the pass over the memory is at its end.
     fn batch(&mut self, rewritten: Rewritten, granted: BytesPerSec) -> bool {
         let frame = self.policy.frame();
-        let batch = self.due.batch(self.guest_now, frame.batch, rewritten);
+        let batches = self.batches_at_once(frame.batch);
+        let places = PageCount::new(frame.batch.get() * batches);
+        let mut looked = self.guest_now;
+        if rewritten != Rewritten::Sent {
+            (0..batches).for_each(|_| self.look_into_log());
+            // Several looks are spread over the time all these pages take; one half-way through stands for them.
+            let while_sending = places.bytes(frame.page.data).transfer_time_ceil(granted);
+            let spread = if batches > 1 { while_sending / 2 } else { Duration::ZERO };
+            looked = self.guest_now + self.platform.guest_time(spread);
+        }
+        let batch = self.due.batch(looked, places, rewritten);
         let Batch { sent, skipped, .. } = batch;
         let places = batch.places();
         self.round.sent += places;
@@ -265,7 +272,10 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
         iteration.sent += sent;
         iteration.skipped += skipped;
         if !places.is_zero() {
-            let bytes = frame.around + sent.bytes(frame.page) + batch.announced.bytes(frame.announced);
+            // As many batches as its places fill.
+            let filled = if batches > 1 { places.get().div_ceil(frame.batch.get()) } else { 1 };
+            let around = ByteCount::new(frame.around.get() * filled);
+            let bytes = around + sent.bytes(frame.page) + batch.announced.bytes(frame.announced);
             let cpu = self.platform.page_work(frame.weighed(sent));
             let end = self.put(bytes, cpu, granted);
             match self.phase {
@@ -274,6 +284,11 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
             }
         }
         batch.ended
+    }
+
+    /// Batches that the due set can hand out together.
+    fn batches_at_once(&self, places: PageCount) -> u64 {
+        self.due.alike().map_or(1, |alike| alike.get().div_ceil(places.get()).max(1))
     }
 
     fn put(&mut self, bytes: ByteCount, cpu: Duration, granted: BytesPerSec) -> SimTime {

@@ -107,7 +107,7 @@ impl Scheme for Settings {
     }
 
     fn tracking(&self) -> Tracking {
-        Tracking { log: DirtyLog::Kvm, order: self.scan, cache: None }
+        Tracking { log: DirtyLog::Kvm, order: self.scan, cache: None, by_position: true }
     }
 
     /// The factor may be passed by almost one memory, in one round.

@@ -5,12 +5,14 @@
 
 mod constant;
 mod replay;
+pub mod wws;
 
 use std::time::Duration;
 
 pub(crate) use constant::splitmix;
 pub use constant::{ConstantRate, WritePattern};
 pub use replay::{PageReplay, PageReplayBuilder, ZeroChange};
+pub use wws::{WwsIndex, WwsIndexBuilder};
 
 use crate::units::{GuestTime, PageCount};
 
@@ -44,6 +46,42 @@ pub trait DirtySource: Sync {
 
     /// Pages that are not zero at any moment.
     fn never_zero(&self) -> PageCount;
+}
+
+/// Equal ranges of the memory, in scan order, that counts are kept for.
+pub const BANDS: usize = 64;
+
+/// One value for each band.
+pub type PerBand = [f64; BANDS];
+
+/// A dirty source that says for any span how many distinct pages were written, and in which part of the memory.
+pub trait CountedSource: DirtySource {
+    /// What it says from one starting point on.
+    type Counts<'a>: SpanCounts
+    where
+        Self: 'a;
+
+    /// Length of what is known, after which the source starts over; `None` where it never repeats.
+    fn length(&self) -> Option<Duration>;
+
+    /// Its counts for a migration that is requested `start` into the source (modulo its length).
+    fn counts(&self, start: Duration) -> Self::Counts<'_>;
+}
+
+/// Counts of pages from one starting point of a [`CountedSource`] on, in pages of the whole memory. `since` is not later
+/// than `until`.
+pub trait SpanCounts {
+    /// Distinct pages written in (since, until].
+    fn written(&self, since: GuestTime, until: GuestTime) -> f64;
+
+    /// The same by band.
+    fn written_per_band(&self, since: GuestTime, until: GuestTime) -> PerBand;
+
+    /// Pages that are zero, by band.
+    fn zero_per_band(&self, at: GuestTime) -> PerBand;
+
+    /// Of the pages written in (since, until] the share that is zero after it, 0 to 1.
+    fn left_zero(&self, since: GuestTime, until: GuestTime) -> f64;
 }
 
 /// A dirty source that knows every page.

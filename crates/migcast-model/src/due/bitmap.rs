@@ -6,12 +6,6 @@ use crate::dirty::{PageCursor, PageSource};
 use crate::page_set::PageSet;
 use crate::units::{ByteCount, GuestTime, PageCount};
 
-/// Pages per chunk that KVM's log is cleared in: 2^18, 1 GiB (QEMU migration.h, CLEAR_BITMAP_SHIFT_DEFAULT). Chunks are
-/// counted from page 0, which is exact for the first and largest block.
-const CLEAR_CHUNK_PAGES: u64 = 1 << 18;
-/// Pages per bitmap that Propolis offers: 4096 bytes of bits, 128 MiB.
-const OFFER_CHUNK_PAGES: u64 = 4096 * 8;
-
 /// Due pages, dirty log and scan position of one migration over a [`PageSource`].
 ///
 /// In a sampled history each tracked page stands for several: they are sent one after the other at their tracked page's
@@ -53,13 +47,8 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
     /// Nothing due yet; the migration is requested `start` into the source.
     pub fn new(source: &'a S, start: std::time::Duration, log: DirtyLog) -> Self {
         let tracked = u32::try_from(source.tracked().get()).expect("a page source tracks fewer than 2^32 pages");
-        let chunk = match log {
-            DirtyLog::KvmManual => Some(CLEAR_CHUNK_PAGES),
-            DirtyLog::Offered => Some(OFFER_CHUNK_PAGES),
-            DirtyLog::Kvm | DirtyLog::Ring | DirtyLog::Tcg => None,
-        };
-        let lazy = chunk.map(|chunk| {
-            let chunk = PageCount::new(chunk).scale(u64::from(tracked), source.memory().get()).get();
+        let lazy = log.chunk().map(|chunk| {
+            let chunk = chunk.scale(u64::from(tracked), source.memory().get()).get();
             let chunk = u32::try_from(chunk).expect("a chunk has fewer pages than 2^32").max(1);
             let chunks = tracked.div_ceil(chunk) as usize;
             LazyClear { told: PageSet::empty(tracked), pending: vec![false; chunks], chunk }
@@ -84,7 +73,7 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
 
     /// The same with everything that is kept beside.
     pub fn tracking(source: &'a S, start: std::time::Duration, tracking: Tracking) -> Self {
-        let Tracking { log, order, cache } = tracking;
+        let Tracking { log, order, cache, by_position: _ } = tracking;
         let mut bitmap = Bitmap::new(source, start, log);
         let tracked = u64::from(bitmap.due.universe());
         // Where the history is sampled a slot stands for several, as a page does.

@@ -3,14 +3,24 @@
 //! An algorithm asks for counts and sends in scan order; it never sees a page. So the same algorithm runs over a bitmap
 //! (page by page, the oracle) and over anything that can answer the same questions by counting.
 
+mod bands;
 mod bitmap;
 mod cache;
 
+pub use bands::Bands;
 pub use bitmap::Bitmap;
 
 use std::ops::AddAssign;
+use std::time::Duration;
 
+use crate::dirty::{DirtySource, PageSource, WwsIndex};
 use crate::units::{ByteCount, GuestTime, PageCount};
+
+/// Pages per chunk that KVM's log is cleared in: 2^18, 1 GiB (QEMU migration.h, CLEAR_BITMAP_SHIFT_DEFAULT). Chunks are
+/// counted from page 0, which is exact for the first and largest block.
+const CLEAR_CHUNK: PageCount = PageCount::new(1 << 18);
+/// Pages per bitmap that Propolis offers: 4096 bytes of bits, 128 MiB.
+const OFFER_CHUNK: PageCount = PageCount::new(4096 * 8);
 
 /// When the hypervisor's dirty log forgets what it has told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +37,17 @@ pub enum DirtyLog {
     Tcg,
     /// bhyve's, as Propolis uses it: what is known of a chunk of 128 MiB is cleared when its first page is sent.
     Offered,
+}
+
+impl DirtyLog {
+    /// Pages of a chunk that the log is cleared in, as the first page of each is sent; `None` where a sync clears all.
+    pub fn chunk(self) -> Option<PageCount> {
+        match self {
+            DirtyLog::KvmManual => Some(CLEAR_CHUNK),
+            DirtyLog::Offered => Some(OFFER_CHUNK),
+            DirtyLog::Kvm | DirtyLog::Ring | DirtyLog::Tcg => None,
+        }
+    }
 }
 
 /// In which order a scan visits the pages.
@@ -49,6 +70,9 @@ pub struct Tracking {
     pub order: ScanOrder,
     /// Pages of a cache of what was sent, against which repeats are encoded (QEMU's XBZRLE); `None` without one.
     pub cache: Option<PageCount>,
+    /// Whether it matters where the scan stands when the log is read or looked into: QEMU reads it before a pass has
+    /// ended, old Xen looks into it all the time. Where it does not, counts for the whole memory are enough.
+    pub by_position: bool,
 }
 
 /// Bytes a page takes in the stream.
@@ -171,6 +195,38 @@ pub trait DueSet {
     /// behind them. Unless pages written again are [`Rewritten::Sent`], the log is peeked into first, once, and not
     /// cleared. A batch that is not full has reached the end of the memory.
     fn batch(&mut self, at: GuestTime, places: PageCount, rewritten: Rewritten) -> Batch;
+
+    /// What the next due pages are, up to so many, where the set counts and need not be asked page by page; `None` where
+    /// every page has its turn.
+    fn ahead(&self, _pages: PageCount) -> Option<Sent> {
+        None
+    }
+
+    /// The next due pages among which this set makes no difference: a log looked into once while they are sent tells what
+    /// it would tell before each. `None` where every page has its turn.
+    fn alike(&self) -> Option<PageCount> {
+        None
+    }
+}
+
+/// A dirty source over which a migration can be simulated: it feeds a set of due pages.
+pub trait DueSource: DirtySource {
+    /// A due set for a migration that is requested `start` into the source.
+    fn due_set(&self, start: Duration, tracking: Tracking) -> Box<dyn DueSet + '_>;
+}
+
+/// Page by page.
+impl<S: PageSource> DueSource for S {
+    fn due_set(&self, start: Duration, tracking: Tracking) -> Box<dyn DueSet + '_> {
+        Box::new(Bitmap::tracking(self, start, tracking))
+    }
+}
+
+/// By counting.
+impl DueSource for WwsIndex {
+    fn due_set(&self, start: Duration, tracking: Tracking) -> Box<dyn DueSet + '_> {
+        Box::new(Bands::tracking(self, start, tracking))
+    }
 }
 
 impl<D: DueSet + ?Sized> DueSet for Box<D> {
@@ -204,5 +260,13 @@ impl<D: DueSet + ?Sized> DueSet for Box<D> {
 
     fn batch(&mut self, at: GuestTime, places: PageCount, rewritten: Rewritten) -> Batch {
         (**self).batch(at, places, rewritten)
+    }
+
+    fn ahead(&self, pages: PageCount) -> Option<Sent> {
+        (**self).ahead(pages)
+    }
+
+    fn alike(&self) -> Option<PageCount> {
+        (**self).alike()
     }
 }

@@ -242,11 +242,12 @@ impl<D: DueSet> Qemu<D> {
         // Looks so far: after pages 1, 65, 129, …; the next one is due after as many again.
         let looks = pages.get().div_ceil(PAGES_PER_TIME_CHECK);
         let until_look = PageCount::new(looks * PAGES_PER_TIME_CHECK + 1) - pages;
-        let limit = match self.rules.rate_accounting {
-            RateAccounting::Queued => SendLimit { bytes: self.window.left(), ..SendLimit::pages(until_look) },
-            RateAccounting::Flushed => SendLimit::pages(until_look),
+        let within_budget = SendLimit { bytes: self.window.left(), ..SendLimit::pages(until_look) };
+        let limit = match (self.ahead(began, granted), self.rules.rate_accounting) {
+            (Some(ahead), _) => SendLimit { pages: until_look.max(ahead), ..within_budget },
+            (None, RateAccounting::Queued) => self.stream.until_flush(within_budget),
+            (None, RateAccounting::Flushed) => self.stream.until_flush(SendLimit::pages(until_look)),
         };
-        let limit = self.stream.until_flush(limit);
         let sent = self.send_pages(limit, granted);
         let pages = pages + sent.pages();
         let looks_at_clock = pages.get().div_ceil(PAGES_PER_TIME_CHECK) != looks;
@@ -257,6 +258,21 @@ impl<D: DueSet> Qemu<D> {
         } else {
             self.phase = Phase::Stepping { began, pages };
         }
+    }
+
+    /// Pages up to the end of this step, if the due set can tell what they are: those that make it last too long.
+    fn ahead(&self, began: SimTime, granted: BytesPerSec) -> Option<PageCount> {
+        let left = (Duration::from_millis(STEP_MAX_MS as u64 + 1)).saturating_sub(self.now.since(began));
+        let room = self.queue.room(self.now, left, granted);
+        let most = PageCount::new(room.get() / self.stream.page.data.get().max(1) + PAGES_PER_TIME_CHECK);
+        let ahead = self.due.ahead(most)?;
+        let pages = ahead.pages().get().max(1) as f64;
+        let bytes = ahead.bytes(self.stream.page).get() as f64 / pages;
+        let work = self.stream.work(ahead, &self.platform).as_secs_f64() / pages;
+        let time = left.as_secs_f64();
+        // Whichever takes longer, the link or the work, ends the step.
+        let pages = (room.get() as f64 / bytes.max(1.0)).min(if work > 0.0 { time / work } else { f64::INFINITY });
+        Some(PageCount::new((pages.ceil() as u64).next_multiple_of(PAGES_PER_TIME_CHECK)))
     }
 
     /// Sends due pages while the guest runs or stands, as long as that takes.
@@ -445,7 +461,9 @@ impl<D: DueSet> Migration for Qemu<D> {
                     return Event::Stopped;
                 }
                 Phase::Completing { decided, stopped, switchover, reason } => {
-                    let sent = self.send_pages(SendLimit::pages(PageCount::new(PAGES_PER_TIME_CHECK)), granted);
+                    let most = PageCount::new(PAGES_PER_TIME_CHECK);
+                    let most = self.due.ahead(self.due.due()).map_or(most, Sent::pages).max(most);
+                    let sent = self.send_pages(SendLimit::pages(most), granted);
                     if sent.pages().is_zero() {
                         let completed = self.complete((decided, stopped), switchover, reason, granted);
                         return Event::Completed(Box::new(completed));

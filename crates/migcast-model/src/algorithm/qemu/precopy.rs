@@ -56,7 +56,7 @@ impl Scheme for Precopy {
         let Settings { dirty_log, xbzrle, multifd, .. } = self.settings;
         // Multifd's channels do not encode.
         let cache = (xbzrle.is_on && !multifd.is_on).then(|| xbzrle.cache.pages_ceil(Guest::PAGE_SIZE));
-        Tracking { log: dirty_log, cache, ..Tracking::default() }
+        Tracking { log: dirty_log, cache, by_position: true, ..Tracking::default() }
     }
 
     fn run_on(&mut self, accelerator: &str) {

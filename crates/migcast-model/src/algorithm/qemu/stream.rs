@@ -111,11 +111,18 @@ impl Stream {
         if !full && !filled {
             return (bytes, ByteCount::ZERO);
         }
+        // A set that counts sends many packets' pages at once.
+        let packets = (self.unflushed.pages / self.pages_per_flush()).max(1);
         if self.channels.is_some() {
-            bytes += PACKET_HEADER;
-            self.unflushed.bytes += PACKET_HEADER;
+            let headers = ByteCount::new(PACKET_HEADER.get() * packets);
+            bytes += headers;
+            self.unflushed.bytes += headers;
         }
-        (bytes, std::mem::take(&mut self.unflushed).bytes)
+        let rest = self.unflushed.pages % self.pages_per_flush();
+        let left = if packets > 1 { ByteCount::new(rest * self.page.data.get()) } else { ByteCount::ZERO };
+        let flushed = self.unflushed.bytes.saturating_sub(left);
+        self.unflushed = Unflushed { bytes: left, pages: if packets > 1 { rest } else { 0 }, headers: ByteCount::ZERO };
+        (bytes, flushed)
     }
 
     /// Ends a section, the last one if the guest stands still: bytes it adds, and all that is flushed by it.

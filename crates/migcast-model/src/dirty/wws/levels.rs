@@ -1,0 +1,303 @@
+//! Writes by window and gap, so laid out that the distinct pages of any span are read off in a few places.
+//!
+//! Gaps matter at the scale of the span that is asked for. So windows are merged for large gaps: level 0 holds every
+//! window and the gaps below 64, level ℓ one octave of gaps, 32·2^ℓ to 64·2^ℓ, in cells of 2^ℓ windows:
+//!
+//! ```text
+//!  level   gaps         cell          for every bucket J a column, an entry at each cell's beginning x:
+//!  0       1 … 63       1 window        M(J)(x): writes before x of bucket J and above
+//!  1       64 … 127     2               P(J)(x): writes behind x that reach back to or before x,
+//!  2       128 … 255    4                        by gaps of the buckets below J
+//!  ⋮
+//! ```
+//! A span of s windows from a on holds the pages whose writes in it reach back to or before a:
+//!
+//! ```text
+//!  |W(a, a+s]|  =  P(J)(a)  +  M(J)(a+s) − M(J)(a)          J: the first bucket with no gap below s
+//!                  those of gaps below s, wherever they end     those of longer gaps: each reaches back far enough
+//! ```
+//! If s lies inside a bucket J, that bucket is counted by itself: all its writes in (a, a + its smallest gap], and of
+//! those behind that the share that reaches back, which falls from one to nothing over the bucket's width.
+
+use std::iter;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::gap::{self, FIRST_WRITE};
+
+/// Buckets of level 0: gaps of 1 to 63 windows.
+const FINE: Range<u16> = 1..32;
+/// Buckets of each further level.
+const PER_LEVEL: u16 = 8;
+/// Gaps of a bucket that are looked at one by one when P is made; wider buckets are looked at in so many places.
+const SAMPLES_MAX: u32 = 8;
+
+/// The level of a bucket of known gap.
+fn level_of(bucket: u16) -> usize {
+    usize::from(bucket.saturating_sub(FINE.end - PER_LEVEL) / PER_LEVEL)
+}
+
+/// The buckets of a level.
+fn buckets_of(level: usize) -> Range<u16> {
+    if level == 0 {
+        return FINE;
+    }
+    let first = FINE.end + PER_LEVEL * (level as u16 - 1);
+    first..first + PER_LEVEL
+}
+
+/// Cells of a block of counts: what is counted together lies together, and so does what is summed up together.
+const BLOCK: usize = 1024;
+
+/// Writes by cell and bucket, while they are being counted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    windows: u32,
+    /// Per level block after block, in a block bucket after bucket, in a bucket cell after cell.
+    levels: Vec<Vec<u32>>,
+    /// Per window: all writes, whatever their gap.
+    all: Vec<u32>,
+}
+
+impl Counts {
+    /// One more window.
+    pub(super) fn window(&mut self) {
+        self.windows += 1;
+        self.all.push(0);
+    }
+
+    /// Windows so far.
+    pub(super) fn windows(&self) -> u32 {
+        self.windows
+    }
+
+    /// Counts writes of this bucket in a window there is.
+    pub(super) fn count(&mut self, window: u32, bucket: u16, events: u32) {
+        self.all[window as usize] += events;
+        self.count_gap(window, bucket, events);
+    }
+
+    /// The gap of writes that were counted as first ones is known after all.
+    pub(super) fn count_gap(&mut self, window: u32, bucket: u16, events: u32) {
+        if bucket == FIRST_WRITE {
+            return;
+        }
+        let level = level_of(bucket);
+        if self.levels.len() <= level {
+            self.levels.resize_with(level + 1, Vec::new);
+        }
+        let buckets = buckets_of(level);
+        let (block, cell) = ((window >> level) as usize / BLOCK, (window >> level) as usize % BLOCK);
+        let counts = &mut self.levels[level];
+        if counts.len() < (block + 1) * buckets.len() * BLOCK {
+            counts.resize((block + 1) * buckets.len() * BLOCK, 0);
+        }
+        counts[(block * buckets.len() + usize::from(bucket - buckets.start)) * BLOCK + cell] += events;
+    }
+
+    /// Sums them up.
+    pub(super) fn finish(self) -> Levels {
+        let Counts { windows, levels: mut counted, all } = self;
+        // As many levels as there are gaps to ask for.
+        let deepest = level_of(gap::bucket(windows.max(1)));
+        counted.resize_with(deepest + 1, Vec::new);
+        let mut first = Column { before: prefix_sums(all.into_iter()), across: vec![0.0; windows as usize + 1] };
+        let mut levels: Vec<Level> = Vec::new();
+        for (level, counts) in counted.into_iter().enumerate() {
+            let grid = Grid { shift: level, windows };
+            if level > 0 {
+                first = levels[level - 1].columns.last().expect("a level has columns").every_second(grid);
+            }
+            levels.push(Level::of(grid, first, &counts, buckets_of(level)));
+            first = Column::default();
+        }
+        Levels { windows: f64::from(windows), levels }
+    }
+}
+
+/// 0, then the sums from the first on; they wrap around.
+fn prefix_sums(counts: impl Iterator<Item = u32>) -> Vec<u32> {
+    let sums = counts.scan(0u32, |sum, count| {
+        *sum = sum.wrapping_add(count);
+        Some(*sum)
+    });
+    iter::once(0).chain(sums).collect()
+}
+
+/// The cells of a level.
+#[derive(Clone, Copy, Debug)]
+struct Grid {
+    /// A cell has 2^shift windows; the last may be shorter.
+    shift: usize,
+    windows: u32,
+}
+
+impl Grid {
+    fn cells(self) -> usize {
+        (self.windows as usize).div_ceil(1 << self.shift)
+    }
+
+    /// The window a cell begins with, or the end.
+    fn begin(self, cell: usize) -> f64 {
+        ((cell << self.shift) as f64).min(f64::from(self.windows))
+    }
+
+    /// The cell in which a place lies and how far in it, 0 to 1. `at` is at most the number of windows.
+    fn place(self, at: f64) -> (usize, f64) {
+        let cell = (at as usize >> self.shift).min(self.cells() - 1);
+        let (begin, end) = (self.begin(cell), self.begin(cell + 1));
+        (cell, (at - begin) / (end - begin))
+    }
+}
+
+/// One entry for each cell's beginning, and one for the end.
+#[derive(Clone, Debug, Default)]
+struct Column {
+    /// M: writes before here, modulo 2^32.
+    before: Vec<u32>,
+    /// P: writes that reach across.
+    across: Vec<f32>,
+}
+
+impl Column {
+    fn every_second(&self, grid: Grid) -> Column {
+        let rows = (0..=grid.cells()).map(|row| (2 * row).min(self.before.len() - 1));
+        Column {
+            before: rows.clone().map(|row| self.before[row]).collect(),
+            across: rows.map(|row| self.across[row]).collect(),
+        }
+    }
+
+    /// Writes in windows (from, to], both up to the end, fewer than 2^32.
+    fn between(&self, grid: Grid, from: f64, to: f64) -> f64 {
+        let ((cell, part), (end_cell, end_part)) = (grid.place(from), grid.place(to));
+        let whole = self.before[end_cell].wrapping_sub(self.before[cell]);
+        let in_cell = |cell: usize| f64::from(self.before[cell + 1].wrapping_sub(self.before[cell]));
+        f64::from(whole) + end_part * in_cell(end_cell) - part * in_cell(cell)
+    }
+
+    fn across(&self, grid: Grid, at: f64) -> f64 {
+        let (cell, part) = grid.place(at);
+        let (here, next) = (f64::from(self.across[cell]), f64::from(self.across[cell + 1]));
+        here + part * (next - here)
+    }
+}
+
+/// The columns of a level: one for each of its buckets, one for the bucket behind them.
+#[derive(Clone, Debug)]
+struct Level {
+    grid: Grid,
+    columns: Vec<Column>,
+}
+
+impl Level {
+    fn of(grid: Grid, first: Column, counts: &[u32], buckets: Range<u16>) -> Level {
+        let alone: Vec<Column> = (0..buckets.len())
+            .into_par_iter()
+            .map(|index| {
+                let of_block = |block: usize| (block * buckets.len() + index) * BLOCK;
+                let count = |cell: usize| counts.get(of_block(cell / BLOCK) + cell % BLOCK).copied().unwrap_or(0);
+                let before = prefix_sums((0..grid.cells()).map(count));
+                let across = reaching_back(grid, &before, buckets.start + index as u16);
+                Column { before, across }
+            })
+            .collect();
+        let mut columns = vec![first];
+        for Column { before, across } in alone {
+            let last = columns.last().expect("it begins with one");
+            let next = Column {
+                before: last.before.iter().zip(&before).map(|(all, these)| all.wrapping_sub(*these)).collect(),
+                across: last.across.iter().zip(&across).map(|(below, these)| below + these).collect(),
+            };
+            columns.push(next);
+        }
+        Level { grid, columns }
+    }
+}
+
+/// For every cell's beginning, and the end: the writes of one bucket behind it that reach back to or before it. The
+/// history starts over at its end.
+fn reaching_back(grid: Grid, before: &[u32], bucket: u16) -> Vec<f32> {
+    let (width, windows) = (gap::bucket_width(bucket), f64::from(grid.windows));
+    let samples = width.min(SAMPLES_MAX);
+    let step = f64::from(width) / f64::from(samples);
+    // Each gap of a bucket is as likely as the others; a sample stands for `step` of them.
+    let gap = |sample: u32| f64::from(gap::bucket_start(bucket)) + (f64::from(sample) + 0.5) * step - 0.5;
+    let gaps: Vec<f64> = (0..samples).map(gap).map(|gap| gap.min(windows)).collect();
+    let count = |at: f64| {
+        let (cell, part) = grid.place(at);
+        f64::from(before[cell]) + part * f64::from(before[cell + 1] - before[cell])
+    };
+    let total = f64::from(before[grid.cells()]);
+    let across = |cell: usize| {
+        let from = grid.begin(cell);
+        let here = f64::from(before[cell]);
+        let behind = gaps.iter().map(|gap| {
+            let to = from + gap;
+            if to <= windows { count(to) - here } else { total - here + count(to - windows) }
+        });
+        (behind.sum::<f64>() / f64::from(samples)) as f32
+    };
+    if total == 0.0 { vec![0.0; grid.cells() + 1] } else { (0..=grid.cells()).map(across).collect() }
+}
+
+/// All levels of a history that starts over at its end.
+#[derive(Clone, Debug)]
+pub(super) struct Levels {
+    windows: f64,
+    levels: Vec<Level>,
+}
+
+impl Levels {
+    /// Windows of the history.
+    pub(super) fn windows(&self) -> f64 {
+        self.windows
+    }
+
+    /// Writes in windows (from, to], every page counted in each window it is written in.
+    pub(super) fn writes(&self, from: f64, to: f64) -> f64 {
+        self.between(0, 0, from, to)
+    }
+
+    /// Tracked pages written in windows (from, to], each counted once. `from` lies in the history; a span of less than
+    /// a window is taken for one in which no page is written twice, one longer than the history for the history.
+    pub(super) fn distinct(&self, from: f64, to: f64) -> f64 {
+        let span = (to - from).min(self.windows);
+        let to = from + span;
+        let whole = span as u32;
+        if whole == 0 {
+            return self.writes(from, to);
+        }
+        // The bucket in which the span lies, or the next if it holds no longer gap.
+        let around = gap::bucket(whole);
+        let (start, width) = (gap::bucket_start(around), gap::bucket_width(around));
+        let is_behind = f64::from(start + width - 1) <= span;
+        let bucket = if is_behind { around + 1 } else { around };
+        let level = level_of(bucket).min(self.levels.len() - 1);
+        let index = usize::from(bucket - buckets_of(level).start).min(self.levels[level].columns.len() - 1);
+        let rows = &self.levels[level];
+        let across = rows.columns[index].across(rows.grid, from);
+        let longer = |index: usize| self.between(level, index, from, to);
+        if is_behind || f64::from(start) >= span || index + 1 == rows.columns.len() {
+            return across + longer(index);
+        }
+        // Inside a bucket.
+        let (start, width) = (f64::from(start), f64::from(width));
+        let these = |to: f64| self.between(level, index, from, to) - self.between(level, index + 1, from, to);
+        let near = these(from + start);
+        let far = these(to) - near;
+        let reach = (start + width - (start + span + 1.0) / 2.0) / width;
+        across + longer(index + 1) + near + far * reach
+    }
+
+    /// Writes in windows (from, to] of a level's bucket and all above; `to` may lie beyond the end.
+    fn between(&self, level: usize, index: usize, from: f64, to: f64) -> f64 {
+        let Level { grid, columns } = &self.levels[level];
+        let column = &columns[index];
+        if to <= self.windows {
+            return column.between(*grid, from, to);
+        }
+        column.between(*grid, from, self.windows) + column.between(*grid, 0.0, (to - self.windows).min(self.windows))
+    }
+}

@@ -1,0 +1,455 @@
+//! The WWS index: how many distinct pages were written in any span of a history, without the pages.
+//!
+//! ```text
+//!  windows of written pages ─► tracker: each write's gap ─► levels:  writes per window and gap bucket, whole memory
+//!                                                      └──► periods: the bands' shares, times written, zero pages
+//! ```
+//! A write counts in a span if it is its page's first there: if its gap, the windows since that page was written before,
+//! reaches back to the span's beginning. So counting the writes by window and gap is enough (footprint theory of cache
+//! locality, Xiang, Ding et al., for writes). [`levels`] reads a span off in constant time; [`periods`] says how it falls
+//! on the bands of the memory.
+//!
+//! As the replay does, the index runs in recorded time, gaps left out, starts over at the end, and takes the moments of a
+//! window's writes to be spread evenly over it.
+
+pub mod gap;
+mod levels;
+mod periods;
+mod tracker;
+
+use std::ops::Range;
+use std::time::Duration;
+
+pub use periods::{BANDS, band};
+pub use tracker::{Lap, TIMES_MAX, TimesWritten, Write, WriteTracker};
+
+use self::levels::{Counts, Levels};
+use self::periods::{Periods, Shares};
+use super::{CountedSource, DirtySource, Estimate, PerBand, SpanCounts, ZeroChange};
+use crate::page_set::PageSet;
+use crate::units::{GuestTime, PageCount};
+
+/// What was written in any span, as counts. Memory: some 300 bytes for each window, and up to 20 MB.
+#[derive(Clone, Debug)]
+pub struct WwsIndex {
+    tracked: u32,
+    memory: PageCount,
+    levels: Levels,
+    shares: Shares,
+    /// Window k spans `time_bounds[k]..time_bounds[k + 1]`, in nanoseconds of recorded time.
+    time_bounds: Vec<u64>,
+    /// Writes by bucket.
+    totals: Vec<u64>,
+    /// Tracked pages that were zero at some moment, at most.
+    ever_zero: u64,
+}
+
+/// Collects windows into a [`WwsIndex`]: from the pages of each, or from what was counted of them before.
+#[derive(Clone, Debug)]
+pub struct WwsIndexBuilder {
+    tracked: u32,
+    memory: PageCount,
+    tracker: WriteTracker,
+    counts: Counts,
+    periods: Periods,
+    time_bounds: Vec<u64>,
+    totals: Vec<u64>,
+    zero: PageSet,
+    zero_per_band: [u32; BANDS],
+    ever_zero: u64,
+}
+
+impl WwsIndexBuilder {
+    /// `tracked` pages stand for `memory` pages: equal in a full recording, fewer in a sampled one.
+    ///
+    /// # Panics
+    /// Unless 0 < `tracked` ≤ `memory`, and `tracked` < 2^32.
+    pub fn new(tracked: PageCount, memory: PageCount) -> Self {
+        assert!(!tracked.is_zero() && tracked <= memory, "some of the memory is tracked");
+        let tracked = u32::try_from(tracked.get()).expect("ranks of tracked pages are 32 bits");
+        WwsIndexBuilder {
+            tracked,
+            memory,
+            tracker: WriteTracker::new(tracked),
+            counts: Counts::default(),
+            periods: Periods::new(),
+            time_bounds: vec![0],
+            totals: vec![0; usize::from(gap::BUCKETS)],
+            zero: PageSet::empty(tracked),
+            zero_per_band: [0; BANDS],
+            ever_zero: 0,
+        }
+    }
+
+    /// The zero map at the start of the next window: runs of ranks that are zero, and no other is. Without it no page is
+    /// zero at the start.
+    pub fn zero_at_start(&mut self, runs: impl IntoIterator<Item = Range<u32>>) {
+        self.zero.clear();
+        self.zero_per_band = [0; BANDS];
+        runs.into_iter().flatten().for_each(|rank| self.set_zero(rank, true));
+    }
+
+    fn set_zero(&mut self, rank: u32, zero: bool) {
+        if self.zero.contains(rank) == zero {
+            return;
+        }
+        self.zero.set(rank, zero);
+        let of_band = &mut self.zero_per_band[usize::from(band(rank, self.tracked))];
+        *of_band = if zero { *of_band + 1 } else { *of_band - 1 };
+        self.ever_zero += u64::from(zero);
+    }
+
+    /// Appends a recorded window: its length (> 0), the ranks written in it (each once) and the changes of the zero map.
+    pub fn window(&mut self, length: Duration, written: &[u32], zero: &[ZeroChange]) {
+        let window = self.begin_window(length);
+        zero.iter().for_each(|change| self.set_zero(change.rank, change.zero));
+        let period = self.periods.of(window);
+        period.windows += 1.0;
+        period.zero.iter_mut().zip(self.zero_per_band).for_each(|(sum, pages)| *sum += f64::from(pages));
+        self.tracker.window(written, |write| {
+            let bucket = gap::bucket(write.gap);
+            self.counts.count(window, bucket, 1);
+            self.totals[usize::from(bucket)] += 1;
+            period.count(band(write.rank, self.tracked), bucket, 1.0);
+            period.times.count(write.run);
+            period.left_zero += f64::from(u8::from(self.zero.contains(write.rank)));
+        });
+    }
+
+    fn begin_window(&mut self, length: Duration) -> u32 {
+        let window = self.counts.windows();
+        self.counts.window();
+        let nanos = u64::try_from(length.as_nanos()).expect("a window is shorter than 500 years").max(1);
+        self.time_bounds.push(self.time_bounds[self.time_bounds.len() - 1] + nanos);
+        window
+    }
+
+    /// The finished index, or `None` if it holds no window.
+    pub fn build(mut self) -> Option<WwsIndex> {
+        let windows = self.counts.windows();
+        if windows == 0 {
+            return None;
+        }
+        self.tracker.laps(|lap| {
+            let bucket = gap::bucket(lap.gap);
+            self.counts.count_gap(lap.first, bucket, 1);
+            self.periods.of(lap.first).lap(band(lap.rank, self.tracked), bucket);
+            self.totals[usize::from(gap::FIRST_WRITE)] -= 1;
+            self.totals[usize::from(bucket)] += 1;
+        });
+        Some(WwsIndex {
+            tracked: self.tracked,
+            memory: self.memory,
+            levels: self.counts.finish(),
+            shares: self.periods.finish(windows),
+            time_bounds: self.time_bounds,
+            totals: self.totals,
+            ever_zero: self.ever_zero.min(u64::from(self.tracked)),
+        })
+    }
+}
+
+impl WwsIndex {
+    /// Number of recorded windows.
+    pub fn windows(&self) -> usize {
+        self.time_bounds.len() - 1
+    }
+
+    /// Start of each window, in recorded time.
+    pub fn window_starts(&self) -> impl ExactSizeIterator<Item = Duration> + '_ {
+        self.time_bounds[..self.windows()].iter().map(|nanos| Duration::from_nanos(*nanos))
+    }
+
+    fn length_nanos(&self) -> u64 {
+        self.time_bounds[self.windows()]
+    }
+
+    /// Pages of the memory a tracked page stands for.
+    fn weight(&self) -> f64 {
+        self.memory.get() as f64 / f64::from(self.tracked)
+    }
+
+    /// Where a recorded time lies, in windows. Windows are nearly of one length, so it is looked for near where it lies
+    /// if they were.
+    fn place(&self, nanos: u64) -> f64 {
+        let (bounds, last) = (&self.time_bounds, self.windows() - 1);
+        let guess = (nanos as f64 / self.length_nanos() as f64 * self.windows() as f64) as usize;
+        let mut window = guess.min(last);
+        let mut step = 1;
+        // Gallop to a window at or before it, then on to the last such.
+        while bounds[window] > nanos {
+            window = window.saturating_sub(step);
+            step *= 2;
+        }
+        step = 1;
+        while window + step <= last && bounds[window + step] <= nanos {
+            window += step;
+            step *= 2;
+        }
+        window += bounds[window..=last.min(window + step)].partition_point(|bound| *bound <= nanos) - 1;
+        let (begin, end) = (bounds[window], bounds[window + 1]);
+        window as f64 + (nanos - begin) as f64 / (end - begin) as f64
+    }
+
+    /// Tracked pages written in windows (from, to].
+    fn distinct(&self, from: f64, to: f64) -> f64 {
+        let span = to - from;
+        if span <= 0.0 {
+            0.0
+        } else if span >= 1.0 {
+            self.levels.distinct(from, to)
+        } else {
+            self.levels.writes(from, to) * self.shares.within_window(from, span)
+        }
+    }
+}
+
+impl DirtySource for WwsIndex {
+    fn memory(&self) -> PageCount {
+        self.memory
+    }
+
+    /// Each write's share in all spans of this length is min(gap, span), over all positions.
+    fn write_set(&self, span: Duration) -> Estimate {
+        let windows = self.levels.windows();
+        let span = span.as_secs_f64() * 1e9 / self.length_nanos() as f64 * windows;
+        let in_sample = if span < 1.0 {
+            let mean = self.totals.iter().sum::<u64>() as f64 / windows;
+            mean * span * self.shares.within_any_window(span)
+        } else {
+            let covered = |(bucket, events): (usize, &u64)| {
+                let bucket = bucket as u16;
+                *events as f64 * if bucket == gap::FIRST_WRITE { span } else { mean_covered(bucket, span) }
+            };
+            self.totals.iter().enumerate().map(covered).sum::<f64>() / windows
+        };
+        let weight = self.weight();
+        Estimate { mean: in_sample * weight, variance: in_sample * weight * (weight - 1.0) }
+    }
+
+    fn zero(&self) -> Estimate {
+        Estimate::exact(self.shares.zero_mean() * self.weight())
+    }
+
+    fn never_zero(&self) -> PageCount {
+        PageCount::new(u64::from(self.tracked) - self.ever_zero).scale(self.memory.get(), u64::from(self.tracked))
+    }
+}
+
+/// The mean of min(gap, span) over the gaps of a bucket, for a span of a window or more.
+fn mean_covered(bucket: u16, span: f64) -> f64 {
+    let (start, width) = (f64::from(gap::bucket_start(bucket)), f64::from(gap::bucket_width(bucket)));
+    let last = start + width - 1.0;
+    if span >= last {
+        (start + last) / 2.0
+    } else if span <= start {
+        span
+    } else {
+        let below = span.floor() - start + 1.0;
+        ((start + span.floor()) / 2.0 * below + span * (width - below)) / width
+    }
+}
+
+impl CountedSource for WwsIndex {
+    type Counts<'a> = IndexCounts<'a>;
+
+    fn length(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.length_nanos()))
+    }
+
+    fn counts(&self, start: Duration) -> IndexCounts<'_> {
+        let origin = (start.as_nanos() % u128::from(self.length_nanos())) as u64;
+        IndexCounts { index: self, origin, weight: self.weight() }
+    }
+}
+
+/// A [`WwsIndex`] from one starting point on.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexCounts<'a> {
+    index: &'a WwsIndex,
+    /// Recorded time at guest time zero.
+    origin: u64,
+    weight: f64,
+}
+
+impl IndexCounts<'_> {
+    /// Both ends of a span in windows; the first within the history, the second up to its length behind.
+    fn span(&self, since: GuestTime, until: GuestTime) -> (f64, f64) {
+        let from = self.wrapped(since);
+        let length = self.index.length_nanos();
+        let nanos = (until.as_nanos() - since.as_nanos()).min(length);
+        let (from_place, to) = (self.index.place(from), from + nanos);
+        let laps = self.index.levels.windows();
+        let to_place = if to < length { self.index.place(to) } else { laps + self.index.place(to - length) };
+        (from_place, to_place)
+    }
+
+    fn wrapped(&self, at: GuestTime) -> u64 {
+        let nanos = u128::from(self.origin) + u128::from(at.as_nanos());
+        (nanos % u128::from(self.index.length_nanos())) as u64
+    }
+}
+
+impl SpanCounts for IndexCounts<'_> {
+    fn written(&self, since: GuestTime, until: GuestTime) -> f64 {
+        let (from, to) = self.span(since, until);
+        self.index.distinct(from, to) * self.weight
+    }
+
+    fn written_per_band(&self, since: GuestTime, until: GuestTime) -> PerBand {
+        let (from, to) = self.span(since, until);
+        let written = self.index.distinct(from, to) * self.weight;
+        self.index.shares.of_span(from, to).map(|share| written * share)
+    }
+
+    fn zero_per_band(&self, at: GuestTime) -> PerBand {
+        self.index.shares.zero(self.index.place(self.wrapped(at))).map(|pages| pages * self.weight)
+    }
+
+    fn left_zero(&self, since: GuestTime, until: GuestTime) -> f64 {
+        let (from, to) = self.span(since, until);
+        self.index.shares.left_zero(from, to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dirty::splitmix;
+
+    const WINDOW: Duration = Duration::from_millis(100);
+
+    fn index(pages: u64, windows: &[Vec<u32>]) -> WwsIndex {
+        let mut builder = WwsIndexBuilder::new(PageCount::new(pages), PageCount::new(pages));
+        windows.iter().for_each(|written| builder.window(WINDOW, written, &[]));
+        builder.build().unwrap()
+    }
+
+    /// Distinct pages of windows from..to, which may go on behind the end.
+    fn distinct(windows: &[Vec<u32>], from: usize, to: usize) -> f64 {
+        let pages: BTreeSet<u32> = (from..to).flat_map(|k| windows[k % windows.len()].iter().copied()).collect();
+        pages.len() as f64
+    }
+
+    /// A guest that writes at random: of its pages every one in `hot` all the time, the rest now and then.
+    fn hot_and_cold(pages: u32, windows: u32) -> Vec<Vec<u32>> {
+        let is_written = |window: u32, page: u32| {
+            let one_in = if page.is_multiple_of(16) { 4 } else { 400 };
+            splitmix(u64::from(window), u64::from(page)).is_multiple_of(one_in)
+        };
+        (0..windows).map(|window| (0..pages).filter(|page| is_written(window, *page)).collect()).collect()
+    }
+
+    fn at(windows: f64) -> GuestTime {
+        GuestTime::from_nanos((windows * 1e8) as u64)
+    }
+
+    #[test]
+    fn long_spans_are_within_a_percent_of_a_count() {
+        let windows = hot_and_cold(4_000, 900);
+        let index = index(4_000, &windows);
+        for (from, to) in [(0, 20), (100, 133), (40, 140), (250, 800), (700, 901), (890, 1_000), (450, 1_350), (5, 69)]
+        {
+            let counted = distinct(&windows, from, to);
+            let told = index.counts(WINDOW * from as u32).written(GuestTime::ZERO, at((to - from) as f64));
+            assert!((told / counted - 1.0).abs() < 0.01, "{from}..{to}: {told} against {counted}");
+        }
+    }
+
+    #[test]
+    fn a_span_longer_than_the_history_holds_every_page_that_was_ever_written() {
+        let windows = vec![vec![1, 2], vec![2], vec![3], vec![], vec![1]];
+        let index = index(8, &windows);
+        for start in 0..5 {
+            for length in [5.0, 7.3, 1e6] {
+                let told = index.counts(WINDOW * start).written(at(0.0), at(length));
+                assert!((told - 3.0).abs() < 1e-6, "{told}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_in_every_window_is_once_in_each_span_and_often_in_a_window() {
+        let index = index(64, &vec![vec![9]; 600]);
+        let told = |from: f64, span: f64| index.counts(Duration::ZERO).written(at(from), at(from + span));
+        for span in [1.0, 1.5, 2.0, 17.3, 599.0] {
+            assert!((told(300.25, span) - 1.0).abs() < 1e-6, "{span}: {}", told(300.25, span));
+        }
+        assert!((told(300.0, 0.5) - 1.0).abs() < 1e-6);
+        assert!((told(300.0, 0.1) - 0.6).abs() < 0.01, "six times a window, ln 601: {}", told(300.0, 0.1));
+    }
+
+    #[test]
+    fn the_bands_share_what_was_written_in_them() {
+        // Pages 0 and 1 all the time, page 40 once in ten windows, page 63 once.
+        let windows: Vec<Vec<u32>> = (0..300)
+            .map(|k| match k {
+                200 => vec![0, 1, 40, 63],
+                _ if k % 10 == 0 => vec![0, 1, 40],
+                _ => vec![0, 1],
+            })
+            .collect();
+        let index = index(64, &windows);
+        let told = index.counts(Duration::ZERO).written_per_band(at(100.0), at(132.0));
+        let expected = |band: usize| match band {
+            0 | 1 | 40 => 1.0,
+            _ => 0.0,
+        };
+        (0..BANDS).for_each(|band| assert!((told[band] - expected(band)).abs() < 0.2, "{band}: {}", told[band]));
+        let told = index.counts(Duration::ZERO).written_per_band(at(200.0), at(201.0));
+        assert!((told[63] - 1.0).abs() < 0.05 && (told[0] - 1.0).abs() < 0.05);
+    }
+
+    #[test]
+    fn zero_pages_are_told_by_band_and_of_what_was_written() {
+        let mut builder = WwsIndexBuilder::new(PageCount::new(128), PageCount::new(256));
+        builder.zero_at_start(std::iter::once(64..128));
+        for window in 0..10 {
+            let changes = [ZeroChange { rank: 64 + window, zero: false }, ZeroChange { rank: window, zero: true }];
+            builder.window(WINDOW, &[window, 64 + window], &changes);
+        }
+        let index = builder.build().unwrap();
+        assert_eq!((index.zero().mean, index.never_zero().get()), (128.0, 2 * (128 - 74)));
+        let counts = index.counts(Duration::ZERO);
+        let zero = counts.zero_per_band(at(9.5));
+        assert_eq!(
+            (zero[0], zero[5], zero[32], zero[37], zero[63]),
+            (4.0, 0.0, 0.0, 4.0, 4.0),
+            "two tracked pages a band"
+        );
+        assert_eq!(counts.left_zero(at(0.0), at(10.0)), 0.5);
+    }
+
+    #[test]
+    fn the_mean_write_set_is_that_of_the_replay() {
+        let windows = hot_and_cold(2_000, 300);
+        let mut replay = crate::dirty::PageReplayBuilder::new(PageCount::new(2_000), PageCount::new(2_000));
+        windows.iter().for_each(|written| replay.window(WINDOW, written, &[]));
+        let (replay, index) = (replay.build().unwrap(), index(2_000, &windows));
+        for millis in [20, 100, 250, 1_600, 5_000, 29_000] {
+            let span = Duration::from_millis(millis);
+            let (oracle, told) = (replay.write_set(span).mean, index.write_set(span).mean);
+            assert!((told / oracle - 1.0).abs() < 0.03, "{millis} ms: {told} against {oracle}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn spans_of_whole_windows_are_exact_up_to_16(
+            windows in prop::collection::vec(prop::collection::btree_set(0u32..64, 0..20), 1..80),
+            from in 0usize..80,
+            length in 1usize..=16,
+        ) {
+            let windows: Vec<Vec<u32>> = windows.into_iter().map(|set| set.into_iter().collect()).collect();
+            let (from, length) = (from % windows.len(), length.min(windows.len()));
+            let index = index(64, &windows);
+            let told = index.counts(WINDOW * from as u32).written(GuestTime::ZERO, at(length as f64));
+            let counted = distinct(&windows, from, from + length);
+            prop_assert!((told - counted).abs() < 1e-3, "{} against {}", told, counted);
+        }
+    }
+}

@@ -1,0 +1,543 @@
+//! Due pages as counts in bands of the memory: what the bitmap does page by page, at the cost of a few sums.
+//!
+//! ```text
+//!  scan order  ─────────────────────────────────────────────────────────────►
+//!  cells       │ band 0 │ band 1 │ …  │ band k ┆ band k │ …            │ band 63 │
+//!  passed      ├──── since the last sync ──────┤ ▲ position
+//!  due         │ W(last sync, ·]               │ W(an earlier sync, ·]          │      ← at the next sync
+//! ```
+//! Of a cell it is known since when its writes are due: since the sync before the scan last passed it. At a sync the
+//! pages written since then are due, whichever they are. A cell is a band, or a part of one where the scan stood inside
+//! it at a sync. Within a cell zero and other pages lie evenly mixed, and so do pages written again.
+
+use super::{Batch, DueSet, PageBytes, Rewritten, ScanOrder, SendLimit, Sent, Tracking};
+use crate::dirty::{BANDS, CountedSource, PerBand, SpanCounts};
+use crate::units::{GuestTime, PageCount};
+
+/// How long what is known of zero pages may be used, in guest time.
+const ZERO_KNOWN_FOR: std::time::Duration = std::time::Duration::from_millis(250);
+
+/// Due pages, dirty log and scan position of one migration over a [`CountedSource`].
+#[derive(Debug)]
+pub struct Bands<'a, S: CountedSource + 'a> {
+    counts: S::Counts<'a>,
+    /// Pages of a band. One band is told apart where nothing depends on the scan's position.
+    band_pages: f64,
+    bands: usize,
+    cells: Vec<Cell>,
+    /// The cell in which the scan stands.
+    at: usize,
+    /// Pages due, in whole pages: what the cells hold adds up to it.
+    due: u64,
+    /// When the log was last read.
+    synced: GuestTime,
+    /// When somebody last asked how much was written.
+    asked: GuestTime,
+    /// When zero pages were last counted.
+    zero_counted: GuestTime,
+    chunks: Option<Chunks>,
+    cache: Option<Encoding>,
+    sent: Rounded,
+    /// Due pages that were not sent, because they had been written again.
+    others: Rounded,
+}
+
+/// A stretch of the memory of which one thing is known.
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    band: usize,
+    /// Its share of the band.
+    share: f64,
+    /// Pages due when the scan came, or would come.
+    whole: f64,
+    /// Of those the ones that are left, by kind.
+    due: Mix,
+    /// Since when its writes are due; `None` as long as all of it is.
+    since: Option<GuestTime>,
+    /// Whether the scan has passed it since the last sync.
+    passed: bool,
+}
+
+/// Pages by kind, in parts of pages.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mix {
+    data: f64,
+    zero: f64,
+    encoded: f64,
+}
+
+impl Mix {
+    fn pages(self) -> f64 {
+        self.data + self.zero + self.encoded
+    }
+
+    fn times(self, factor: f64) -> Mix {
+        Mix { data: self.data * factor, zero: self.zero * factor, encoded: self.encoded * factor }
+    }
+
+    fn add(&mut self, more: Mix) {
+        self.data += more.data;
+        self.zero += more.zero;
+        self.encoded += more.encoded;
+    }
+
+    fn take(&mut self, part: Mix) {
+        self.data = (self.data - part.data).max(0.0);
+        self.zero = (self.zero - part.zero).max(0.0);
+        self.encoded = (self.encoded - part.encoded).max(0.0);
+    }
+
+    fn bytes(self, page: PageBytes) -> f64 {
+        let PageBytes { data, zero, encoded } = page;
+        self.data * data.get() as f64 + self.zero * zero.get() as f64 + self.encoded * encoded.get() as f64
+    }
+
+    /// The first of these pages that takes the bytes past a limit, counted from 1.
+    fn pages_past(self, bytes: f64, page: PageBytes) -> f64 {
+        let each = self.bytes(page) / self.pages();
+        if each > 0.0 { (bytes / each).floor() + 1.0 } else { f64::INFINITY }
+    }
+}
+
+/// What was sent, told in whole pages without ever drifting from its parts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rounded {
+    parts: Mix,
+    whole: Sent,
+}
+
+impl Rounded {
+    /// These, in whole pages by kind, at most so many.
+    fn take(&mut self, parts: Mix, most: u64) -> Sent {
+        self.parts.add(parts);
+        let more = |sum: f64, told: PageCount, most: PageCount| {
+            PageCount::new(sum.round() as u64).saturating_sub(told).min(most)
+        };
+        let pages = more(self.parts.pages(), self.whole.pages(), PageCount::new(most));
+        let zero = more(self.parts.zero, self.whole.zero, pages);
+        let encoded = more(self.parts.encoded, self.whole.encoded, pages - zero);
+        let sent = Sent { data: pages - zero - encoded, zero, encoded };
+        self.whole += sent;
+        sent
+    }
+}
+
+/// A log that is cleared chunk by chunk, as the first page of each is sent.
+#[derive(Clone, Debug)]
+struct Chunks {
+    /// Bands of a chunk, at least one.
+    bands: usize,
+    /// Whether a chunk is shorter than a band, which then is cleared as the scan passes it.
+    are_short: bool,
+    /// When each band's chunk was cleared since the last sync.
+    cleared: Vec<Option<GuestTime>>,
+}
+
+/// A cache against which pages are encoded that were sent before.
+#[derive(Clone, Copy, Debug)]
+struct Encoding {
+    /// Pages it holds.
+    pages: f64,
+    /// When the scan first went around: what is sent from then on is kept.
+    active: Option<GuestTime>,
+}
+
+impl<'a, S: CountedSource> Bands<'a, S> {
+    /// Nothing due yet; the migration is requested `start` into the source.
+    pub fn tracking(source: &'a S, start: std::time::Duration, tracking: Tracking) -> Self {
+        let Tracking { log, order, cache, by_position } = tracking;
+        let memory = source.memory();
+        // A scan out of order meets every part of the memory all the time.
+        let bands = if by_position && order == ScanOrder::Linear { BANDS } else { 1 };
+        let band_pages = memory.get() as f64 / bands as f64;
+        let chunks = log.chunk().map(|chunk| Chunks {
+            bands: ((chunk.get() as f64 / band_pages).round() as usize).max(1),
+            are_short: (chunk.get() as f64) < band_pages,
+            cleared: vec![None; bands],
+        });
+        Bands {
+            counts: source.counts(start),
+            band_pages,
+            bands,
+            cells: Vec::with_capacity(if bands == 1 { 1 } else { bands + 8 }),
+            at: 0,
+            due: 0,
+            synced: GuestTime::ZERO,
+            asked: GuestTime::ZERO,
+            zero_counted: GuestTime::ZERO,
+            chunks,
+            cache: cache.map(|pages| Encoding { pages: pages.get() as f64, active: None }),
+            sent: Rounded::default(),
+            others: Rounded::default(),
+        }
+    }
+
+    /// Distinct pages written in (since, until], by band.
+    fn written_in(&self, since: GuestTime, until: GuestTime) -> PerBand {
+        if self.bands == 1 {
+            let mut all = [0.0; BANDS];
+            all[0] = self.counts.written(since, until);
+            all
+        } else {
+            self.counts.written_per_band(since, until)
+        }
+    }
+
+    fn zero_in_bands(&self, at: GuestTime) -> PerBand {
+        let mut zero = self.counts.zero_per_band(at);
+        if self.bands == 1 {
+            zero[0] = zero.iter().sum();
+        }
+        zero
+    }
+
+    /// Counts the zero pages of what has been due from the beginning.
+    fn count_zero(&mut self, at: GuestTime) {
+        self.zero_counted = at;
+        if self.cells.iter().all(|cell| cell.since.is_some() || cell.passed) {
+            return;
+        }
+        let zero = self.zero_in_bands(at);
+        for cell in self.cells.iter_mut().filter(|cell| cell.since.is_none() && !cell.passed) {
+            let pages = cell.due.pages();
+            let share = (zero[cell.band] / self.band_pages).clamp(0.0, 1.0);
+            cell.due = Mix { data: pages * (1.0 - share), zero: pages * share, encoded: 0.0 };
+        }
+    }
+
+    fn count_zero_anew(&mut self, at: GuestTime) {
+        if at.since(self.zero_counted) > ZERO_KNOWN_FOR {
+            self.count_zero(at);
+        }
+    }
+
+    /// Cuts the cell in which the scan stands where it stands, so that no cell is half passed.
+    fn cut(&mut self) {
+        let cell = self.cells[self.at];
+        let left = if cell.whole > 0.0 { cell.due.pages() / cell.whole } else { 1.0 };
+        if left >= 1.0 || cell.passed {
+            return;
+        }
+        let behind = Cell { share: cell.share * (1.0 - left), whole: 0.0, due: Mix::default(), passed: true, ..cell };
+        self.cells[self.at] = Cell { share: cell.share * left, whole: cell.due.pages(), ..cell };
+        self.cells.insert(self.at, behind);
+        self.at += 1;
+    }
+
+    /// Joins neighbours that a later sync need not tell apart.
+    fn join(&mut self) {
+        let mut at = self.at;
+        let mut index = 1;
+        while index < self.cells.len() {
+            let (before, cell) = (self.cells[index - 1], self.cells[index]);
+            // The scan's position is a border.
+            if before.band == cell.band && before.since == cell.since && index != at {
+                let joined = &mut self.cells[index - 1];
+                joined.share += cell.share;
+                joined.whole += cell.whole;
+                joined.due.add(cell.due);
+                self.cells.remove(index);
+                at -= usize::from(index < at);
+            } else {
+                index += 1;
+            }
+        }
+        self.at = at;
+    }
+
+    /// Since when the writes of a cell are due at `now`.
+    fn due_since(&self, cell: &Cell, now: GuestTime) -> Option<GuestTime> {
+        if !cell.passed {
+            return cell.since;
+        }
+        let cleared = self.chunks.as_ref().and_then(|chunks| chunks.cleared[cell.band]);
+        Some(cleared.map_or(self.synced, |cleared| self.remembered_since(cell.since, cleared, now)))
+    }
+
+    /// Since when a log seems to remember at `now`, of which at `cleared` what the last sync told was cleared: since then
+    /// what was told, since the sync what was not. What was told had been written since `since`.
+    fn remembered_since(&self, since: Option<GuestTime>, cleared: GuestTime, now: GuestTime) -> GuestTime {
+        let (synced, Some(since)) = (self.synced, since) else { return cleared };
+        let written = |from, to| self.counts.written(from, to);
+        let (most, least) = (written(synced, now), written(cleared, now));
+        // Told and written again since `cleared`: of that as much as if it had begun at the sync.
+        let as_long = synced + now.since(cleared);
+        let remembered = written(since, now) + written(synced, as_long) - written(since, as_long);
+        if most <= least {
+            return cleared;
+        }
+        let forgotten = ((most - remembered) / (most - least)).clamp(0.0, 1.0);
+        synced + cleared.since(synced).mul_f64(forgotten)
+    }
+
+    /// Sets what is due to what was written since each cell remembers, and starts anew from `now`.
+    fn renew(&mut self, now: GuestTime, since: impl Fn(&Self, &Cell) -> Option<GuestTime>) {
+        let mut known: Vec<(GuestTime, PerBand, f64)> = Vec::new();
+        let mut asked: Vec<(Option<GuestTime>, bool, usize, Option<GuestTime>)> = Vec::new();
+        let encoded = self.encoded_share(now);
+        let mut total = 0.0;
+        for index in 0..self.cells.len() {
+            let cell = self.cells[index];
+            // Neighbours mostly answer alike.
+            let chunk = self.chunks.as_ref().map_or(0, |chunks| cell.band / chunks.bands);
+            let alike = asked.last().filter(|(s, p, c, _)| (*s, *p, *c) == (cell.since, cell.passed, chunk));
+            let since = match alike {
+                Some((.., answer)) => *answer,
+                None => {
+                    let answer = since(self, &cell);
+                    asked.push((cell.since, cell.passed, chunk, answer));
+                    answer
+                }
+            };
+            let mut renewed = Cell { since, passed: false, ..cell };
+            if let Some(since) = since {
+                let position = known.iter().position(|(from, ..)| *from == since).unwrap_or_else(|| {
+                    known.push((since, self.written_in(since, now), self.counts.left_zero(since, now)));
+                    known.len() - 1
+                });
+                let (_, written, zero) = &known[position];
+                let pages = written[cell.band].min(self.band_pages) * cell.share;
+                let data = pages * (1.0 - zero);
+                renewed.due = Mix { data: data * (1.0 - encoded), zero: pages * zero, encoded: data * encoded };
+            } else if cell.passed {
+                renewed.due = Mix::default();
+            }
+            total += renewed.due.pages();
+            self.cells[index] = renewed;
+        }
+        self.due = total.round() as u64;
+        // What the cells hold adds up to whole pages.
+        let scale = if total > 0.0 { self.due as f64 / total } else { 0.0 };
+        for cell in &mut self.cells {
+            cell.due = cell.due.times(scale);
+            cell.whole = cell.due.pages();
+        }
+        self.synced = now;
+        if let Some(chunks) = &mut self.chunks {
+            chunks.cleared.fill(None);
+        }
+    }
+
+    /// Of the pages written since the last sync the share that the cache holds.
+    fn encoded_share(&self, now: GuestTime) -> f64 {
+        let Some(Encoding { pages, active: Some(active) }) = self.cache else { return 0.0 };
+        let before = self.counts.written(active, self.synced.max(active));
+        let after = self.counts.written(self.synced.max(active), now);
+        if before <= 0.0 || after <= 0.0 {
+            return 0.0;
+        }
+        let both = before + after - self.counts.written(active, now);
+        (both / after).clamp(0.0, 1.0) * (pages / before).min(1.0)
+    }
+
+    /// The scan goes on to the next cell, around the end if it must.
+    fn go_on(&mut self, at: GuestTime) {
+        let cell = &mut self.cells[self.at];
+        (cell.passed, cell.due) = (true, Mix::default());
+        if let Some(chunks) = self.chunks.as_mut().filter(|chunks| chunks.are_short) {
+            // Cleared piece by piece: half-way on the mean.
+            if let Some(cleared) = &mut chunks.cleared[cell.band] {
+                *cleared += at.since(*cleared) / 2;
+            }
+        }
+        self.at += 1;
+        if self.at == self.cells.len() {
+            self.at = 0;
+            if let Some(cache) = &mut self.cache {
+                cache.active.get_or_insert(at);
+            }
+        }
+    }
+
+    fn clear_chunk(&mut self, at: GuestTime, band: usize) {
+        if let Some(chunks) = &mut self.chunks {
+            let first = band / chunks.bands * chunks.bands;
+            let end = (first + chunks.bands).min(chunks.cleared.len());
+            for cleared in &mut chunks.cleared[first..end] {
+                cleared.get_or_insert(at);
+            }
+        }
+    }
+
+    /// Whether nothing is due any more in the cell in which the scan stands.
+    fn is_passed(&self) -> bool {
+        self.cells[self.at].due.pages() < NOTHING
+    }
+
+    /// Takes `pages` of the cell in which the scan stands, or what it has.
+    fn take_from_cell(&mut self, at: GuestTime, pages: f64) -> Mix {
+        let cell = &mut self.cells[self.at];
+        let has = cell.due.pages();
+        let part = if pages >= has { cell.due } else { cell.due.times(pages / has) };
+        cell.due.take(part);
+        let band = cell.band;
+        self.clear_chunk(at, band);
+        part
+    }
+
+    /// Of the due pages the share that was written again since the log was read, by band.
+    fn written_again(&self, at: GuestTime) -> PerBand {
+        let after = self.written_in(self.synced, at);
+        let Some(since) = self.cells.first().and_then(|cell| cell.since) else {
+            return after.map(|pages| (pages / self.band_pages).clamp(0.0, 1.0));
+        };
+        let (before, all) = (self.written_in(since, self.synced), self.written_in(since, at));
+        std::array::from_fn(|band| match before[band] > 0.0 {
+            true => ((before[band] + after[band] - all[band]) / before[band]).clamp(0.0, 1.0),
+            false => 0.0,
+        })
+    }
+
+    /// Notes that these were sent, in whole pages.
+    fn count_out(&mut self, parts: Mix) -> Sent {
+        let sent = self.sent.take(parts, self.due);
+        self.due -= sent.pages().get();
+        if self.due == 0 {
+            self.cells.iter_mut().for_each(|cell| cell.due = Mix::default());
+        }
+        sent
+    }
+}
+
+/// Less than this of a page is the rounding of sums.
+const NOTHING: f64 = 1e-6;
+
+impl<S: CountedSource> DueSet for Bands<'_, S> {
+    fn due(&self) -> PageCount {
+        PageCount::new(self.due)
+    }
+
+    fn start(&mut self, at: GuestTime) {
+        let cell = |band| Cell {
+            band,
+            share: 1.0,
+            whole: self.band_pages,
+            due: Mix { data: self.band_pages, ..Mix::default() },
+            since: None,
+            passed: false,
+        };
+        self.cells.clear();
+        self.cells.extend((0..self.bands).map(cell));
+        self.due = (self.band_pages * self.bands as f64).round() as u64;
+        (self.at, self.synced, self.asked) = (0, at, at);
+        if let Some(chunks) = &mut self.chunks {
+            chunks.cleared.fill(None);
+        }
+        self.count_zero(at);
+    }
+
+    fn sync(&mut self, at: GuestTime) -> PageCount {
+        let before = self.due;
+        self.cut();
+        self.renew(at, |bands, cell| bands.due_since(cell, at));
+        self.join();
+        self.count_zero(at);
+        PageCount::new(self.due.saturating_sub(before))
+    }
+
+    fn send(&mut self, at: GuestTime, limit: SendLimit, page: PageBytes) -> Sent {
+        self.count_zero_anew(at);
+        let mut most = limit.pages.get().min(self.due) as f64;
+        let (mut bytes, mut data) = (limit.bytes.get() as f64, limit.data_pages.get() as f64);
+        let (mut parts, mut empty) = (Mix::default(), 0);
+        while parts.pages() < most - NOTHING {
+            if self.is_passed() {
+                empty += 1;
+                if empty > self.cells.len() {
+                    // All that is left is what sums have lost.
+                    parts.data += most - parts.pages();
+                    break;
+                }
+                self.go_on(at);
+                continue;
+            }
+            let due = self.cells[self.at].due;
+            let has = due.pages();
+            let with_data = if due.data > 0.0 { data * has / due.data } else { f64::INFINITY };
+            let wanted = due.pages_past(bytes, page).min(with_data);
+            if wanted <= has {
+                // The limit is met in this cell; the page that meets it is sent whole.
+                most = most.min((parts.pages() + wanted - NOTHING).ceil().max(1.0));
+                (bytes, data) = (f64::INFINITY, f64::INFINITY);
+            }
+            let part = self.take_from_cell(at, most - parts.pages());
+            bytes -= part.bytes(page);
+            data -= part.data;
+            parts.add(part);
+        }
+        self.count_out(parts)
+    }
+
+    fn stop_encoding(&mut self) {
+        self.cache = None;
+        for cell in &mut self.cells {
+            cell.due.data += std::mem::take(&mut cell.due.encoded);
+        }
+    }
+
+    fn written(&mut self, at: GuestTime) -> PageCount {
+        let written = self.counts.written(self.asked, at);
+        self.asked = at;
+        PageCount::new(written.round() as u64)
+    }
+
+    fn replace(&mut self, at: GuestTime) -> PageCount {
+        self.renew(at, |bands, cell| match cell.passed {
+            true => bands.due_since(cell, at),
+            false => Some(bands.synced),
+        });
+        self.at = 0;
+        PageCount::new(self.due)
+    }
+
+    fn batch(&mut self, at: GuestTime, places: PageCount, rewritten: Rewritten) -> Batch {
+        self.count_zero_anew(at);
+        let mut batch = Batch::default();
+        let again = (rewritten != Rewritten::Sent).then(|| self.written_again(at));
+        let (mut room, mut sent, mut others) = (places.get() as f64, Mix::default(), 0.0);
+        while room > NOTHING && self.at < self.cells.len() {
+            if self.is_passed() {
+                self.cells[self.at].passed = true;
+                self.at += 1;
+                continue;
+            }
+            let cell = &self.cells[self.at];
+            let again = again.as_ref().map_or(0.0, |again| again[cell.band]);
+            // Pages that are skipped take no place.
+            let placed = if rewritten == Rewritten::Skipped { 1.0 - again } else { 1.0 };
+            let part = self.take_from_cell(at, if placed > 0.0 { room / placed } else { f64::INFINITY });
+            room -= part.pages() * placed;
+            others += part.pages() * again;
+            sent.add(part.times(1.0 - again));
+        }
+        let others = self.others.take(Mix { data: others, ..Mix::default() }, self.due).data;
+        *if rewritten == Rewritten::Skipped { &mut batch.skipped } else { &mut batch.announced } = others;
+        self.due -= others.get();
+        batch.sent = self.count_out(sent);
+        batch.ended = self.at == self.cells.len() || self.due == 0;
+        batch
+    }
+
+    fn ahead(&self, pages: PageCount) -> Option<Sent> {
+        let (mut left, mut ahead) = ((pages.get().min(self.due)) as f64, Mix::default());
+        for offset in 0..self.cells.len() {
+            let due = self.cells[(self.at + offset) % self.cells.len()].due;
+            let has = due.pages();
+            ahead.add(if has <= left { due } else { due.times(left / has) });
+            left -= has;
+            if left <= 0.0 {
+                break;
+            }
+        }
+        let whole = |pages: f64| PageCount::new(pages.round() as u64);
+        Some(Sent { data: whole(ahead.data), zero: whole(ahead.zero), encoded: whole(ahead.encoded) })
+    }
+
+    fn alike(&self) -> Option<PageCount> {
+        if self.bands == 1 {
+            return Some(PageCount::new(self.due));
+        }
+        let mut cells = self.cells[self.at..].iter().map(|cell| cell.due.pages());
+        Some(PageCount::new(cells.find(|pages| *pages >= NOTHING).map_or(0, |pages| pages.ceil() as u64)))
+    }
+}

@@ -1,0 +1,175 @@
+//! The index against the replay: the same algorithm code over counts in bands and over a bitmap, page by page.
+//!
+//! A fixed mix of guests; quantiles over starting points whose migrations end before the history does (beyond it the
+//! replay starts over with the first zero map, at which no real guest jumps). The worst single start is printed:
+//! `cargo test -p migcast-model --test bands -- --nocapture`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use migcast_model::algorithm::Algorithm;
+use migcast_model::dirty::{PageReplay, PageReplayBuilder, WwsIndex, WwsIndexBuilder, ZeroChange};
+use migcast_model::due::DueSource;
+use migcast_model::guest::Guest;
+use migcast_model::link::Link;
+use migcast_model::platform::Platform;
+use migcast_model::simulate::Scenario;
+use migcast_model::units::{ByteCount, BytesPerSec, PageCount};
+
+const PAGES: u64 = 65_536;
+const WINDOWS: u64 = 900;
+const WINDOW: Duration = Duration::from_millis(100);
+/// Pages that are zero until they are written.
+const ZERO: std::ops::Range<u32> = 50_000..60_000;
+
+/// The `index`-th number of a SplitMix64 generator.
+fn random(seed: u64, index: u64) -> u64 {
+    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+type Writes = fn(u64) -> Vec<u64>;
+
+/// 2,000 pages a second anywhere.
+fn uniform(window: u64) -> Vec<u64> {
+    (0..200).map(|write| random(window, write) % PAGES).collect()
+}
+
+/// Nine writes in ten on a twentieth of the memory.
+fn hot_cold(window: u64) -> Vec<u64> {
+    let page = |draw: u64| if draw % 10 < 9 { random(draw, 1) % (PAGES / 20) } else { random(draw, 2) % PAGES };
+    (0..400).map(|write| page(random(window, write))).collect()
+}
+
+/// Round and round over a third of the memory.
+fn sequential(window: u64) -> Vec<u64> {
+    (0..150).map(|write| (window * 150 + write) % (PAGES / 3)).collect()
+}
+
+/// Another rate and another quarter of the memory every 5 s.
+fn phases(window: u64) -> Vec<u64> {
+    let phase = window / 50 % 3;
+    let writes = [20, 400, 100][phase as usize];
+    (0..writes).map(|write| phase * PAGES / 4 + random(window, write) % (PAGES / 4)).collect()
+}
+
+/// Strides that jump about the memory and come back at odd times.
+fn strides(window: u64) -> Vec<u64> {
+    let from = window * 37 % PAGES * 7;
+    (0..300).map(|write| (from + write * write) % PAGES).collect()
+}
+
+fn recorded(writes: Writes) -> (PageReplay, WwsIndex) {
+    let (pages, mut zero) = (PageCount::new(PAGES), ZERO.collect::<BTreeSet<u32>>());
+    let (mut replay, mut index) = (PageReplayBuilder::new(pages, pages), WwsIndexBuilder::new(pages, pages));
+    replay.zero_at_start(std::iter::once(ZERO));
+    index.zero_at_start(std::iter::once(ZERO));
+    for window in 0..WINDOWS {
+        let written: BTreeSet<u32> = writes(window).into_iter().map(|page| page as u32).collect();
+        let written: Vec<u32> = written.into_iter().collect();
+        let changed = written.iter().filter(|page| zero.remove(page));
+        let changes: Vec<ZeroChange> = changed.map(|rank| ZeroChange { rank: *rank, zero: false }).collect();
+        replay.window(WINDOW, &written, &changes);
+        index.window(WINDOW, &written, &changes);
+    }
+    (replay.build().expect("it has windows"), index.build().expect("it has windows"))
+}
+
+fn scenario(name: &str, settings: &[(&str, &str)]) -> Scenario {
+    let mut algorithm = Algorithm::named(name).expect("a known algorithm");
+    settings.iter().for_each(|(key, value)| algorithm.set(key, value).expect("a known setting"));
+    Scenario {
+        guest: Guest::new("g", ByteCount::new(PAGES * 4096)),
+        link: Link { sender_buffer: ByteCount::new(1 << 20), ..Link::ethernet(BytesPerSec::from_bits(400_000_000)) },
+        platform: Platform::free(),
+        algorithm,
+        horizon: Duration::from_secs(60),
+    }
+}
+
+/// Migration times and downtimes, in seconds, over starting points 0.5 s apart.
+fn run(scenario: &Scenario, source: &dyn DueSource) -> Vec<(f64, f64)> {
+    let one = |start: u32| {
+        let outcome = scenario.run(source, WINDOW * 5 * start);
+        let done = outcome.completed().expect("these guests converge");
+        (done.migration_time.as_secs_f64(), done.downtime.total().as_secs_f64())
+    };
+    (0..150).map(one).collect()
+}
+
+fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[((q * values.len() as f64).ceil() as usize).clamp(1, values.len()) - 1]
+}
+
+/// Compares the quantiles of both, each in relative terms.
+fn compare(guest: &str, writes: Writes, scenarios: &[(&str, &[(&str, &str)])], (time_max, downtime_max): (f64, f64)) {
+    let (replay, index) = recorded(writes);
+    for (name, settings) in scenarios {
+        let scenario = scenario(name, settings);
+        let (oracle, told) = (run(&scenario, &replay), run(&scenario, &index));
+        let error = |of: fn(&(f64, f64)) -> f64, q: f64| {
+            quantile(told.iter().map(of).collect(), q) / quantile(oracle.iter().map(of).collect(), q) - 1.0
+        };
+        let times = [0.05, 0.5, 0.95].map(|q| error(|run| run.0, q));
+        let downtimes = [0.05, 0.5, 0.95].map(|q| error(|run| run.1, q));
+        let worst = oracle.iter().zip(&told).map(|(oracle, told)| (told.0 / oracle.0 - 1.0).abs()).fold(0.0, f64::max);
+        let percent = |errors: [f64; 3]| errors.map(|error| format!("{:+.2} %", 100.0 * error)).join(", ");
+        println!(
+            "{guest}, {name} {settings:?}: time {}; downtime {}; worst start {:.1} %",
+            percent(times),
+            percent(downtimes),
+            100.0 * worst
+        );
+        assert!(times.iter().all(|error| error.abs() < time_max), "{guest}, {name} {settings:?}: time {times:?}");
+        let middle = downtimes[1].abs();
+        assert!(middle < downtime_max, "{guest}, {name} {settings:?}: downtime {downtimes:?}");
+    }
+}
+
+/// Algorithms to which it matters how many pages were written, not where.
+const BY_COUNT: &[(&str, &[(&str, &str)])] = &[("xen-4.10", &[]), ("cloud-hypervisor", &[])];
+/// Algorithms to which it matters where the scan stands.
+const BY_POSITION: &[(&str, &[(&str, &str)])] = &[
+    ("qemu-10.1", &[("dirty-log", "tcg")]),
+    ("qemu-10.1", &[("dirty-log", "kvm-manual"), ("downtime-limit", "100ms")]),
+    ("qemu-8.0", &[("dirty-log", "kvm"), ("max-bandwidth", "30MB/s")]),
+    ("xen-classic", &[]),
+    ("propolis", &[]),
+];
+
+// Times are to be within 1 % at each quantile. Of downtimes, 2 % in the middle is the goal; a bound above it says where
+// it is missed: KVM's log cleared chunk by chunk (counts do not say what a page written twice was to it), and writes
+// whose place within a window, or a phase that ends in mid-migration, decides (strides, phases).
+
+#[test]
+fn uniform_writes() {
+    compare("uniform", uniform, BY_COUNT, (0.01, 0.02));
+    compare("uniform", uniform, BY_POSITION, (0.01, 0.05));
+}
+
+#[test]
+fn hot_and_cold_writes() {
+    compare("hot-cold", hot_cold, BY_COUNT, (0.01, 0.02));
+    compare("hot-cold", hot_cold, BY_POSITION, (0.01, 0.02));
+}
+
+#[test]
+fn sequential_writes() {
+    compare("sequential", sequential, BY_COUNT, (0.01, 0.02));
+    compare("sequential", sequential, BY_POSITION, (0.01, 0.25));
+}
+
+#[test]
+fn phases_of_writes() {
+    compare("phases", phases, BY_COUNT, (0.01, 0.02));
+    compare("phases", phases, BY_POSITION, (0.01, 0.11));
+}
+
+#[test]
+fn strides_of_writes() {
+    compare("strides", strides, BY_COUNT, (0.01, 0.06));
+    compare("strides", strides, BY_POSITION, (0.01, 0.03));
+}
