@@ -93,6 +93,9 @@ impl<D: DueSet> Qemu<D> {
     /// granted at each step).
     pub fn new(rules: Rules, settings: Settings, guest: Guest, link: &Link, platform: Platform, due: D) -> Self {
         let stream = Stream::new(&rules, &settings, guest.page_size);
+        // Multifd counts pages as their packet is handed to a channel, in every version (multifd_send_pages).
+        let multifd = settings.multifd.is_on.then_some(RateAccounting::Flushed);
+        let rules = Rules { rate_accounting: multifd.unwrap_or(rules.rate_accounting), ..rules };
         Qemu {
             rules,
             window: Window::open(SimTime::ZERO, settings.max_bandwidth),
