@@ -12,34 +12,17 @@ use migcast_model::algorithm::{Algorithm, Request};
 use migcast_model::due::{Bitmap, DirtyLog, Tracking};
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
-use migcast_model::manager::{Choice, Managed, Watch};
-use migcast_model::migration::{Command, Progress};
+use migcast_model::manager::{Choice, Managed};
+use migcast_model::migration::Command;
 use migcast_model::outcome::{Outcome, StopReason};
 use migcast_model::platform::Platform;
 use migcast_model::simulate::{Scenario, simulate};
 use migcast_model::units::{ByteCount, BytesPerSec, SimTime};
 
-use support::{Trace, data_pages, millis, ms};
+use support::{Script, Trace, data_pages, millis, ms};
 
 /// A page of 4104 bytes a millisecond.
 const RATE: BytesPerSec = BytesPerSec::new(4_104_000);
-
-/// Says one thing at one time.
-#[derive(Debug)]
-struct Once {
-    at: SimTime,
-    command: Option<Command>,
-}
-
-impl Watch for Once {
-    fn next_look(&self) -> SimTime {
-        if self.command.is_some() { self.at } else { SimTime::MAX }
-    }
-
-    fn look(&mut self, _progress: &Progress) -> Option<Command> {
-        self.command.take()
-    }
-}
 
 /// A guest that writes 300 of its 1000 pages all the time, for 20 s: with a limit of 100 ms it does not fit.
 fn trace() -> Trace {
@@ -50,6 +33,7 @@ fn algorithm() -> Algorithm {
     let mut algorithm = Algorithm::named("qemu-9.0").unwrap().on_accelerator("tcg");
     algorithm.set("downtime-limit", "100ms").unwrap();
     algorithm.set("max-bandwidth", "none").unwrap();
+    algorithm.set("postcopy-ram", "on").unwrap();
     algorithm
 }
 
@@ -66,8 +50,7 @@ fn told(at: u64, command: Command) -> Outcome {
     let due = Bitmap::tracking(&source, Duration::ZERO, tracking);
     let request = Request { guest: &guest, link: &link, platform: &Platform::free() };
     let migration = algorithm().migration(&request, Box::new(due));
-    let watch = Once { at: SimTime::ZERO + ms(at), command: Some(command) };
-    simulate(Managed::new(migration, watch), RATE, SimTime::ZERO + ms(15_000))
+    simulate(Managed::new(migration, Script::new(&[(at, command)])), RATE, SimTime::ZERO + ms(15_000))
 }
 
 fn completed(outcome: Outcome) -> migcast_model::outcome::Completed {
@@ -133,6 +116,32 @@ fn a_manager_s_timeout_ends_what_would_not_end() {
     assert_eq!(moved.stop_reason, StopReason::PostCopy);
     let kubevirt = managed("kubevirt-1.5", &[("completionTimeoutPerGiB", "2s")]);
     assert!(matches!(kubevirt, Outcome::Cancelled(_)), "{kubevirt:?}");
+}
+
+#[test]
+fn a_manager_that_may_switch_to_post_copy_has_the_capability_on_from_the_start() {
+    let allows = |manager: &str, settings: &[(&str, &str)]| {
+        let mut manager = Choice::named(manager).unwrap();
+        settings.iter().for_each(|(key, value)| manager.set(key, value).unwrap());
+        let algorithm = Algorithm::named("qemu-8.2").unwrap().managed_by(manager, &Guest::new("g", ByteCount::GIB));
+        let mut algorithm = algorithm.unwrap();
+        let may_move = algorithm.scheme().may_move_first();
+        // And then older versions refuse multifd beside it.
+        algorithm.set("multifd", "on").unwrap();
+        assert_eq!(algorithm.scheme().contradiction().is_some(), may_move);
+        may_move
+    };
+    for (manager, key, value) in [
+        ("libvirt", "timeout-action", "postcopy"),
+        ("nova", "live_migration_permit_post_copy", "on"),
+        ("kubevirt-1.0", "allowPostCopy", "on"),
+        ("kubevirt-1.5", "allowPostCopy", "on"),
+        ("kubevirt", "allowPostCopy", "on"),
+        ("vdsm", "policy", "post-copy"),
+    ] {
+        assert!(allows(manager, &[(key, value)]), "{manager}");
+        assert!(!allows(manager, &[]), "{manager}");
+    }
 }
 
 #[test]

@@ -246,6 +246,12 @@ impl Clock {
 /// Device memory and ROM that a recorded guest has beside its configured memory, and managers do not count, at most.
 const BESIDE: u64 = 64 << 20;
 
+/// The capability of a migration that may be switched to post-copy: QEMU takes it at the start only
+/// (VIR_MIGRATE_POSTCOPY).
+fn allow_postcopy() -> (&'static str, String) {
+    ("postcopy-ram", "on".to_owned())
+}
+
 /// A guest's configured memory in units of so many bytes, rounded up.
 fn whole_units(guest: &Guest, unit: u64) -> u64 {
     guest.memory_bytes().get().saturating_sub(BESIDE).div_ceil(unit).max(1)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::libvirt::WEEK;
-use super::{Clock, Manager, Watch, scaled, whole_units};
+use super::{Clock, Manager, Watch, allow_postcopy, scaled, whole_units};
 use crate::algorithm::setting::{Choice, Count, Field, Millis, Switch};
 use crate::guest::Guest;
 use crate::migration::{Command, Progress};
@@ -144,7 +144,9 @@ impl Manager for Nova {
 
     fn sets(&self, guest: &Guest) -> Vec<(&'static str, String)> {
         let mut sets = super::Libvirt::default().sets(guest);
-        if self.permits_auto_converge && !self.permits_post_copy {
+        if self.permits_post_copy {
+            sets.push(allow_postcopy());
+        } else if self.permits_auto_converge {
             sets.push(("auto-converge", "on".to_owned()));
         }
         sets

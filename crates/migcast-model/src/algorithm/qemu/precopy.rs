@@ -96,7 +96,7 @@ impl Scheme for Precopy {
             return Some("dirty-limit, auto-converge: QEMU takes one of them: set the other off".to_owned());
         }
         if self.settings.multifd.is_on && self.settings.postcopy.is_on() && self.version < Version::V10_1 {
-            return Some("multifd, postcopy-after: QEMU takes both from 10.1 on: set multifd=off".to_owned());
+            return Some("multifd, postcopy-ram: QEMU takes both from 10.1 on: set multifd=off".to_owned());
         }
         None
     }

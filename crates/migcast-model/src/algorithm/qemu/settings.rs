@@ -100,9 +100,11 @@ impl Default for Xbzrle {
     }
 }
 
-/// The capability `postcopy-ram`, on if anything says when `migrate-start-postcopy` is given.
+/// The capability `postcopy-ram`, and when `migrate-start-postcopy` is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Postcopy {
+    /// The capability, for whoever manages the migration to make use of. Default off; on if one of the next two says when.
+    pub is_allowed: bool,
     /// So long after the request.
     pub after: Option<Duration>,
     /// Once so many passes are over: `virsh migrate --postcopy-after-precopy` is 1.
@@ -113,14 +115,14 @@ pub struct Postcopy {
 
 impl Default for Postcopy {
     fn default() -> Postcopy {
-        Postcopy { after: None, after_passes: None, max_bandwidth: UNLIMITED }
+        Postcopy { is_allowed: false, after: None, after_passes: None, max_bandwidth: UNLIMITED }
     }
 }
 
 impl Postcopy {
     /// Whether the capability is on.
     pub fn is_on(&self) -> bool {
-        self.after.is_some() || self.after_passes.is_some()
+        self.is_allowed || self.after.is_some() || self.after_passes.is_some()
     }
 }
 
@@ -273,6 +275,11 @@ impl Xbzrle {
 impl Postcopy {
     fn fields(&mut self) -> Vec<Field<'_>> {
         vec![
+            Field::new(
+                "postcopy-ram",
+                Switch(&mut self.is_allowed),
+                "let a manager start post-copy; the next two turn it on, too; default off",
+            ),
             Field::new(
                 "postcopy-after",
                 OptionalMillis::new(&mut self.after, Duration::ZERO..=1000 * HOUR),
