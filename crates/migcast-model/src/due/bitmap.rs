@@ -153,10 +153,11 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
             self.lazy.iter_mut().for_each(|lazy| lazy.forget_chunk(&mut self.log, rank));
         }
         self.due.set(rank, false);
+        let is_cached = self.cache.as_mut().is_some_and(|cache| cache.holds(rank));
         if self.cursor.is_zero(rank) {
             self.tracked_zero += 1;
             Sent { zero: self.nth(self.tracked_zero), ..Sent::default() }
-        } else if self.cache.as_mut().is_some_and(|cache| cache.holds(rank)) {
+        } else if is_cached {
             self.tracked_encoded += 1;
             Sent { encoded: self.nth(self.tracked_encoded), ..Sent::default() }
         } else {
