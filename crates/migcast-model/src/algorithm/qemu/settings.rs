@@ -6,7 +6,8 @@ use super::Version;
 use super::dirty_limit::DirtyLimit;
 use super::throttle::AutoConverge;
 use crate::algorithm::setting::{
-    Cap, Choice, Count, Field, Millis, OptionalCount, OptionalMillis, OptionalRate, Rate, Size, Switch,
+    Cap, Choice, Count, Field, Millis, OptionalCount, OptionalMillis, OptionalRate, PowerOfTwo, PowerOfTwoSize, Rate,
+    Switch,
 };
 use crate::due::DirtyLog;
 use crate::units::{ByteCount, BytesPerSec};
@@ -226,7 +227,7 @@ impl DirtyLimit {
             ),
             Field::new(
                 "dirty-ring-size",
-                Count::new(&mut self.ring_entries, 1024..=65_536),
+                PowerOfTwo::new(&mut self.ring_entries, 1024..=65_536),
                 "entries of a vCPU's ring; a property of -accel kvm, 4096 is usual",
             ),
             Field::new(
@@ -259,7 +260,11 @@ impl Xbzrle {
                 Switch(&mut self.is_on),
                 "encode what is sent again against what was sent; default off",
             ),
-            Field::new("xbzrle-cache-size", Size(&mut self.cache), "memory for what was sent; default 64MiB"),
+            Field::new(
+                "xbzrle-cache-size",
+                PowerOfTwoSize(&mut self.cache),
+                "memory for what was sent, a power of two; default 64MiB",
+            ),
             Field::new(
                 "xbzrle-encoded-size",
                 Count::percent(&mut self.encoded_percent, 0..=100),
@@ -349,6 +354,20 @@ mod tests {
         assert_eq!(available("1GB/s"), Ok(Some(BytesPerSec::new(1_000_000_000))));
         assert_eq!(available("0GB/s"), Ok(None));
         assert_eq!(available("none"), Ok(None));
+    }
+
+    #[test]
+    fn sizes_of_the_cache_and_the_ring_are_powers_of_two() {
+        let cache = |value| with("xbzrle-cache-size", value).map(|settings| settings.xbzrle.cache.get());
+        assert_eq!((cache("4KiB"), cache("128MiB")), (Ok(4096), Ok(128 << 20)));
+        for value in ["2KiB", "100MB", "65MiB"] {
+            assert_eq!(cache(value), Err("a power of two from 4KiB on, such as 64MiB".to_owned()));
+        }
+        let ring = |value| with("dirty-ring-size", value).map(|settings| settings.dirty_limit.ring_entries);
+        assert_eq!((ring("1024"), ring("65536")), (Ok(1024), Ok(65_536)));
+        for value in ["512", "5000", "131072"] {
+            assert_eq!(ring(value), Err("a power of two from 1024 to 65536".to_owned()));
+        }
     }
 
     #[test]
