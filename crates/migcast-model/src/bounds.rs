@@ -40,7 +40,7 @@ impl Bounds {
         let around = platform.connect + platform.setup;
         let stopped = platform.device_state_cost + platform.resume;
         // Where the guest moves first it resumes while pages still flow.
-        let may_move_first = algorithm.scheme().may_move_first() || algorithm.manager().is_some();
+        let may_move_first = algorithm.scheme().may_move_first();
         let moving = if may_move_first { pages.max(platform.resume) } else { pages.saturating_add(platform.resume) };
         // A link too slow to carry anything takes the longest time there is.
         let migration = moving.saturating_add(around);

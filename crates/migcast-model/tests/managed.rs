@@ -12,34 +12,17 @@ use migcast_model::algorithm::{Algorithm, Request};
 use migcast_model::due::{Bitmap, DirtyLog, Tracking};
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
-use migcast_model::manager::{Choice, Managed, Watch};
-use migcast_model::migration::{Command, Progress};
+use migcast_model::manager::{Choice, Managed};
+use migcast_model::migration::Command;
 use migcast_model::outcome::{Outcome, StopReason};
 use migcast_model::platform::Platform;
 use migcast_model::simulate::{Scenario, simulate};
 use migcast_model::units::{ByteCount, BytesPerSec, SimTime};
 
-use support::{Trace, data_pages, millis, ms};
+use support::{Script, Trace, data_pages, millis, ms};
 
 /// A page of 4104 bytes a millisecond.
 const RATE: BytesPerSec = BytesPerSec::new(4_104_000);
-
-/// Says one thing at one time.
-#[derive(Debug)]
-struct Once {
-    at: SimTime,
-    command: Option<Command>,
-}
-
-impl Watch for Once {
-    fn next_look(&self) -> SimTime {
-        if self.command.is_some() { self.at } else { SimTime::MAX }
-    }
-
-    fn look(&mut self, _progress: &Progress) -> Option<Command> {
-        self.command.take()
-    }
-}
 
 /// A guest that writes 300 of its 1000 pages all the time, for 20 s: with a limit of 100 ms it does not fit.
 fn trace() -> Trace {
@@ -50,6 +33,7 @@ fn algorithm() -> Algorithm {
     let mut algorithm = Algorithm::named("qemu-9.0").unwrap().on_accelerator("tcg");
     algorithm.set("downtime-limit", "100ms").unwrap();
     algorithm.set("max-bandwidth", "none").unwrap();
+    algorithm.set("postcopy-ram", "on").unwrap();
     algorithm
 }
 
@@ -66,8 +50,7 @@ fn told(at: u64, command: Command) -> Outcome {
     let due = Bitmap::tracking(&source, Duration::ZERO, tracking);
     let request = Request { guest: &guest, link: &link, platform: &Platform::free() };
     let migration = algorithm().migration(&request, Box::new(due));
-    let watch = Once { at: SimTime::ZERO + ms(at), command: Some(command) };
-    simulate(Managed::new(migration, watch), RATE, SimTime::ZERO + ms(15_000))
+    simulate(Managed::new(migration, Script::new(&[(at, command)])), RATE, SimTime::ZERO + ms(15_000))
 }
 
 fn completed(outcome: Outcome) -> migcast_model::outcome::Completed {
@@ -112,11 +95,15 @@ fn post_copy_moves_the_guest_and_cancelling_keeps_it() {
     assert_eq!(outcome.stop_reason(), "cancelled");
 }
 
-/// The same guest, larger, under a manager of the table with these settings.
+/// The same guest under a manager of the table with these settings.
 fn managed(manager: &str, settings: &[(&str, &str)]) -> Outcome {
+    managed_guest(&trace(), manager, settings)
+}
+
+/// Any guest.
+fn managed_guest(trace: &Trace, manager: &str, settings: &[(&str, &str)]) -> Outcome {
     let mut manager = Choice::named(manager).unwrap();
     settings.iter().for_each(|(key, value)| manager.set(key, value).unwrap());
-    let trace = trace();
     let guest = Guest { name: "g".into(), memory: trace.memory(), page_size: Guest::PAGE_SIZE };
     let algorithm = algorithm().managed_by(manager, &guest).unwrap();
     let horizon = Duration::from_secs(15);
@@ -136,9 +123,37 @@ fn a_manager_s_timeout_ends_what_would_not_end() {
 }
 
 #[test]
+fn a_manager_that_may_switch_to_post_copy_has_the_capability_on_from_the_start() {
+    let allows = |manager: &str, settings: &[(&str, &str)]| {
+        let mut manager = Choice::named(manager).unwrap();
+        settings.iter().for_each(|(key, value)| manager.set(key, value).unwrap());
+        let algorithm = Algorithm::named("qemu-8.2").unwrap().managed_by(manager, &Guest::new("g", ByteCount::GIB));
+        let mut algorithm = algorithm.unwrap();
+        let may_move = algorithm.scheme().may_move_first();
+        // And then older versions refuse multifd beside it.
+        algorithm.set("multifd", "on").unwrap();
+        assert_eq!(algorithm.scheme().contradiction().is_some(), may_move);
+        may_move
+    };
+    for (manager, key, value) in [
+        ("libvirt", "timeout-action", "postcopy"),
+        ("nova", "live_migration_permit_post_copy", "on"),
+        ("kubevirt-1.0", "allowPostCopy", "on"),
+        ("kubevirt-1.5", "allowPostCopy", "on"),
+        ("kubevirt", "allowPostCopy", "on"),
+        ("vdsm", "policy", "post-copy"),
+    ] {
+        assert!(allows(manager, &[(key, value)]), "{manager}");
+        assert!(!allows(manager, &[]), "{manager}");
+    }
+}
+
+#[test]
 fn proxmox_doubles_the_limit_until_it_ends() {
-    // 300 pages are more than 100 ms and than 200 ms, but fewer than 400 ms: doubled twice, at 7 s or later each.
-    let done = completed(managed("proxmox", &[]));
+    // What is written keeps no time with what is sent, so that looks find now more left, now less. 200 pages and more are more
+    // than 100 ms, and slowing alone does not make them fit in time.
+    let windows: Vec<_> = (0..200).map(|window| [0..300, 0..200, 50..290][window * window % 7 % 3].clone()).collect();
+    let done = completed(managed_guest(&Trace::new(1000, &windows), "proxmox", &[]));
     assert_eq!(done.stop_reason, StopReason::BelowThreshold);
     assert!(!done.throttled.is_zero(), "auto-converge is on");
 }

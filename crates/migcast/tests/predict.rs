@@ -97,6 +97,25 @@ fn lost_writes_are_those_of_the_algorithm_in_use() {
     assert!(!warns("8.2.0", &["--set", "dirty-log=kvm"]));
 }
 
+#[test]
+fn a_limit_is_judged_by_the_value_that_is_shown() {
+    // The target's resume and the saving of device state are 40 ms of every downtime; with 10 s of scatter a twentieth of
+    // the downtimes would lie at 0.
+    let dir = tempfile::tempdir().unwrap();
+    let platform = dir.path().join("hosts.json");
+    let costs = r#"{"format": "migcast.platform/1", "resume_seconds": 0.03, "device_state_seconds": 0.01,
+        "downtime_scatter_seconds": 10}"#;
+    std::fs::write(&platform, costs).unwrap();
+    let judged = |limit| {
+        let args = ["--platform", platform.to_str().unwrap(), "--json", "--quantile", "0.05", "--max-downtime", limit];
+        let output = predict("10.0.2", 0, &args);
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), document["downtime_seconds"]["p5"].as_f64())
+    };
+    assert_eq!(judged("39ms"), (Some(3), Some(0.04)));
+    assert_eq!(judged("40ms"), (Some(0), Some(0.04)));
+}
+
 /// What a script reads of the band: what made it as wide as it is, and where the median migration's iterations began.
 #[test]
 fn the_document_tells_what_scatters() {

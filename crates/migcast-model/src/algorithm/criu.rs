@@ -34,7 +34,7 @@ impl Scheme for Settings {
     fn explained(&self) -> String {
         format!(
             "Pre-dumps of the process tree, the first with every page, each later one with what was written since the one \
-             before; the processes are frozen while pages are collected, not while they are sent. The loop of p.haul ends after a \
+             before; the processes are frozen while pages are collected, not while they are sent; the downtime is the last freeze alone. The loop of p.haul ends after a \
              pre-dump of {} pages or fewer, after one that is more than {} % larger than the one before, or after {} of them beside the first; then \
              the processes are frozen for good and the rest is dumped. It always ends.",
             self.min_pages, self.max_growth, self.max_iterations
@@ -87,6 +87,11 @@ impl Policy for Loop {
     }
 
     fn reading_pauses(&self) -> bool {
+        true
+    }
+
+    /// The first pre-dump freezes the processes as each does (cr-dump.c `cr_pre_dump_tasks`).
+    fn reads_before_first(&self) -> bool {
         true
     }
 

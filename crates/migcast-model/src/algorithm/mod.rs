@@ -162,8 +162,16 @@ macro_rules! entry {
 pub const TABLE: &[Entry] = &[
     entry!("qemu-7.2", qemu::Precopy::of(qemu::Version::V7_2), "QEMU 7.2: pre-copy, syncs below the threshold"),
     entry!("qemu-8.0", qemu::Precopy::of(qemu::Version::V8_0), "QEMU 8.0: syncs at or below the threshold"),
-    entry!("qemu-8.1", qemu::Precopy::of(qemu::Version::V8_1), "QEMU 8.1: the bandwidth cap counts flushed bytes"),
-    entry!("qemu-8.2", qemu::Precopy::of(qemu::Version::V8_2), "QEMU 8.2: avail-switchover-bandwidth"),
+    entry!(
+        "qemu-8.1",
+        qemu::Precopy::of(qemu::Version::V8_1),
+        "QEMU 8.1: dirty-limit, multifd syncs no longer with each section"
+    ),
+    entry!(
+        "qemu-8.2",
+        qemu::Precopy::of(qemu::Version::V8_2),
+        "QEMU 8.2: avail-switchover-bandwidth, the bandwidth cap counts flushed bytes"
+    ),
     entry!("qemu-9.0", qemu::Precopy::of(qemu::Version::V9_0), "QEMU 9.0 and 9.1: syncs below the threshold again"),
     entry!("qemu-9.2", qemu::Precopy::of(qemu::Version::V9_2), "QEMU 9.2: auto-converge syncs every 5 s"),
     entry!("qemu-10.0", qemu::Precopy::of(qemu::Version::V10_0), "QEMU 10.0: as 9.2"),

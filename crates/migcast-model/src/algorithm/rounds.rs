@@ -23,8 +23,14 @@ pub trait Policy: Debug + Send {
     /// How pages are framed in the stream.
     fn frame(&self) -> Frame;
 
-    /// Whether the guest stands still while the log is read or looked into.
+    /// Whether the guest stands still while the log is read or looked into. That is neither downtime, which is the last
+    /// stop alone, nor throttling: it is in the migration time only, and the guest comes no further meanwhile.
     fn reading_pauses(&self) -> bool {
+        false
+    }
+
+    /// Whether the log is read before the first round, too, though every page is due then.
+    fn reads_before_first(&self) -> bool {
         false
     }
 
@@ -179,6 +185,9 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
 
     fn set_up(&mut self) {
         self.run_until(self.now + self.platform.connect + self.platform.setup);
+        if self.policy.reads_before_first() {
+            self.look_into_log();
+        }
         self.due.start(self.guest_now);
         self.began = self.now;
         self.begin_iteration();

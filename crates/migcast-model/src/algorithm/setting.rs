@@ -266,21 +266,48 @@ impl Value for OptionalRate<'_> {
     }
 }
 
-/// An amount of memory above zero.
+/// An amount of memory that is a power of two, at least a page of 4 KiB.
 #[derive(Debug)]
-pub struct Size<'a>(pub &'a mut ByteCount);
+pub struct PowerOfTwoSize<'a>(pub &'a mut ByteCount);
 
-impl Value for Size<'_> {
+impl Value for PowerOfTwoSize<'_> {
     fn write(&self) -> String {
         write_bytes(*self.0)
     }
 
     fn read(&mut self, text: &str) -> Result<(), Refusal> {
         let size = parse_bytes(text).map_err(Refusal::Malformed)?;
-        if size.is_zero() {
-            return Err(Refusal::OutOfRange("more than 0".to_owned()));
+        if size.get() < 4096 || !size.get().is_power_of_two() {
+            return Err(Refusal::OutOfRange("a power of two from 4KiB on, such as 64MiB".to_owned()));
         }
         *self.0 = size;
+        Ok(())
+    }
+}
+
+/// A number that is a power of two.
+#[derive(Debug)]
+pub struct PowerOfTwo<'a> {
+    value: &'a mut u64,
+    range: RangeInclusive<u64>,
+}
+
+impl<'a> PowerOfTwo<'a> {
+    /// A power of two within `range`.
+    pub fn new(value: &'a mut u64, range: RangeInclusive<u64>) -> PowerOfTwo<'a> {
+        PowerOfTwo { value, range }
+    }
+}
+
+impl Value for PowerOfTwo<'_> {
+    fn write(&self) -> String {
+        self.value.to_string()
+    }
+
+    fn read(&mut self, text: &str) -> Result<(), Refusal> {
+        let number = text.parse().ok().filter(|number: &u64| self.range.contains(number) && number.is_power_of_two());
+        let (least, most) = (self.range.start(), self.range.end());
+        *self.value = number.ok_or_else(|| Refusal::OutOfRange(format!("a power of two from {least} to {most}")))?;
         Ok(())
     }
 }

@@ -134,6 +134,9 @@ impl Policy for Classic {
         Frame { batch: BATCH, around: ByteCount::new(4), page: PAGE, announced: ANNOUNCED }
     }
 
+    /// A look takes as long as a reading: either pauses the domain and copies the whole bitmap (paging_log_dirty_op, before
+    /// there was hap shadow_log_dirty_op), a reading besides clears it. What the guest pays for having its pages protected
+    /// again is left out.
     fn reading_pauses(&self) -> bool {
         true
     }

@@ -6,6 +6,9 @@ use crate::dirty::{PageCursor, PageSource};
 use crate::page_set::PageSet;
 use crate::units::{ByteCount, GuestTime, PageCount};
 
+/// Where no limit of bytes holds it is all one how many a page has.
+const UNWEIGHED: PageBytes = PageBytes { data: ByteCount::ZERO, zero: ByteCount::ZERO, encoded: ByteCount::ZERO };
+
 /// Due pages, dirty log and scan position of one migration over a [`PageSource`].
 ///
 /// In a sampled history each tracked page stands for several: they are sent one after the other at their tracked page's
@@ -30,6 +33,8 @@ pub struct Bitmap<'a, S: PageSource + 'a> {
     tracked_data: u64,
     tracked_zero: u64,
     tracked_encoded: u64,
+    /// The same of those skipped or announced.
+    tracked_passed: u64,
 }
 
 /// What a log that is cleared chunk by chunk still has to forget.
@@ -68,6 +73,7 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
             tracked_data: 0,
             tracked_zero: 0,
             tracked_encoded: 0,
+            tracked_passed: 0,
         }
     }
 
@@ -136,16 +142,24 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
             self.lazy.iter_mut().for_each(|lazy| lazy.forget_chunk(&mut self.log, rank));
         }
         self.due.set(rank, false);
+        let is_cached = self.cache.as_mut().is_some_and(|cache| cache.holds(rank));
         if self.cursor.is_zero(rank) {
             self.tracked_zero += 1;
             Sent { zero: self.nth(self.tracked_zero), ..Sent::default() }
-        } else if self.cache.as_mut().is_some_and(|cache| cache.holds(rank)) {
+        } else if is_cached {
             self.tracked_encoded += 1;
             Sent { encoded: self.nth(self.tracked_encoded), ..Sent::default() }
         } else {
             self.tracked_data += 1;
             Sent { data: self.nth(self.tracked_data), ..Sent::default() }
         }
+    }
+
+    /// Passes over the tracked page of this rank: what that is in real pages, of whichever kind.
+    fn pass_over(&mut self, rank: u32) -> Sent {
+        self.due.set(rank, false);
+        self.tracked_passed += 1;
+        Sent { data: self.nth(self.tracked_passed), ..Sent::default() }
     }
 }
 
@@ -269,27 +283,26 @@ impl<S: PageSource> DueSet for Bitmap<'_, S> {
             self.run_guest(at);
         }
         let mut batch = Batch::default();
-        let (mut announced, mut skipped) = (0, 0);
-        while batch.sent.pages() + self.scale(announced) < places {
-            let Some((position, rank)) = self.next_from(self.position) else {
-                self.position = self.due.universe();
-                break;
-            };
-            self.position = position + 1;
-            let again = rewritten != Rewritten::Sent && self.log.contains(rank);
-            if again {
-                self.due.set(rank, false);
-                *if rewritten == Rewritten::Announced { &mut announced } else { &mut skipped } += 1;
-            } else {
-                batch.sent += self.send_one(at, rank);
+        while batch.places() < places {
+            if self.rest.pages().is_zero() {
+                let Some((position, rank)) = self.next_from(self.position) else {
+                    self.position = self.due.universe();
+                    break;
+                };
+                self.position = position + 1;
+                let again = rewritten != Rewritten::Sent && self.log.contains(rank);
+                (self.at_hand, self.rest) = (rank, if again { self.pass_over(rank) } else { self.send_one(at, rank) });
+            }
+            // The rest of a page whose first part was sent in another batch may have been written since.
+            let rewritten = if self.log.contains(self.at_hand) { rewritten } else { Rewritten::Sent };
+            let left = SendLimit::pages(places - batch.places());
+            match rewritten {
+                Rewritten::Sent => batch.sent += split_off(&mut self.rest, left, UNWEIGHED),
+                Rewritten::Announced => batch.announced += split_off(&mut self.rest, left, UNWEIGHED).pages(),
+                Rewritten::Skipped => batch.skipped += std::mem::take(&mut self.rest).pages(),
             }
         }
-        Batch {
-            announced: self.scale(announced),
-            skipped: self.scale(skipped),
-            ended: self.position >= self.due.universe(),
-            ..batch
-        }
+        Batch { ended: self.position >= self.due.universe() && self.rest.pages().is_zero(), ..batch }
     }
 }
 
@@ -461,6 +474,27 @@ mod tests {
         let bytes = SendLimit { bytes: ByteCount::new(4 * 4104), ..all() };
         assert_eq!(due.send(at(60), bytes, PAGE).data.get(), 5, "the page that passes them is the last");
         assert_eq!((due.send(at(60), all(), PAGE).data.get(), due.due().get()), (9, 0));
+    }
+
+    #[test]
+    fn a_batch_ends_within_what_a_tracked_page_stands_for() {
+        // Two tracked pages of ten; page 0 is written at 50 ms.
+        let mut builder = PageReplayBuilder::new(PageCount::new(2), PageCount::new(20));
+        builder.window(Duration::from_millis(100), &[0], &[]);
+        let source = builder.build().unwrap();
+        let after_four = |rewritten| {
+            let mut due = Bitmap::new(&source, Duration::ZERO, DirtyLog::Kvm);
+            due.start(at(0));
+            let first = due.batch(at(0), PageCount::new(4), rewritten);
+            assert_eq!((first.sent.data.get(), first.ended, due.due().get()), (4, false, 16));
+            let second = due.batch(at(60), PageCount::new(8), rewritten);
+            let third = due.batch(at(60), PageCount::new(8), rewritten);
+            assert_eq!(due.replace(at(60)).get(), 10, "all of page 0");
+            [second, third].map(|of| (of.sent.data.get(), of.announced.get(), of.skipped.get(), of.ended))
+        };
+        assert_eq!(after_four(Rewritten::Sent), [(8, 0, 0, false), (8, 0, 0, true)]);
+        assert_eq!(after_four(Rewritten::Skipped), [(8, 0, 6, false), (2, 0, 0, true)], "six of ten are left");
+        assert_eq!(after_four(Rewritten::Announced), [(2, 6, 0, false), (8, 0, 0, true)]);
     }
 
     /// A constant rate that counts the walks through its writes.

@@ -30,7 +30,8 @@ impl Cache {
     }
 
     /// Whether this page, about to be sent, is in the cache. If not it takes its slot, unless another was put there, or
-    /// asked for, too short a time ago.
+    /// asked for, too short a time ago. So does a page of zeros, though it is not encoded itself: what is written into it
+    /// later is (ram.c `xbzrle_cache_zero_page`).
     pub(super) fn holds(&mut self, page: u32) -> bool {
         if !self.is_active {
             return false;

@@ -193,7 +193,7 @@ pub trait DueSet {
 
     /// Sends the next batch of a pass at guest time `at`: up to `places` due pages from the scan position on, which stays
     /// behind them. Unless pages written again are [`Rewritten::Sent`], the log is peeked into first, once, and not
-    /// cleared. A batch that is not full has reached the end of the memory.
+    /// cleared. A batch holds no page more than `places`; one that is not full has reached the end of the memory.
     fn batch(&mut self, at: GuestTime, places: PageCount, rewritten: Rewritten) -> Batch;
 
     /// What the next due pages are, up to so many, where the set counts and need not be asked page by page; `None` where

@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use super::libvirt::WEEK;
-use super::{Clock, Manager, Watch, scaled, whole_units};
+use super::{Clock, Manager, Watch, allow_postcopy, scaled, whole_units};
 use crate::algorithm::setting::{Field, Millis, OptionalRate, Switch};
 use crate::guest::Guest;
 use crate::migration::{Command, Progress};
@@ -154,6 +154,9 @@ impl Manager for KubeVirt {
         }
         if self.allows_auto_converge {
             sets.push(("auto-converge", "on".to_owned()));
+        }
+        if self.allows_post_copy {
+            sets.push(allow_postcopy());
         }
         sets
     }

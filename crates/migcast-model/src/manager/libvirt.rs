@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Clock, Manager, Watch};
+use super::{Clock, Manager, Watch, allow_postcopy};
 use crate::algorithm::setting::{Choice, Field, OptionalMillis};
 use crate::guest::Guest;
 use crate::migration::{Command, Progress};
@@ -58,7 +58,12 @@ impl Manager for Libvirt {
     }
 
     fn sets(&self, _guest: &Guest) -> Vec<(&'static str, String)> {
-        vec![("max-bandwidth", "none".to_owned()), ("pause-before-switchover", "0ms".to_owned())]
+        let mut sets = vec![("max-bandwidth", "none".to_owned()), ("pause-before-switchover", "0ms".to_owned())];
+        if self.at_timeout == AtTimeout::Postcopy {
+            // virsh wants --postcopy with --timeout-postcopy.
+            sets.push(allow_postcopy());
+        }
+        sets
     }
 
     fn watch(&self, _guest: &Guest) -> Box<dyn Watch> {

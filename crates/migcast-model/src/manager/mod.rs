@@ -246,9 +246,23 @@ impl Clock {
 /// Device memory and ROM that a recorded guest has beside its configured memory, and managers do not count, at most.
 const BESIDE: u64 = 64 << 20;
 
-/// A guest's configured memory in units of so many bytes, rounded up.
+/// The capability of a migration that may be switched to post-copy: QEMU takes it at the start only
+/// (VIR_MIGRATE_POSTCOPY).
+fn allow_postcopy() -> (&'static str, String) {
+    ("postcopy-ram", "on".to_owned())
+}
+
+/// What a guest is configured with is taken for a multiple of this; it has to be more than there is beside it.
+const CONFIGURED_UNIT: u64 = 2 * BESIDE;
+
+/// A guest's configured memory, in bytes.
+fn configured_memory(guest: &Guest) -> u64 {
+    guest.memory_bytes().get().saturating_sub(BESIDE).div_ceil(CONFIGURED_UNIT).max(1) * CONFIGURED_UNIT
+}
+
+/// The same in units of so many bytes, rounded up.
 fn whole_units(guest: &Guest, unit: u64) -> u64 {
-    guest.memory_bytes().get().saturating_sub(BESIDE).div_ceil(unit).max(1)
+    configured_memory(guest).div_ceil(unit)
 }
 
 /// `per_gib` times the guest's size.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::libvirt::WEEK;
-use super::{Clock, Manager, Watch, scaled, whole_units};
+use super::{Clock, Manager, Watch, allow_postcopy, configured_memory};
 use crate::algorithm::setting::{Choice, Count, Field, Millis, Switch};
 use crate::guest::Guest;
 use crate::migration::{Command, Progress};
@@ -12,7 +12,7 @@ use crate::units::SimTime;
 /// How often the driver looks.
 const POLL: Duration = Duration::from_millis(500);
 /// Guests are taken for at least so many GB.
-const LEAST_GB: u64 = 2;
+const LEAST_GB: f64 = 2.0;
 
 /// Settings of nova.conf, section `[libvirt]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +64,20 @@ impl Default for Nova {
 }
 
 impl Nova {
-    fn size_gb(&self, guest: &Guest) -> u64 {
-        whole_units(guest, 1 << 30).max(LEAST_GB) + self.disks_gb
+    /// So long for each GB of the guest, cut to whole seconds. Its size is not (driver.py `_live_migration_data_gb`).
+    fn per_gb(&self, span: Duration, guest: &Guest) -> Duration {
+        let memory_gb = configured_memory(guest) as f64 / (1u64 << 30) as f64;
+        let seconds = span.as_secs_f64() * (memory_gb.max(LEAST_GB) + self.disks_gb as f64);
+        Duration::from_secs(seconds as u64)
+    }
+
+    fn completion_timeout(&self, guest: &Guest) -> Duration {
+        self.per_gb(self.completion_timeout_per_gb, guest)
     }
 
     /// Each step's time and downtime limit in ms, the first at once.
     fn schedule(&self, guest: &Guest) -> Vec<(Duration, u64)> {
-        let delay = scaled(self.delay_per_gb, self.size_gb(guest));
+        let delay = self.per_gb(self.delay_per_gb, guest);
         let downtime = self.downtime.as_millis() as f64;
         let base = downtime / self.steps as f64;
         let offset = (downtime - base) / self.steps as f64;
@@ -144,7 +151,9 @@ impl Manager for Nova {
 
     fn sets(&self, guest: &Guest) -> Vec<(&'static str, String)> {
         let mut sets = super::Libvirt::default().sets(guest);
-        if self.permits_auto_converge && !self.permits_post_copy {
+        if self.permits_post_copy {
+            sets.push(allow_postcopy());
+        } else if self.permits_auto_converge {
             sets.push(("auto-converge", "on".to_owned()));
         }
         sets
@@ -155,15 +164,16 @@ impl Manager for Nova {
         steps.reverse();
         Box::new(Watching {
             settings: *self,
-            timeout: scaled(self.completion_timeout_per_gb, self.size_gb(guest)),
+            timeout: self.completion_timeout(guest),
             steps,
             clock: Clock::every(POLL),
+            forces: None,
             is_over: false,
         })
     }
 
     fn patience(&self, guest: &Guest) -> Option<Duration> {
-        Some(scaled(self.completion_timeout_per_gb, self.size_gb(guest))).filter(|timeout| !timeout.is_zero())
+        Some(self.completion_timeout(guest)).filter(|timeout| !timeout.is_zero())
     }
 }
 
@@ -174,6 +184,8 @@ struct Watching {
     /// Steps to come, the next one last.
     steps: Vec<(Duration, u64)>,
     clock: Clock,
+    /// What is done to force completion at the next look, which begins with what was asked for in the one before.
+    forces: Option<Command>,
     is_over: bool,
 }
 
@@ -184,14 +196,17 @@ impl Watch for Watching {
 
     fn look(&mut self, progress: &Progress) -> Option<Command> {
         self.clock.tick(progress.now);
+        if let Some(command) = self.forces.take() {
+            return Some(command);
+        }
         let elapsed = progress.now.since(SimTime::ZERO);
         if !self.timeout.is_zero() && elapsed > self.timeout && !self.is_over && !progress.has_moved {
             self.is_over = true;
-            return Some(match (self.settings.timeout_action, self.settings.permits_post_copy) {
-                (TimeoutAction::Abort, _) => Command::Cancel,
-                (TimeoutAction::ForceComplete, true) => Command::StartPostcopy,
-                (TimeoutAction::ForceComplete, false) => Command::PauseGuest,
-            });
+            self.forces = match (self.settings.timeout_action, self.settings.permits_post_copy) {
+                (TimeoutAction::Abort, _) => return Some(Command::Cancel),
+                (TimeoutAction::ForceComplete, true) => Some(Command::StartPostcopy),
+                (TimeoutAction::ForceComplete, false) => Some(Command::PauseGuest),
+            };
         }
         let (_, millis) = self.steps.pop_if(|(at, _)| elapsed > *at)?;
         Some(Command::DowntimeLimit(Duration::from_millis(millis)))
@@ -202,6 +217,7 @@ impl Watch for Watching {
 mod tests {
     use super::super::tests::{commands, guest};
     use super::*;
+    use crate::units::ByteCount;
 
     #[test]
     fn the_downtime_limit_grows_from_50_to_500_ms_in_ten_steps_of_75_s_per_gb() {
@@ -214,12 +230,21 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_s_size_counts_in_parts_of_a_gb() {
+        // 2.5 GB, as a flavor of 2560 MB with 17 MiB of the machine's beside: 75 s × 2.5 are 187 whole seconds, 800 s × 2.5
+        // 2000 s.
+        let guest = crate::guest::Guest::new("g", ByteCount::new((2560 + 17) << 20));
+        let did = commands(&mut *Nova::default().watch(&guest), &[1 << 30; 4100]);
+        assert_eq!((did[1].0, did.last()), (187_500, Some(&(2_000_500, Command::Cancel))));
+    }
+
+    #[test]
     fn the_completion_timeout_aborts_or_forces() {
         let did = |nova: Nova| commands(&mut *nova.watch(&guest(2)), &[1 << 30; 3300]).pop();
         assert_eq!(did(Nova::default()), Some((1_600_500, Command::Cancel)));
         let force = Nova { timeout_action: TimeoutAction::ForceComplete, ..Nova::default() };
-        assert_eq!(did(force), Some((1_600_500, Command::PauseGuest)));
-        assert_eq!(did(Nova { permits_post_copy: true, ..force }), Some((1_600_500, Command::StartPostcopy)));
+        assert_eq!(did(force), Some((1_601_000, Command::PauseGuest)), "asked for at one look, done at the next");
+        assert_eq!(did(Nova { permits_post_copy: true, ..force }), Some((1_601_000, Command::StartPostcopy)));
         let never = Nova { completion_timeout_per_gb: Duration::ZERO, ..Nova::default() };
         assert!(matches!(did(never), Some((_, Command::DowntimeLimit(_)))));
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Clock, Manager, Watch};
+use super::{Clock, Manager, Watch, allow_postcopy};
 use crate::algorithm::setting::{Choice, Field, Millis};
 use crate::guest::Guest;
 use crate::migration::{Command, Progress};
@@ -92,6 +92,9 @@ impl Manager for Vdsm {
         sets.push(("auto-converge", "on".to_owned()));
         if self.policy == Policy::SuspendWorkload {
             sets.push(("xbzrle", "on".to_owned()));
+        }
+        if self.policy == Policy::PostCopy {
+            sets.push(allow_postcopy());
         }
         sets
     }

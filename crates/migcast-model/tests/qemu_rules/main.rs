@@ -29,12 +29,14 @@ use migcast_model::algorithm::qemu::{Precopy, Qemu, Settings, UNLIMITED, Version
 use migcast_model::due::{Bitmap, DirtyLog};
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
+use migcast_model::manager::Managed;
+use migcast_model::migration::Command;
 use migcast_model::outcome::{Completed, Outcome};
 use migcast_model::platform::Platform;
 use migcast_model::simulate::simulate;
 use migcast_model::units::{ByteCount, BytesPerSec, SimTime};
 
-use support::{Trace, data_pages, millis, ms};
+use support::{Script, Trace, data_pages, millis, ms};
 
 const PAGE_BYTES: u64 = 4104;
 const PAGE_PER_MS: BytesPerSec = BytesPerSec::new(PAGE_BYTES * 1000);
@@ -61,13 +63,18 @@ impl Run {
     }
 
     fn outcome(&self, trace: &Trace) -> Outcome {
+        self.told(trace, &[])
+    }
+
+    /// The same if these things are said so many milliseconds after the request.
+    fn told(&self, trace: &Trace, says: &[(u64, Command)]) -> Outcome {
         let source = trace.source();
         let guest = Guest { name: "trace".into(), memory: trace.memory(), page_size: Guest::PAGE_SIZE };
         let link = Link { line_rate: self.rate, payload_share: 1.0, sender_buffer: ByteCount::new(self.sender_buffer) };
         let precopy = Precopy { version: self.version, settings: self.settings };
         let due = Bitmap::tracking(&source, Duration::ZERO, precopy.tracking());
         let qemu = Qemu::new(self.version.rules(), self.settings, guest, &link, self.platform.clone(), due);
-        simulate(qemu, link.goodput(), SimTime::from_nanos(60_000_000_000))
+        simulate(Managed::new(qemu, Script::new(says)), link.goodput(), SimTime::from_nanos(60_000_000_000))
     }
 
     fn completed(&self, trace: &Trace) -> Completed {

@@ -2,6 +2,7 @@
 
 use migcast_model::algorithm::qemu::{Multifd, Version};
 use migcast_model::platform::Platform;
+use migcast_model::units::BytesPerSec;
 
 use crate::{Run, SECTION, Trace, millis, ms};
 
@@ -64,4 +65,17 @@ fn rule_8_5_each_channel_has_a_sender_s_buffer() {
     let one = drain(&run);
     assert!((60..=90).contains(&one), "between two thirds of the buffer and all of it: {one}");
     assert!((150..=180).contains(&two), "one of two buffers is waited for: {two}");
+}
+
+#[test]
+fn rule_8_6_pages_count_against_the_budget_with_their_packet() {
+    // A budget of 65 pages, and an endlessly fast link: page by page the 66th would pass it, but 128 make a packet. So 256
+    // pages are two windows, where page by page they would be three and 58 pages.
+    for version in [Version::V8_1, Version::V8_2] {
+        let mut run = run(version);
+        run.settings.max_bandwidth = BytesPerSec::new(65 * 4096 * 10);
+        run.settings.downtime_limit = ms(0);
+        run.rate = BytesPerSec::new(1 << 50);
+        assert_eq!(millis(run.completed(&Trace::idle(256)).migration_time), 200, "{version:?}");
+    }
 }

@@ -1,7 +1,8 @@
 //! 10 Post-copy and pause-before-switchover (postcopy_start, migration_completion).
 
 use migcast_model::algorithm::qemu::{Postcopy, UNLIMITED, Version};
-use migcast_model::outcome::StopReason;
+use migcast_model::migration::Command;
+use migcast_model::outcome::{Completed, StopReason};
 use migcast_model::platform::Platform;
 use migcast_model::units::{ByteCount, BytesPerSec};
 
@@ -78,6 +79,10 @@ fn rule_10_5_from_8_0_to_8_2_the_log_is_read_before_every_step_if_post_copy_is_a
     assert_eq!(syncs(Version::V7_2), syncs(Version::V9_0));
     // Fourteen steps until 90 pages are left, a reading before each and before the decision; the first and the last.
     assert_eq!(syncs(Version::V8_0), 15 + 2);
+    // The capability is enough.
+    let allowed = Postcopy { is_allowed: true, ..Postcopy::default() };
+    assert_eq!(run(Version::V8_2, allowed).completed(&Trace::idle(1000)).iteration_count, 15 + 2);
+    assert_eq!(run(Version::V8_2, Postcopy::default()).completed(&Trace::idle(1000)).iteration_count, 3);
 }
 
 #[test]
@@ -98,4 +103,38 @@ fn rule_10_6_the_stopped_guest_waits_for_migrate_continue_while_the_buffer_drain
     let waiting = run_through.completed(&Trace::idle(1000)).downtime.total();
     run_through.settings.pause_before_switchover = None;
     assert!(waiting < run_through.completed(&Trace::idle(1000)).downtime.total() + ms(50));
+}
+
+/// What is said to a migration of [`guest`], which may be moved first.
+fn told(postcopy: Postcopy, says: &[(u64, Command)]) -> Completed {
+    run(Version::V9_0, postcopy).told(&guest(), says).completed().unwrap().clone()
+}
+
+const ALLOWED: Postcopy = Postcopy { is_allowed: true, after: None, after_passes: None, max_bandwidth: UNLIMITED };
+
+#[test]
+fn rule_10_7_post_copy_is_refused_where_it_was_not_allowed_from_the_start() {
+    let says = [(450, Command::StartPostcopy)];
+    assert_eq!(told(ALLOWED, &says).stop_reason, StopReason::PostCopy);
+    let refused = told(Postcopy::default(), &says);
+    assert_eq!(refused, run(Version::V9_0, Postcopy::default()).completed(&guest()));
+    assert_eq!(refused.stop_reason, StopReason::BelowThreshold);
+}
+
+#[test]
+fn rule_10_8_a_guest_that_was_paused_moves_too_and_has_stood_since_then() {
+    // What is said is heard after the flush under way, of 32 pages: in the step that begins at 195 ms at 227 ms, in the one
+    // that begins at 455 ms at 487 ms. That one ends at 520 ms, when 480 pages were not sent and 300 have been written.
+    let moved = told(ALLOWED, &[(200, Command::PauseGuest), (460, Command::StartPostcopy)]);
+    assert_eq!(moved.stop_reason, StopReason::PostCopy);
+    assert_eq!(data_pages(&moved), [520, 780]);
+    assert_eq!(millis(moved.downtime.total()), (520 - 227) + 10 + 30, "paused, device state, resume");
+    assert_eq!(millis(moved.downtime_reported), 10, "from the move on");
+    assert_eq!((millis(moved.migration_time), millis(moved.post_copy)), (520 + 10 + 780, 750));
+    // Paused in the step after which it moves, with both said at once.
+    let both = told(ALLOWED, &[(460, Command::StartPostcopy), (460, Command::PauseGuest)]);
+    assert_eq!((both.stop_reason, millis(both.downtime.total())), (StopReason::PostCopy, 33 + 10 + 30));
+    // One that has moved is not at the source to be paused, or cancelled.
+    let late = told(ALLOWED, &[(460, Command::StartPostcopy), (700, Command::PauseGuest), (800, Command::Cancel)]);
+    assert_eq!(late, told(ALLOWED, &[(460, Command::StartPostcopy)]));
 }

@@ -43,28 +43,33 @@ fn rule_2_1_what_surrounds_the_pages_counts_against_the_budget_too() {
 }
 
 #[test]
-fn rule_2_2_from_8_1_on_the_budget_counts_flushed_bytes() {
+fn rule_2_2_from_8_2_on_the_budget_counts_flushed_bytes() {
     // Flushes hold 32 pages, 131,328 bytes; the 52nd passes the budget of 6,710,886: 1664 pages a window.
-    let mut run = capped(Version::V8_1, 64 << 20);
+    let mut run = capped(Version::V8_2, 64 << 20);
     assert_eq!(millis(run.completed(&Trace::idle(1664 * 2)).migration_time), 200);
     assert_eq!(millis(run.completed(&Trace::idle(1664 * 2 - 32)).migration_time), 100);
     // A budget that the first flush passes: 32 pages a window.
-    let single = capped(Version::V8_1, 10_000 * 10);
+    let single = capped(Version::V8_2, 10_000 * 10);
     assert_eq!(millis(single.completed(&Trace::idle(32)).migration_time), 100);
     assert_eq!(millis(single.completed(&Trace::idle(64)).migration_time), 200);
     // Zero pages between do not hasten it: 40 of them and 32 with data in the first window, the other 32 in the second.
     let mixed = single.completed(&Trace::idle(40 + 64).with_zero(0..40));
     assert_eq!(millis(mixed.migration_time), 200);
-    run.version = Version::V8_0;
-    assert_eq!(millis(run.completed(&Trace::idle(1664 * 2)).migration_time), 200, "8.0: two windows of 1636, a third");
-    assert_eq!(millis(run.completed(&Trace::idle(1636 * 2)).migration_time), 200);
+    // Up to 8.0 each byte counts, and 8.1 flushes before it counts: the 1636th page is a window's last.
+    for version in [Version::V8_0, Version::V8_1] {
+        run.version = version;
+        assert_eq!(millis(run.completed(&Trace::idle(1636 + 1)).migration_time), 100, "{version:?}");
+        assert_eq!(millis(run.completed(&Trace::idle(1636 * 2)).migration_time), 200, "{version:?}");
+    }
+    run.version = Version::V8_2;
+    assert_eq!(millis(run.completed(&Trace::idle(1636 * 2)).migration_time), 100, "8.2: 1664, and 1608 at once");
 }
 
 #[test]
-fn rule_2_2_from_8_1_on_headers_of_zero_pages_are_flushed_at_32_kib() {
+fn rule_2_2_from_8_2_on_headers_of_zero_pages_are_flushed_at_32_kib() {
     // Zero pages of 9 bytes: the 3641st fills the buffer of 32,768 bytes, which passes a budget of 10,000. So 3600 pages
     // go out in one window and 7200 in two.
-    let mut run = capped(Version::V8_1, 10_000 * 10);
+    let mut run = capped(Version::V8_2, 10_000 * 10);
     let took = |run: &Run, pages: u32| {
         let completed = run.completed(&Trace::idle(pages.into()).with_zero(0..pages));
         assert_eq!(completed.sent.zero.get(), u64::from(pages));
@@ -72,18 +77,20 @@ fn rule_2_2_from_8_1_on_headers_of_zero_pages_are_flushed_at_32_kib() {
     };
     assert_eq!(took(&run, 3_600), 100);
     assert_eq!(took(&run, 7_200), 200);
-    // Up to 8.0 the 1112th page, with 10,008 bytes, is the last of a window: three full ones, and 264 at once.
-    run.version = Version::V8_0;
-    assert_eq!(took(&run, 3_600), 300);
+    // Up to 8.1 the 1112th page, with 10,008 bytes, is the last of a window: three full ones, and 264 at once.
+    for version in [Version::V8_0, Version::V8_1] {
+        run.version = version;
+        assert_eq!(took(&run, 3_600), 300, "{version:?}");
+    }
 }
 
 #[test]
-fn rule_2_2_from_8_1_on_the_end_of_a_step_flushes_the_rest() {
+fn rule_2_2_from_8_2_on_the_end_of_a_step_flushes_the_rest() {
     // Zero pages of 0.9 ms: a step is 65 of them, 58.5 ms, and holds 585 bytes, far from a buffer. Flushed at its end, with
     // 18 bytes of its section, they pass a budget of 602: 130 pages take two windows. Unflushed, 18 bytes would not, and
     // the second step would follow at once and end at 117 ms.
     let took = |budget: u64| {
-        let mut run = capped(Version::V8_1, budget * 10);
+        let mut run = capped(Version::V8_2, budget * 10);
         run.platform.zero_page_cost = Duration::from_micros(900);
         millis(run.completed(&Trace::idle(130).with_zero(0..130)).migration_time)
     };

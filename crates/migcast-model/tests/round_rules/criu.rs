@@ -51,7 +51,20 @@ fn rule_r4_the_process_is_frozen_while_pages_are_collected() {
     let trace = process(&[&always[..]; 20]);
     let slow = run().on(slow_log(&trace, ms(1000))).completed(&trace);
     assert_eq!(data_pages(&slow), data_pages(&run().completed(&trace)));
-    assert_eq!(millis(slow.migration_time), 1536 + 9 * 512 + 9 * 1000);
+    // The first pre-dump, eight more and the dump.
+    assert_eq!(millis(slow.migration_time), 1536 + 9 * 512 + 10 * 1000);
+}
+
+#[test]
+fn rule_r6_the_first_pre_dump_freezes_too_and_only_the_last_freeze_is_downtime() {
+    // 512 pages are written by 512 ms of the process's own time, none of it in the freeze of 1 s before the first pre-dump:
+    // all of them are in the second. The second is followed by a third of nothing, and the dump.
+    let written: Vec<u32> = (0..512).collect();
+    let trace = process(&[&written]);
+    let slow = run().on(slow_log(&trace, ms(1000))).completed(&trace);
+    assert_eq!(data_pages(&slow), [1536, 512, 0, 0]);
+    assert_eq!(millis(slow.migration_time), 1536 + 512 + 4 * 1000);
+    assert_eq!((millis(slow.downtime.total()), slow.throttled), (1000, ms(0)));
 }
 
 #[test]

@@ -59,6 +59,16 @@ fn rule_x3_the_log_is_looked_into_once_a_batch() {
 }
 
 #[test]
+fn rule_x3_a_batch_has_1024_pages_where_one_tracked_page_stands_for_several_too() {
+    // Eight tracked pages of 300 are three batches, 1024, 1024 and 352, with four bytes and a look of 10 s each. A look
+    // more finds round 2 empty, and there are two readings.
+    let trace = Trace::idle(8).sampled(300);
+    let completed = run().on(slow_log(&trace, ms(10_000))).completed(&trace);
+    assert_eq!(completed.sent_bytes.get(), 2400 * PAGE + 3 * 4);
+    assert_eq!(millis(completed.migration_time), 2400 + (3 + 1 + 2) * 10_000);
+}
+
+#[test]
 fn rule_x4_each_look_and_each_reading_pauses_the_guest() {
     let trace = before_and_after();
     let completed = run().on(slow_log(&trace, ms(1000))).completed(&trace);

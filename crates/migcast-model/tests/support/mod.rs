@@ -2,12 +2,15 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
 use migcast_model::dirty::{PageReplay, PageReplayBuilder, ZeroChange};
+use migcast_model::manager::Watch;
+use migcast_model::migration::{Command, Progress};
 use migcast_model::outcome::Completed;
-use migcast_model::units::PageCount;
+use migcast_model::units::{PageCount, SimTime};
 
 pub(crate) fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -76,4 +79,24 @@ pub(crate) fn data_pages(completed: &Completed) -> Vec<u64> {
 /// To the nearest millisecond: a section's 18 bytes take four microseconds.
 pub(crate) fn millis(duration: Duration) -> u64 {
     (duration + Duration::from_micros(500)).as_millis() as u64
+}
+
+/// Says each of these things so many milliseconds after the request.
+#[derive(Debug)]
+pub(crate) struct Script(VecDeque<(u64, Command)>);
+
+impl Script {
+    pub(crate) fn new(says: &[(u64, Command)]) -> Script {
+        Script(says.iter().copied().collect())
+    }
+}
+
+impl Watch for Script {
+    fn next_look(&self) -> SimTime {
+        self.0.front().map_or(SimTime::MAX, |(at, _)| SimTime::ZERO + ms(*at))
+    }
+
+    fn look(&mut self, _progress: &Progress) -> Option<Command> {
+        self.0.pop_front().map(|(_, command)| command)
+    }
 }

@@ -100,9 +100,7 @@ fn limits(args: &Args, prediction: &Prediction) -> Vec<Limit> {
     let stated = [(Quantity::Downtime, args.max_downtime), (Quantity::MigrationTime, args.max_time)];
     let judge = |(quantity, allowed): (Quantity, Option<Duration>)| {
         let allowed = allowed?;
-        let scatter = quantity.scatter(&prediction.scenario.platform, &prediction.sampling, &prediction.speed);
-        let seconds = |done: &_| quantity.seconds(done);
-        let reached = prediction.forecast.scattered_quantile(seconds, scatter, prediction.quantile);
+        let reached = prediction.at_quantile(quantity, prediction.quantile);
         Some(Limit { quantity, allowed, met: reached.is_some_and(|seconds| seconds <= allowed.as_secs_f64()) })
     };
     stated.into_iter().filter_map(judge).collect()

@@ -175,6 +175,7 @@ impl Options {
             (None, Some(algorithm)) => (algorithm, "the history's hypervisor".to_owned()),
             (None, None) => without_rules(manifest)?,
         };
+        self.refuse_twice()?;
         let manager = self.manager.as_deref().map(manager::Choice::named).transpose()?;
         let is_managers = |key: &str| manager.as_ref().is_some_and(|manager| manager.knows(key));
         let (managers, algorithms): (Vec<_>, Vec<_>) = self.settings.iter().partition(|(key, _)| is_managers(key));
@@ -191,6 +192,16 @@ impl Options {
             bail!("--set {contradiction}");
         }
         Ok((algorithm, origin))
+    }
+
+    /// One of two values for the same setting is a mistake, and nobody knows which.
+    fn refuse_twice(&self) -> anyhow::Result<()> {
+        let mut keys: Vec<&str> = self.settings.iter().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        match keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => bail!("--set: setting `{}` is given more than once: once is allowed", pair[0]),
+            None => Ok(()),
+        }
     }
 
     /// The platform, and a link of this line rate as it is there.

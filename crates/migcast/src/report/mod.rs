@@ -97,7 +97,7 @@ impl Quantity {
 
     /// How far it may lie from its forecast from one starting point: the platform's scatter and the sampling error, which
     /// have nothing to do with each other.
-    pub(crate) fn scatter(self, platform: &Platform, sampling: &SamplingError, speed: &SpeedScatter) -> Scatter {
+    fn scatter(self, platform: &Platform, sampling: &SamplingError, speed: &SpeedScatter) -> Scatter {
         match self {
             Quantity::MigrationTime | Quantity::MigrationTimeReported => {
                 let sd = speed.time.hypot(sampling.time);
@@ -123,13 +123,24 @@ impl Quantity {
 impl Prediction {
     /// A limited quantity's distribution, platform's scatter and sampling error included.
     pub(crate) fn distribution(&self, quantity: Quantity) -> Distribution {
-        let lowest = match quantity {
+        let scattered = self.forecast.scattered(|done| quantity.seconds(done), self.scatter(quantity));
+        scattered.at_least(self.lowest(quantity).as_secs_f64())
+    }
+
+    /// The same at one quantile in (0, 1]: what a limit is judged by. `None` where that does not converge.
+    pub(crate) fn at_quantile(&self, quantity: Quantity, q: f64) -> Option<f64> {
+        let scatter = self.scatter(quantity);
+        let reached = self.forecast.scattered_quantile(|done| quantity.seconds(done), scatter, q)?;
+        Some(reached.max(self.lowest(quantity).as_secs_f64()))
+    }
+
+    /// What it is at least, however it scatters.
+    fn lowest(&self, quantity: Quantity) -> Duration {
+        match quantity {
             Quantity::MigrationTime => self.bounds.migration_time.min,
             Quantity::Downtime => self.bounds.downtime.min,
             Quantity::MigrationTimeReported | Quantity::DowntimeReported => Duration::ZERO,
-        };
-        let scattered = self.forecast.scattered(|done| quantity.seconds(done), self.scatter(quantity));
-        scattered.at_least(lowest.as_secs_f64())
+        }
     }
 
     /// The distribution of the bytes sent, sampling error included.

@@ -93,6 +93,9 @@ impl<D: DueSet> Qemu<D> {
     /// granted at each step).
     pub fn new(rules: Rules, settings: Settings, guest: Guest, link: &Link, platform: Platform, due: D) -> Self {
         let stream = Stream::new(&rules, &settings, guest.page_size);
+        // Multifd counts pages as their packet is handed to a channel, in every version (multifd_send_pages).
+        let multifd = settings.multifd.is_on.then_some(RateAccounting::Flushed);
+        let rules = Rules { rate_accounting: multifd.unwrap_or(rules.rate_accounting), ..rules };
         Qemu {
             rules,
             window: Window::open(SimTime::ZERO, settings.max_bandwidth),
@@ -338,12 +341,13 @@ impl<D: DueSet> Qemu<D> {
 
     /// migration_completion or postcopy_start up to the guest's last instruction; then the last reading of the dirty log.
     fn stop(&mut self, decided: SimTime, reason: StopReason) {
+        let postcopy = reason == StopReason::PostCopy;
+        // A guest that was paused moves all the same.
         let reason = if self.standing.is_some() { StopReason::Forced } else { reason };
         if self.standing.is_none() {
             self.run_for(self.platform.stop);
         }
         let stopped = *self.standing.get_or_insert(self.now);
-        let postcopy = reason == StopReason::PostCopy;
         let switchover = self.settings.pause_before_switchover.unwrap_or_default();
         self.now += switchover + self.platform.log_reading(&self.guest);
         self.due.sync(self.guest_now);
@@ -495,7 +499,8 @@ impl<D: DueSet> Migration for Qemu<D> {
     fn command(&mut self, command: Command) {
         match command {
             Command::DowntimeLimit(limit) => self.settings.downtime_limit = limit.min(Settings::DOWNTIME_LIMIT_MAX),
-            Command::StartPostcopy => self.wants_postcopy = true,
+            // Refused without the capability, which has to be on from the start.
+            Command::StartPostcopy => self.wants_postcopy = self.settings.postcopy.is_on(),
             Command::PauseGuest => {
                 self.was_paused = self.standing.is_none();
                 self.standing.get_or_insert(self.now);

@@ -89,6 +89,13 @@ impl Scheme for Precopy {
 
     fn contradiction(&self) -> Option<String> {
         let Settings { dirty_log, dirty_limit, auto_converge, .. } = self.settings;
+        // Looked at whether the guest is slowed or not (migrate_params_check).
+        if auto_converge.max < auto_converge.initial {
+            return Some(format!(
+                "max-cpu-throttle: `{}%` is less than cpu-throttle-initial: from {}% to 99%",
+                auto_converge.max, auto_converge.initial
+            ));
+        }
         if dirty_limit.is_on && dirty_log != DirtyLog::Ring {
             return Some("dirty-limit: needs KVM's dirty ring: set dirty-log=ring, or dirty-limit=off".to_owned());
         }
@@ -96,7 +103,7 @@ impl Scheme for Precopy {
             return Some("dirty-limit, auto-converge: QEMU takes one of them: set the other off".to_owned());
         }
         if self.settings.multifd.is_on && self.settings.postcopy.is_on() && self.version < Version::V10_1 {
-            return Some("multifd, postcopy-after: QEMU takes both from 10.1 on: set multifd=off".to_owned());
+            return Some("multifd, postcopy-ram: QEMU takes both from 10.1 on: set multifd=off".to_owned());
         }
         None
     }
@@ -128,5 +135,23 @@ impl Scheme for Precopy {
             ));
         }
         cautions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::algorithm::Algorithm;
+
+    #[test]
+    fn the_most_a_guest_is_slowed_is_no_less_than_its_first_step() {
+        let contradiction = |initial, max| {
+            let mut qemu = Algorithm::named("qemu").unwrap();
+            qemu.set("cpu-throttle-initial", initial).unwrap();
+            qemu.set("max-cpu-throttle", max).unwrap();
+            qemu.scheme().contradiction()
+        };
+        assert_eq!(contradiction("40%", "40%"), None);
+        let refused = "max-cpu-throttle: `39%` is less than cpu-throttle-initial: from 40% to 99%";
+        assert_eq!(contradiction("40%", "39%"), Some(refused.to_owned()));
     }
 }

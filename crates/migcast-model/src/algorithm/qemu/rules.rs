@@ -13,9 +13,9 @@ pub enum Version {
     V7_2,
     /// 8.0
     V8_0,
-    /// 8.1: the rate limit counts bytes flushed, not bytes queued.
+    /// 8.1: dirty-limit; multifd's channels are no longer synced with each section.
     V8_1,
-    /// 8.2: `avail-switchover-bandwidth`.
+    /// 8.2: `avail-switchover-bandwidth`; the rate limit counts bytes flushed, not bytes queued.
     V8_2,
     /// 9.0: syncs only strictly below the threshold.
     V9_0,
@@ -48,9 +48,10 @@ pub enum CompletionRule {
 /// What the rate limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateAccounting {
-    /// Every byte at once as it is queued: up to 8.0 (QEMUFile.rate_limit_used).
+    /// Every byte at once as it is queued: up to 8.0 (QEMUFile.rate_limit_used), and 8.1, whose migration_transferred_bytes
+    /// asks qemu_file_transferred, which flushes the stream before it counts.
     Queued,
-    /// Bytes when the stream's buffer is flushed: 8.1 and later (migration_transferred_bytes).
+    /// Bytes when the stream's buffer is flushed: 8.2 and later (migration_transferred_bytes without a QEMUFile).
     Flushed,
 }
 
@@ -61,7 +62,7 @@ pub struct Rules {
     pub sync: SyncRule,
     /// When the guest is stopped.
     pub completion: CompletionRule,
-    /// What the rate limit counts.
+    /// What the rate limit counts of the main channel.
     pub rate_accounting: RateAccounting,
     /// Whether `avail-switchover-bandwidth` exists.
     pub has_avail_switchover_bandwidth: bool,
@@ -143,7 +144,7 @@ impl Version {
         Rules {
             sync: if (Version::V8_0..Version::V9_0).contains(&self) { SyncRule::AtOrBelow } else { SyncRule::Below },
             completion: if self >= Version::V10_1 { CompletionRule::AtOrBelow } else { CompletionRule::Below },
-            rate_accounting: if self >= Version::V8_1 { RateAccounting::Flushed } else { RateAccounting::Queued },
+            rate_accounting: if self >= Version::V8_2 { RateAccounting::Flushed } else { RateAccounting::Queued },
             has_avail_switchover_bandwidth: self >= Version::V8_2,
             multifd_syncs_each_section: self < Version::V8_1,
             channels_find_zero_pages: self >= Version::V9_0,

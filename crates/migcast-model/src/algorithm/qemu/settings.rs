@@ -6,7 +6,8 @@ use super::Version;
 use super::dirty_limit::DirtyLimit;
 use super::throttle::AutoConverge;
 use crate::algorithm::setting::{
-    Cap, Choice, Count, Field, Millis, OptionalCount, OptionalMillis, OptionalRate, Rate, Size, Switch,
+    Cap, Choice, Count, Field, Millis, OptionalCount, OptionalMillis, OptionalRate, PowerOfTwo, PowerOfTwoSize, Rate,
+    Switch,
 };
 use crate::due::DirtyLog;
 use crate::units::{ByteCount, BytesPerSec};
@@ -100,9 +101,11 @@ impl Default for Xbzrle {
     }
 }
 
-/// The capability `postcopy-ram`, on if anything says when `migrate-start-postcopy` is given.
+/// The capability `postcopy-ram`, and when `migrate-start-postcopy` is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Postcopy {
+    /// The capability, for whoever manages the migration to make use of. Default off; on if one of the next two says when.
+    pub is_allowed: bool,
     /// So long after the request.
     pub after: Option<Duration>,
     /// Once so many passes are over: `virsh migrate --postcopy-after-precopy` is 1.
@@ -113,14 +116,14 @@ pub struct Postcopy {
 
 impl Default for Postcopy {
     fn default() -> Postcopy {
-        Postcopy { after: None, after_passes: None, max_bandwidth: UNLIMITED }
+        Postcopy { is_allowed: false, after: None, after_passes: None, max_bandwidth: UNLIMITED }
     }
 }
 
 impl Postcopy {
     /// Whether the capability is on.
     pub fn is_on(&self) -> bool {
-        self.after.is_some() || self.after_passes.is_some()
+        self.is_allowed || self.after.is_some() || self.after_passes.is_some()
     }
 }
 
@@ -224,7 +227,7 @@ impl DirtyLimit {
             ),
             Field::new(
                 "dirty-ring-size",
-                Count::new(&mut self.ring_entries, 1024..=65_536),
+                PowerOfTwo::new(&mut self.ring_entries, 1024..=65_536),
                 "entries of a vCPU's ring; a property of -accel kvm, 4096 is usual",
             ),
             Field::new(
@@ -257,7 +260,11 @@ impl Xbzrle {
                 Switch(&mut self.is_on),
                 "encode what is sent again against what was sent; default off",
             ),
-            Field::new("xbzrle-cache-size", Size(&mut self.cache), "memory for what was sent; default 64MiB"),
+            Field::new(
+                "xbzrle-cache-size",
+                PowerOfTwoSize(&mut self.cache),
+                "memory for what was sent, a power of two; default 64MiB",
+            ),
             Field::new(
                 "xbzrle-encoded-size",
                 Count::percent(&mut self.encoded_percent, 0..=100),
@@ -273,6 +280,11 @@ impl Xbzrle {
 impl Postcopy {
     fn fields(&mut self) -> Vec<Field<'_>> {
         vec![
+            Field::new(
+                "postcopy-ram",
+                Switch(&mut self.is_allowed),
+                "let a manager start post-copy; the next two turn it on, too; default off",
+            ),
             Field::new(
                 "postcopy-after",
                 OptionalMillis::new(&mut self.after, Duration::ZERO..=1000 * HOUR),
@@ -342,6 +354,20 @@ mod tests {
         assert_eq!(available("1GB/s"), Ok(Some(BytesPerSec::new(1_000_000_000))));
         assert_eq!(available("0GB/s"), Ok(None));
         assert_eq!(available("none"), Ok(None));
+    }
+
+    #[test]
+    fn sizes_of_the_cache_and_the_ring_are_powers_of_two() {
+        let cache = |value| with("xbzrle-cache-size", value).map(|settings| settings.xbzrle.cache.get());
+        assert_eq!((cache("4KiB"), cache("128MiB")), (Ok(4096), Ok(128 << 20)));
+        for value in ["2KiB", "100MB", "65MiB"] {
+            assert_eq!(cache(value), Err("a power of two from 4KiB on, such as 64MiB".to_owned()));
+        }
+        let ring = |value| with("dirty-ring-size", value).map(|settings| settings.dirty_limit.ring_entries);
+        assert_eq!((ring("1024"), ring("65536")), (Ok(1024), Ok(65_536)));
+        for value in ["512", "5000", "131072"] {
+            assert_eq!(ring(value), Err("a power of two from 1024 to 65536".to_owned()));
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(super) struct Stream {
     zero_in_packets: bool,
     /// Whether every section ends with a packet from each channel, for which the thread waits: up to 8.0.
     syncs_each_section: bool,
-    /// What the rate limit of 8.1 and later has not seen yet.
+    /// What the rate limit of 8.2 and later, and with multifd that of all versions, has not seen yet.
     unflushed: Unflushed,
 }
 
