@@ -12,6 +12,9 @@ pub mod comparison;
 pub mod disk;
 pub mod evidence;
 pub mod features;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guest;
 pub mod initramfs;
 pub mod interrupt;
