@@ -34,6 +34,6 @@ pub mod serial;
 pub mod sink;
 pub mod slowdown;
 pub mod stream;
-mod throttle;
+pub mod throttle;
 pub mod trace;
 pub mod write_log;

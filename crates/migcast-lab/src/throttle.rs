@@ -7,6 +7,14 @@ use serde_json::Value;
 
 use crate::load::Thread;
 
+/// How much of the time the vCPU ran at each percentage, on one line; `None` where nothing was slowed, or nobody watched.
+pub fn describe(steps: &[ThrottleStep]) -> Option<String> {
+    let share = |step: &ThrottleStep| format!("{:.1} % of the time", 100.0 * step.vcpu_busy);
+    let (first, slowed) = steps.split_first().filter(|(_, slowed)| !slowed.is_empty())?;
+    let slowed: Vec<String> = slowed.iter().map(|step| format!("at {} % {}", step.percent, share(step))).collect();
+    Some(format!("the vCPU ran {}; slowed {}", share(first), slowed.join(", ")))
+}
+
 /// Notes each change of the throttle.
 #[derive(Debug)]
 pub(crate) struct ThrottleLog {
@@ -69,6 +77,8 @@ mod tests {
         log.end_step(Some(11.5), requested + Duration::from_secs(5));
         let step = |start_seconds, percent, vcpu_busy| ThrottleStep { start_seconds, percent, vcpu_busy };
         assert_eq!(log.steps, [step(0.0, 0, 0.25), step(4.0, 20, 0.5)]);
+        let line = "the vCPU ran 25.0 % of the time; slowed at 20 % 50.0 % of the time";
+        assert_eq!((describe(&log.steps).as_deref(), describe(&log.steps[..1])), (Some(line), None));
     }
 
     #[test]

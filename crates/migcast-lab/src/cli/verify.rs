@@ -14,7 +14,7 @@ use migcast_lab::interrupt::Interrupt;
 use migcast_lab::link::{End, ShapedLink};
 use migcast_lab::machine::Machine;
 use migcast_lab::migration::{self, NO_CAP, Terms};
-use migcast_lab::{process, recording};
+use migcast_lab::{process, recording, throttle};
 use migcast_model::quantity::{parse_duration, parse_rate};
 use migcast_model::units::BytesPerSec;
 
@@ -128,6 +128,8 @@ pub(crate) fn compare(args: &Compare) -> Result<()> {
     println!("{}\n{}", comparison::table(&cases), comparison::summary(&cases));
     if args.explain {
         println!("{}", comparison::explanations(&cases));
+        let slowed = cases.iter().filter_map(|case| Some((case, throttle::describe(&case.observed.throttle)?)));
+        slowed.for_each(|(case, line)| println!("- {}: {line}", case.title()));
     }
     Ok(())
 }
