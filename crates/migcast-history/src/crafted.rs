@@ -32,6 +32,7 @@ struct Craft {
     pages_table: &'static Table,
     version: String,
     bands: String,
+    vcpu_time: Option<String>,
     commit: Spoil,
 }
 
@@ -58,6 +59,7 @@ impl Craft {
             pages_table: &PAGES,
             version: "1".into(),
             bands: BANDS.to_string(),
+            vcpu_time: None,
             commit: Box::new(|_| None),
         }
     }
@@ -106,8 +108,9 @@ impl Craft {
         let text = (self.commit)(&mut commit).unwrap_or_else(|| serde_json::to_string(&commit).unwrap());
         let of = |value: fn(&IndexRow) -> u32| u32s(self.index.iter().map(|row| value(row).cast_signed()).collect());
         let wws = [of(|row| row.window), of(|row| row.band.into()), of(|row| row.bucket.into()), of(|row| row.events)];
-        let metadata =
+        let mut metadata =
             vec![(segment::KEY_BANDS, self.bands), (segment::KEY_EDGES, segment::edges()), (segment::KEY_COMMIT, text)];
+        metadata.extend(self.vcpu_time.map(|text| (segment::KEY_VCPU_TIME, text)));
         write(&WWS, &wws, metadata);
     }
 
@@ -209,6 +212,21 @@ fn the_commit_mark_is_checked() {
         c.commit = Box::new(|c| (c.files[2].xxh3_64 = "00".into(), None).1);
     });
     expect("metadata migcast.bands is \"65\"", |c| c.bands = "65".into());
+}
+
+#[test]
+fn times_of_vcpus_that_do_not_fit_together_are_refused() {
+    let text = |vcpus: u64, watched: u64, busy: u64, weighted: u64| {
+        format!(r#"{{"vcpus":{vcpus},"watched_ns":{watched},"busy_ns":{busy},"weighted_ns":{weighted}}}"#)
+    };
+    let wrong = ["{}".to_owned(), text(0, 9, 0, 0), text(2, 0, 0, 0), text(2, 9, 19, 9), text(2, 9, 9, 10)];
+    for wrong in wrong.into_iter().chain([text(1 << 33, 9, 9, 9), "[".repeat(100_000)]) {
+        expect("metadata migcast.vcpu_time is ", |c| c.vcpu_time = Some(wrong));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    Craft { vcpu_time: Some(text(2, 9, 18, 18)), ..Craft::good() }.write(dir.path());
+    let time = History::open(dir.path()).unwrap().vcpu_time(0..3).unwrap();
+    assert_eq!((time.busy_share(), time.vcpus), (1.0, 2));
 }
 
 #[test]

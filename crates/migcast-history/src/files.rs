@@ -13,6 +13,7 @@ use crate::quote::quoted;
 use crate::seal;
 use crate::segment::{self, Commit, FileMark, PAGES, SEGMENT_EVENTS_MAX, SEGMENT_WINDOWS_MAX, WINDOWS, WWS, ZERO};
 use crate::table::{Encoded, Table};
+use crate::vcpu::VcpuTime;
 use crate::windows::{State, Window};
 
 /// No file of a segment is longer; a commit mark that says otherwise is wrong. In bytes.
@@ -42,15 +43,23 @@ impl Opened {
     }
 }
 
-/// Reads a segment's commit mark and looks whether the other files are there in the right length. Gives the mark and
-/// the length of all four files.
-pub(crate) fn commit(dir: &Path, manifest: &Manifest, number: u32) -> Result<(Commit, u64), ReadError> {
+/// What the file that commits a segment says of all of it.
+pub(crate) struct Committed {
+    pub(crate) commit: Commit,
+    /// How busy the vCPUs were, where that is known.
+    pub(crate) vcpu_time: Option<VcpuTime>,
+    /// Length of all four files.
+    pub(crate) bytes: u64,
+}
+
+/// Reads a segment's commit mark and looks whether the other files are there in the right length.
+pub(crate) fn commit(dir: &Path, manifest: &Manifest, number: u32) -> Result<Committed, ReadError> {
     let path = segment::path(dir, &WWS, number);
     let bytes = read(&path, FILE_BYTES_MAX)?;
     let mut length = bytes.len() as u64;
     let opened = open(&WWS, path, bytes, INDEX_ROWS_MAX)?;
     check_identity(&opened, manifest, number)?;
-    let commit = parse_commit(&opened)?;
+    let (commit, vcpu_time) = (parse_commit(&opened)?, parse_vcpu_time(&opened)?);
     for (mark, table) in commit.files.iter().zip([&WINDOWS, &PAGES, &ZERO]) {
         let path = segment::path(dir, table, number);
         let found = match fs::metadata(&path) {
@@ -62,7 +71,7 @@ pub(crate) fn commit(dir: &Path, manifest: &Manifest, number: u32) -> Result<(Co
         }
         length += found;
     }
-    Ok((commit, length))
+    Ok(Committed { commit, vcpu_time, bytes: length })
 }
 
 impl<'a> Files<'a> {
@@ -241,6 +250,17 @@ fn parse_commit(opened: &Opened) -> Result<Commit, ReadError> {
     commit.ok_or_else(|| {
         opened.damaged(metadata(segment::KEY_COMMIT, text, "a commit record, see docs/history-format.md"))
     })
+}
+
+fn parse_vcpu_time(opened: &Opened) -> Result<Option<VcpuTime>, ReadError> {
+    let Some(text) = opened.table.metadata(segment::KEY_VCPU_TIME) else { return Ok(None) };
+    match serde_json::from_str::<VcpuTime>(text).ok().filter(VcpuTime::is_valid) {
+        Some(time) => Ok(Some(time)),
+        None => {
+            let allowed = "times that fit together, see docs/history-format.md";
+            Err(opened.damaged(metadata(segment::KEY_VCPU_TIME, text, allowed)))
+        }
+    }
 }
 
 fn metadata(key: &'static str, value: &str, allowed: &'static str) -> Damage {

@@ -29,6 +29,7 @@ pub mod stream;
 pub mod summary;
 pub mod timeline;
 pub mod trim;
+pub mod vcpu;
 
 mod bounded;
 mod disk;

@@ -79,6 +79,9 @@ pub struct Observed {
     /// their size.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending_bytes: Vec<u64>,
+    /// How far the vCPUs were slowed, step by step from the request on, where that was watched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub throttle: Vec<ThrottleStep>,
     /// How long it was given before it was given up, from the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub give_up_seconds: Option<f64>,
@@ -91,6 +94,18 @@ pub struct Observed {
     /// Cores' worth of CPU time that others than the two ends of the migration used meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_cpu_cores: Option<f64>,
+}
+
+/// A time in which the hypervisor slowed the vCPUs alike (QEMU: `cpu-throttle-percentage`).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ThrottleStep {
+    /// When it began, seconds since the request.
+    pub start_seconds: f64,
+    /// Percent of their time the vCPUs were to sleep.
+    pub percent: u64,
+    /// Share of the time a vCPU really ran: CPU time of its thread by time passed, 0 to 1.
+    pub vcpu_busy: f64,
 }
 
 /// Why observed migrations could not be read.
@@ -165,8 +180,12 @@ impl Observed {
             ("give_up_seconds", self.give_up_seconds),
         ];
         let starts = self.iteration_starts_seconds.iter().map(|start| ("iteration_starts_seconds", Some(*start)));
-        let seconds =
-            spans.into_iter().chain(starts).map(|(field, value)| (field, value, 0.0..=SECONDS_MAX, "0 to 10^9"));
+        let steps = self.throttle.iter().map(|step| ("start_seconds", Some(step.start_seconds)));
+        let seconds = spans
+            .into_iter()
+            .chain(starts)
+            .chain(steps)
+            .map(|(field, value)| (field, value, 0.0..=SECONDS_MAX, "0 to 10^9"));
         let amounts = [
             ("link_bits_per_second", Some(self.link_bits_per_second), LINK, "8 to 10^15"),
             ("sent_bytes", Some(self.sent_bytes), 0.0..=BYTES_MAX, "up to 2^60"),
@@ -177,10 +196,16 @@ impl Observed {
         ];
         let pending =
             self.pending_bytes.iter().map(|bytes| ("pending_bytes", Some(*bytes), 0.0..=BYTES_MAX, "up to 2^60"));
+        let shares = self.throttle.iter().flat_map(|step| {
+            // A clock that ticks may show a little more than all of the time.
+            let busy = ("vcpu_busy", Some(step.vcpu_busy), 0.0..=1.5, "0 to 1.5");
+            [("percent", Some(step.percent as f64), 0.0..=100.0, "0 to 100"), busy]
+        });
         let amounts = amounts
             .into_iter()
             .chain(pending)
-            .map(|(field, value, range, allowed)| (field, value.map(|value| value as f64), range, allowed));
+            .map(|(field, value, range, allowed)| (field, value.map(|value| value as f64), range, allowed))
+            .chain(shares);
         let mut wrong = seconds.chain(amounts).filter_map(|(field, value, range, allowed)| {
             value.filter(|value| !range.contains(value)).map(|value| (field, value, allowed))
         });
@@ -249,7 +274,10 @@ mod tests {
 
     #[test]
     fn each_value_out_of_range_is_named_in_one_line() {
-        let cases: [(&str, serde_json::Value, &str); 6] = [
+        let step = |percent: u64, busy: f64| serde_json::json!([{ "start_seconds": 1.0, "percent": percent, "vcpu_busy": busy }]);
+        let cases: [(&str, serde_json::Value, &str); 8] = [
+            ("throttle", step(101, 0.5), "percent is 101, allowed: 0 to 100"),
+            ("throttle", step(20, -0.5), "vcpu_busy is -0.5, allowed: 0 to 1.5"),
             ("migration_time_seconds", (-1.0).into(), "migration_time_seconds is -1, allowed: 0 to 10^9"),
             ("downtime_seconds", 2e9.into(), "downtime_seconds is 2000000000, allowed: 0 to 10^9"),
             ("iteration_starts_seconds", vec![1.0, -2.0].into(), "iteration_starts_seconds is -2, allowed"),

@@ -12,7 +12,7 @@ use migcast_model::units::PageCount;
 
 use crate::damage::{Damage, Problem, ReadError};
 use crate::disk::TEMPORARY;
-use crate::files::{self, Files};
+use crate::files::{self, Committed, Files};
 use crate::format::Manifest;
 use crate::index::IndexRow;
 use crate::runs::RankRuns;
@@ -20,6 +20,7 @@ use crate::sample::Tracked;
 use crate::segment::{self, Commit, TABLES, WWS};
 use crate::stream::SegmentWindows;
 use crate::timeline::{Entry, Timeline};
+use crate::vcpu::VcpuTime;
 use crate::windows::{State, Window};
 
 /// A history on disk.
@@ -38,6 +39,7 @@ pub struct Segment {
     number: u32,
     bytes: u64,
     commit: Commit,
+    vcpu_time: Option<VcpuTime>,
 }
 
 impl Segment {
@@ -64,6 +66,11 @@ impl Segment {
     /// Length of its four files in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// How busy the guest's vCPUs were while it was recorded; `None` where nobody looked.
+    pub fn vcpu_time(&self) -> Option<VcpuTime> {
+        self.vcpu_time
     }
 }
 
@@ -123,6 +130,16 @@ impl History {
     /// Length of all closed segments in bytes.
     pub fn bytes_on_disk(&self) -> u64 {
         self.segments.iter().map(Segment::bytes).sum()
+    }
+
+    /// How busy the guest's vCPUs were in the segments that have windows in `range`; `None` where nobody looked in any of
+    /// them.
+    pub fn vcpu_time(&self, range: Range<u32>) -> Option<VcpuTime> {
+        let touches = |segment: &&Segment| {
+            let windows = segment.windows();
+            windows.start < range.end && range.start < windows.end
+        };
+        self.segments.iter().filter(touches).filter_map(Segment::vcpu_time).reduce(VcpuTime::and)
     }
 
     /// All windows that can be read.
@@ -225,11 +242,12 @@ impl History {
 
     /// Reads a commit mark and takes the segment in, or notes why not.
     fn add(&mut self, number: u32) {
-        let taken = files::commit(&self.dir, &self.manifest, number).and_then(|(commit, bytes)| {
-            let segment = Segment { number, bytes, commit };
-            self.follows(&segment)?;
-            Ok(segment)
-        });
+        let taken =
+            files::commit(&self.dir, &self.manifest, number).and_then(|Committed { commit, vcpu_time, bytes }| {
+                let segment = Segment { number, bytes, commit, vcpu_time };
+                self.follows(&segment)?;
+                Ok(segment)
+            });
         match taken {
             Ok(segment) => self.segments.push(segment),
             Err(error) => self.problems.push(Problem::Damaged { segment: number, error }),

@@ -75,6 +75,8 @@ pub(crate) const KEY_SEGMENT: &str = "migcast.segment";
 pub(crate) const KEY_START_RUNS: &str = "migcast.start_runs";
 /// Metadata key of `wws/`: the commit record.
 pub(crate) const KEY_COMMIT: &str = "migcast.commit";
+/// Metadata key of `wws/`: how busy the vCPUs were, where that is known.
+pub(crate) const KEY_VCPU_TIME: &str = "migcast.vcpu_time";
 /// Metadata key of `wws/`: the number of bands.
 pub(crate) const KEY_BANDS: &str = "migcast.bands";
 /// Metadata key of `wws/`: the smallest gap of each bucket from bucket 1 on, separated by commas.

@@ -5,6 +5,7 @@ use crate::damage::ReadError;
 use crate::index::LastWrites;
 use crate::reader::History;
 use crate::timeline::{Entry, Timeline};
+use crate::vcpu::VcpuTime;
 use crate::windows::State;
 
 /// The spans for which a summary states the write set.
@@ -26,6 +27,8 @@ pub struct Summary {
     pub zero_pages_start: f64,
     /// Zero pages at the end of the last window.
     pub zero_pages_end: f64,
+    /// How busy the vCPUs were; `None` where nobody looked.
+    pub vcpu_time: Option<VcpuTime>,
     /// What recording cost.
     pub cost: Cost,
 }
@@ -90,6 +93,7 @@ impl History {
             wws: counts.finish(self.tracked().count(), self.tracked().memory()),
             zero_pages_start: f64::from(zero_start.unwrap_or_default()) * weight,
             zero_pages_end: f64::from(zero_end) * weight,
+            vcpu_time: self.vcpu_time(timeline.all()),
             cost: Cost::of(timeline.entries()),
             timeline,
         })

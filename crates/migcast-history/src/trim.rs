@@ -3,8 +3,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::damage::ReadError;
-use crate::reader::{History, timestamp};
-use crate::windows::State;
+use crate::reader::{History, Segment, timestamp};
+use crate::timeline::Timeline;
+use crate::vcpu::VcpuTime;
+use crate::windows::{State, Window};
 use crate::writer::{NewWindow, WriteError, Writer, ZeroChange};
 
 /// Why a history could not be cut.
@@ -45,7 +47,7 @@ pub struct Trimmed {
 /// which must not exist or be empty.
 ///
 /// Windows are numbered from 0 again and cut into segments anew. The zero map at the new start is the one the history
-/// had there. The WWS index is built anew: the first write of a page after the cut counts as its first write. Windows of
+/// had there. How busy the vCPUs were is known by segment: each recorded window takes its share of that with it. The WWS index is built anew: the first write of a page after the cut counts as its first write. Windows of
 /// missing segments become one gap each. The manifest is the same but for `created`, which is the new start.
 pub fn trim(history: &History, unix_ns: Range<i64>, out: &Path) -> Result<Trimmed, TrimError> {
     let timeline = history.timeline()?;
@@ -57,6 +59,7 @@ pub fn trim(history: &History, unix_ns: Range<i64>, out: &Path) -> Result<Trimme
         return Err(TrimError::Nothing { from, to, start, end });
     };
     let last = kept.next_back().unwrap_or(first);
+    let mut shares = VcpuShares { history, timeline: &timeline, segment: None };
     let mut stream = history.stream(first.index..last.index + 1);
     let mut writer: Option<Writer> = None;
     let mut before: Option<(u32, i64)> = None;
@@ -90,6 +93,9 @@ pub fn trim(history: &History, unix_ns: Range<i64>, out: &Path) -> Result<Trimme
             cost_us: view.window.cost_us,
         })?;
         before = Some((view.index, view.window.end_unix_ns));
+        if let Some(time) = shares.of(view.index, &view.window) {
+            writer.add_vcpu_time(time);
+        }
     }
     if let Some(writer) = writer {
         writer.finish()?;
@@ -98,6 +104,34 @@ pub fn trim(history: &History, unix_ns: Range<i64>, out: &Path) -> Result<Trimme
     let windows = timeline.entries().iter().filter(|entry| (first.index..=last.index).contains(&entry.index)).count();
     let windows = u32::try_from(windows).expect("windows are numbered with 32 bits");
     Ok(Trimmed { windows, start_unix_ns, end_unix_ns })
+}
+
+/// Deals the time of the vCPUs, which is known by segment, out to the windows in which it was watched.
+struct VcpuShares<'a> {
+    history: &'a History,
+    timeline: &'a Timeline,
+    /// The segment of the last window that was asked for, and the length of its recorded windows in nanoseconds.
+    segment: Option<(&'a Segment, u64)>,
+}
+
+impl VcpuShares<'_> {
+    /// The share of the window of this index.
+    fn of(&mut self, index: u32, window: &Window) -> Option<VcpuTime> {
+        if window.state != State::Recorded {
+            return None;
+        }
+        if self.segment.is_none_or(|(segment, _)| !segment.windows().contains(&index)) {
+            let segment = self.history.segments().iter().find(|segment| segment.windows().contains(&index))?;
+            let inside = self.timeline.recorded().filter(|entry| segment.windows().contains(&entry.index));
+            self.segment = Some((segment, inside.map(|entry| nanos(&entry.window)).sum()));
+        }
+        let (segment, recorded) = self.segment?;
+        segment.vcpu_time().map(|time| time.share(nanos(window), recorded))
+    }
+}
+
+fn nanos(window: &Window) -> u64 {
+    window.end_unix_ns.abs_diff(window.start_unix_ns)
 }
 
 fn gap(start_unix_ns: i64, end_unix_ns: i64) -> NewWindow<'static> {

@@ -11,6 +11,7 @@ use crate::index::{BANDS, IndexBuilder};
 use crate::sample::Tracked;
 use crate::segment::{self, Commit, FileMark, PAGES, TABLES, WINDOWS, WWS, ZERO};
 use crate::table::{Table, Values, encode};
+use crate::vcpu::VcpuTime;
 use crate::windows::{State, Window};
 use crate::zero::{self, ZeroMap, ZeroRun};
 
@@ -42,6 +43,7 @@ struct OpenSegment {
     /// The zero map at its start and the changes since.
     zero: Vec<ZeroRun>,
     start_runs: usize,
+    vcpu_time: Option<VcpuTime>,
 }
 
 /// A tracked page that became zero, or ceased to be.
@@ -202,6 +204,12 @@ impl Writer {
         Ok(())
     }
 
+    /// Notes how busy the vCPUs were over some time just before the end of the last window. It belongs to the segment of
+    /// that window.
+    pub fn add_vcpu_time(&mut self, time: VcpuTime) {
+        self.open.vcpu_time = Some(self.open.vcpu_time.map_or(time, |before| before.and(time)));
+    }
+
     /// Bytes in closed segments so far.
     pub fn bytes_on_disk(&self) -> u64 {
         self.bytes_on_disk
@@ -298,11 +306,15 @@ impl Writer {
             end_unix_ns,
             files: [windows, pages, zero],
         };
-        let metadata = vec![
+        let mut metadata = vec![
             (segment::KEY_BANDS.into(), BANDS.to_string()),
             (segment::KEY_EDGES.into(), segment::edges()),
             (segment::KEY_COMMIT.into(), serde_json::to_string(&commit).expect("strings and numbers make JSON")),
         ];
+        if let Some(time) = self.open.vcpu_time {
+            let text = serde_json::to_string(&time).expect("numbers make JSON");
+            metadata.push((segment::KEY_VCPU_TIME.into(), text));
+        }
         let wws = self.write(&WWS, &index_columns(self.index.rows()), metadata)?;
         disk::sync_dir(&self.dir.join(WWS.name))?;
         self.bytes_on_disk += bytes + wws.bytes;

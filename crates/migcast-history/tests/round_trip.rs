@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use migcast_history::index::{BANDS, bucket};
 use migcast_history::reader::History;
 use migcast_history::sample::Sample;
+use migcast_history::vcpu::VcpuTime;
 use migcast_history::windows::State;
+use migcast_history::writer::Writer;
 use proptest::prelude::*;
 use support::{Recording, manifest, read_back};
 
@@ -167,6 +169,46 @@ fn a_cut_window_is_not_kept_and_an_empty_piece_is_refused() {
     let cut = window.start_unix_ns + 1..window.end_unix_ns;
     let error = migcast_history::trim::trim(&history, cut, piece.path()).unwrap_err();
     assert!(error.to_string().starts_with("no window lies wholly between 2026-01-01T00:00:00."), "{error}");
+}
+
+#[test]
+fn a_piece_of_a_history_has_its_share_of_the_vcpus_time() {
+    let mut made = recording(&[300], 1, 6, 1_500);
+    made.windows.iter_mut().for_each(|window| {
+        window.written.clear();
+        window.state = State::Recorded;
+    });
+    let (whole, piece) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // Busy by a fifth in the first segment, by two thirds later.
+    let mut writer = Writer::create(whole.path(), made.manifest.clone(), &made.zero_at_start).unwrap();
+    for window in &made.windows {
+        writer.push(window.new_window()).unwrap();
+        let span = (window.end_unix_ns - window.start_unix_ns) as u64;
+        let used = if window.end_unix_ns - support::START_NS < 60_000_000_000 { span / 5 } else { span * 2 / 3 };
+        writer.add_vcpu_time(VcpuTime::of_span(span, &[used]).unwrap());
+    }
+    writer.finish().unwrap();
+    let history = History::open(whole.path()).unwrap();
+    let shares: Vec<f64> = history.segments().iter().map(|s| s.vcpu_time().unwrap().mean_share()).collect();
+    assert!((shares[0] - 0.2).abs() < 1e-3 && (shares[1] - 2.0 / 3.0).abs() < 1e-2, "{shares:?}");
+    let later = history.segments()[1].windows();
+    assert_eq!(history.vcpu_time(later.clone()), history.segments()[1].vcpu_time());
+
+    // From the middle of the first segment to the middle of the second: half of either, and each keeps its share.
+    let middle = |segment: &migcast_history::reader::Segment| (segment.start_unix_ns() + segment.end_unix_ns()) / 2;
+    let range = middle(&history.segments()[0])..middle(&history.segments()[1]);
+    migcast_history::trim::trim(&history, range, piece.path()).unwrap();
+    let cut = History::open(piece.path()).unwrap();
+    let (time, recorded) = (cut.vcpu_time(0..u32::MAX).unwrap(), cut.timeline().unwrap().recorded_duration());
+    assert!((time.watched_ns as f64 / recorded.as_nanos() as f64 - 1.0).abs() < 1e-3, "{time:?} of {recorded:?}");
+    assert!((time.mean_share() - (0.2 + 2.0 / 3.0) / 2.0).abs() < 0.02, "{time:?}");
+    // What nobody watched stays unknown.
+    let (plain, piece) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    made.write(plain.path()).unwrap();
+    let history = History::open(plain.path()).unwrap();
+    assert_eq!((history.vcpu_time(0..u32::MAX), history.summary(1).unwrap().vcpu_time), (None, None));
+    migcast_history::trim::trim(&history, 0..i64::MAX, piece.path()).unwrap();
+    assert_eq!(History::open(piece.path()).unwrap().vcpu_time(0..u32::MAX), None);
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub fn capture(
     let done = AtomicBool::new(false);
     let (watched, sender_buffer_bytes) = thread::scope(|scope| {
         let buffer = scope.spawn(|| watch_buffer(link, &done));
-        let watched = migration::watch(machine.monitor(), link, SOURCE, terms, interrupt);
+        let watched = migration::watch(machine.monitor(), None, link, SOURCE, terms, interrupt);
         done.store(true, Ordering::Relaxed);
         (watched, buffer.join().ok().flatten())
     });

@@ -95,7 +95,7 @@ impl Case {
     }
 
     /// Guest, link and settings, as a row of the table begins.
-    fn title(&self) -> String {
+    pub fn title(&self) -> String {
         let settings =
             self.observed.settings.join(" ").replace("max-bandwidth=none ", "").replace("downtime-limit=", "");
         format!("{}, {} Mbit/s, {settings}", self.observed.guest, self.observed.link_bits_per_second / 1_000_000)

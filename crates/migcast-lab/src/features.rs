@@ -8,8 +8,8 @@ use migcast_model::quantity::parse_rate;
 use migcast_model::units::BytesPerSec;
 use serde_json::{Value, json};
 
-/// The setting that says how busy the vCPUs are.
-pub(crate) const VCPU_BUSY: &str = "vcpu-busy";
+/// The setting that says how busy the vCPUs are. Observations from before histories told that have it.
+const VCPU_BUSY: &str = "vcpu-busy";
 
 /// Whether two lists of settings ask for the same; how busy the guest was is not asked for.
 pub fn ask_alike(one: &[String], other: &[String]) -> bool {
@@ -31,9 +31,6 @@ pub struct Features {
     pub postcopy_after_passes: Option<u64>,
     /// A cap while the guest runs.
     pub max_bandwidth: Option<BytesPerSec>,
-    /// How busy the guest's vCPUs were while it was recorded, in percent: nothing QEMU is told, but what a forecast of
-    /// auto-converge needs.
-    pub vcpu_busy: Option<u64>,
 }
 
 impl Features {
@@ -60,9 +57,6 @@ impl Features {
         let mut settings = Vec::new();
         if self.auto_converge {
             settings.push("auto-converge=on".to_owned());
-        }
-        if let Some(busy) = self.vcpu_busy.filter(|_| self.auto_converge) {
-            settings.push(format!("{VCPU_BUSY}={busy}%"));
         }
         if self.multifd {
             settings.push("multifd=on".to_owned());

@@ -12,6 +12,9 @@ pub mod comparison;
 pub mod disk;
 pub mod evidence;
 pub mod features;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guest;
 pub mod initramfs;
 pub mod interrupt;
@@ -31,5 +34,6 @@ pub mod serial;
 pub mod sink;
 pub mod slowdown;
 pub mod stream;
+pub mod throttle;
 pub mod trace;
 pub mod write_log;

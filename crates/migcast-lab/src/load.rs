@@ -26,9 +26,18 @@ impl CpuTime {
     }
 }
 
-/// CPU seconds a thread of a process has used; `None` where /proc does not tell.
-pub fn thread_seconds(pid: u32, thread: u64) -> Option<f64> {
-    process(&fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat")).ok()?)
+/// A thread of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Thread {
+    pub(crate) pid: u32,
+    pub(crate) id: u64,
+}
+
+impl Thread {
+    /// CPU seconds it has used; `None` where /proc does not tell.
+    pub fn seconds(self) -> Option<f64> {
+        process(&fs::read_to_string(format!("/proc/{}/task/{}/stat", self.pid, self.id)).ok()?)
+    }
 }
 
 /// user, nice, system, (idle, iowait,) irq, softirq, steal; guests are within user.

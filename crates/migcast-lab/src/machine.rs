@@ -218,10 +218,10 @@ impl Machine {
         self.qemu.id()
     }
 
-    /// CPU seconds its only vCPU has used; `None` where nobody tells.
-    pub fn vcpu_seconds(&mut self) -> Option<f64> {
+    /// The thread of its only vCPU; `None` where nobody tells.
+    pub fn vcpu(&mut self) -> Option<load::Thread> {
         let vcpus = self.monitor().execute("query-cpus-fast", &serde_json::json!({})).ok()?;
-        load::thread_seconds(self.pid(), vcpus[0]["thread-id"].as_u64()?)
+        Some(load::Thread { pid: self.pid(), id: vcpus[0]["thread-id"].as_u64()? })
     }
 
     /// What QEMU's trace says of its migrations so far.

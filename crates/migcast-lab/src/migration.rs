@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail, ensure};
-use migcast_history::observed::{FORMAT, Observed};
+use migcast_history::observed::{FORMAT, Observed, ThrottleStep};
 use migcast_model::quantity::write_rate;
 use migcast_model::units::BytesPerSec;
 use serde_json::{Value, json};
@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 use crate::features::Features;
 use crate::interrupt::Interrupt;
 use crate::link::{End, ShapedLink};
-use crate::load::CpuTime;
+use crate::load::{CpuTime, Thread};
 use crate::machine::{Images, Machine, Spec};
 use crate::process;
 use crate::qmp::Qmp;
+use crate::throttle::ThrottleLog;
 
 /// Where a target listens.
 pub(crate) const PORT: u16 = 4444;
@@ -83,12 +84,12 @@ pub fn migrate(
     });
     source.monitor().execute("migrate-set-parameters", &parameters)?;
 
-    let load_average = load_average();
+    let (vcpu, load_average) = (source.vcpu(), load_average());
     let ends = [source.pid(), target.pid()];
     let cpu = CpuTime::now(&ends);
     let requested = SystemTime::now();
     source.monitor().execute("migrate", &json!({ "uri": uri }))?;
-    let watched = watch(source.monitor(), link, from, terms, interrupt)?;
+    let watched = watch(source.monitor(), vcpu, link, from, terms, interrupt)?;
     let resumed = if watched.completed { Some(await_resume(target.monitor(), interrupt)?) } else { None };
     let others = cpu.zip(CpuTime::now(&ends)).map(|(before, after)| after.of_others_since(before));
     let other_cpu_cores = others.map(|seconds| seconds / since(SystemTime::now(), requested));
@@ -105,17 +106,20 @@ pub(crate) struct Watched {
     /// The last answer to `query-migrate`.
     pub(crate) status: Value,
     ended: SystemTime,
+    throttle: Vec<ThrottleStep>,
     send_queue_at_stop: Option<u64>,
 }
 
-/// Watches a source from the request until it has finished, or is cancelled when `give_up` has passed.
+/// Watches a source, whose vCPU may be known, from the request until it has finished, or is cancelled when `give_up` has passed.
 pub(crate) fn watch(
     monitor: &mut Qmp,
+    vcpu: Option<Thread>,
     link: &ShapedLink,
     from: End,
     terms: Terms,
     interrupt: &Interrupt,
 ) -> Result<Watched> {
+    let mut throttle = ThrottleLog::begin(vcpu, SystemTime::now());
     let end = Instant::now() + terms.give_up;
     let (began, mut postcopy_after) = (SystemTime::now(), terms.features.postcopy_after_passes);
     let mut send_queue_at_stop = None;
@@ -140,6 +144,7 @@ pub(crate) fn watch(
         }
         next_look += LOOK;
         let mut status = monitor.execute("query-migrate", &json!({}))?;
+        throttle.look(&status);
         if status["ram"].is_object() {
             ram = status["ram"].clone();
         }
@@ -148,7 +153,8 @@ pub(crate) fn watch(
             let events = monitor.events();
             status["ram"] = ram;
             let last = events.iter().rfind(|event| event.name == "MIGRATION").map(|event| event.at);
-            return Ok(Watched { completed, status, ended: last.unwrap_or_else(SystemTime::now), send_queue_at_stop });
+            let (ended, throttle) = (last.unwrap_or_else(SystemTime::now), throttle.finish());
+            return Ok(Watched { completed, status, ended, throttle, send_queue_at_stop });
         }
         if status["status"] == "failed" {
             bail!("the migration failed: {}", status["error-desc"].as_str().unwrap_or("QEMU does not say why"));
@@ -224,7 +230,7 @@ struct Observation {
 
 impl Observation {
     fn write(self, source: &Machine, spec: &Spec, terms: Terms) -> Observed {
-        let Watched { completed, status, ended, send_queue_at_stop } = self.watched;
+        let Watched { completed, status, ended, throttle, send_queue_at_stop } = self.watched;
         let events = source.events();
         let at = |name: &str| events.iter().rfind(|event| event.name == name).map(|event| event.at);
         let millis = |key: &str| status[key].as_u64().map(|millis| millis as f64 / 1e3);
@@ -269,6 +275,7 @@ impl Observation {
                 .filter(|reading| reading.at >= self.requested)
                 .map(|reading| reading.pending_bytes)
                 .collect(),
+            throttle,
             give_up_seconds: Some(terms.give_up.as_secs_f64()),
             tcp_send_buffer_max_bytes: tcp_send_buffer_max(),
             load_average: self.load_average,

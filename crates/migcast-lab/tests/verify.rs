@@ -31,13 +31,7 @@ const TERMS: Terms = Terms {
     downtime_limit: Duration::from_millis(300),
     max_bandwidth: BytesPerSec::new(NO_CAP),
     give_up: Duration::from_secs(60),
-    features: Features {
-        auto_converge: false,
-        multifd: false,
-        postcopy_after_passes: None,
-        max_bandwidth: None,
-        vcpu_busy: None,
-    },
+    features: Features { auto_converge: false, multifd: false, postcopy_after_passes: None, max_bandwidth: None },
 };
 
 /// Boots the microbenchmark with a pattern, records it, migrates it, and forecasts the migration from the recording.

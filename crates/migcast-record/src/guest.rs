@@ -7,6 +7,7 @@ use migcast_history::windows::State;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::memory::{Memory, MemoryError};
+use crate::vcpus::VcpuClock;
 
 /// Who is recorded. Goes into the history's manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,10 @@ pub trait Watch {
     /// Looks at its state, briefly. Called about once a second, and once more when the recording ends, even by the
     /// guest's end: then [`Sight::Clear`] says that nothing can have become of it unseen.
     fn look(&mut self) -> Sight;
+    /// What its vCPUs have used, where that is known. Cheap; called after each look.
+    fn vcpus(&mut self) -> Option<Vec<VcpuClock>> {
+        None
+    }
     /// Whether its process has ended. Cheap.
     fn ended(&mut self) -> bool;
     /// A descriptor that becomes readable when its process ends, where there is one: a wait need not be waited out.

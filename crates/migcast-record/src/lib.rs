@@ -28,6 +28,7 @@ mod recorder;
 mod recording;
 mod scan;
 mod summary;
+mod vcpus;
 
 pub use clock::{Clock, SystemClock};
 pub use guest::{Guest, Identity, Life, Sight, Watch};
@@ -38,3 +39,4 @@ pub use priority::stand_back;
 pub use qmp::QmpSocket;
 pub use recording::{RecordError, Recording, Settings, record};
 pub use summary::{Interrupt, Listener, Progress, Stop, Summary};
+pub use vcpus::VcpuClock;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use migcast_history::vcpu::VcpuTime;
 use migcast_history::windows::State;
 use migcast_history::writer::{NewWindow, WriteError, Writer, ZeroChange};
 
@@ -14,6 +15,8 @@ pub(crate) trait Sink {
     /// # Errors
     /// [`WriteError`], e.g. because the disk is full; what was closed before stays readable.
     fn push(&mut self, window: NewWindow<'_>) -> Result<(), WriteError>;
+    /// Notes how busy the vCPUs were just before the end of the last window.
+    fn add_vcpu_time(&mut self, time: VcpuTime);
     /// Bytes in closed segments so far.
     fn bytes_on_disk(&self) -> u64;
 }
@@ -21,6 +24,10 @@ pub(crate) trait Sink {
 impl Sink for Writer {
     fn push(&mut self, window: NewWindow<'_>) -> Result<(), WriteError> {
         Writer::push(self, window)
+    }
+
+    fn add_vcpu_time(&mut self, time: VcpuTime) {
+        Writer::add_vcpu_time(self, time);
     }
 
     fn bytes_on_disk(&self) -> u64 {

@@ -10,6 +10,7 @@ use crate::memory::{MemoryError, PAGE_SIZE, Placement, ProcessMemory, of_process
 use crate::monitor::{Monitor, MonitorError, QueryMigrate, QueryStatus, ask, ask_human, one_line, request, understand};
 use crate::qmp::QmpSocket;
 use crate::ramblock::{self, RamBlock};
+use crate::vcpus::{Threads, VcpuClock};
 
 /// Guest-physical addresses that lie in main memory on the usual machines: its beginning, and what lies above 4 GiB.
 const PROBES: [u64; 3] = [0, 0x4000_0000, 0x1_0000_0000];
@@ -89,6 +90,7 @@ pub(crate) fn open_with(mut monitor: Box<dyn Monitor>, pid: u32) -> Result<Guest
     let mut identity = identify(monitor.as_mut(), pid)?;
     let asked = ram_blocks(monitor.as_mut())?;
     let placements = locate(monitor.as_mut(), pid, asked.clone())?;
+    let threads = Threads::ask(monitor.as_mut(), pid);
     monitor.release();
     identity.blocks = placements.iter().map(|placement| placement.block.clone()).collect();
     let memory = ProcessMemory::open(pid, &placements)?;
@@ -102,7 +104,7 @@ pub(crate) fn open_with(mut monitor: Box<dyn Monitor>, pid: u32) -> Result<Guest
     }
     let mut warnings = memory.warnings();
     warnings.extend(warning_of(&identity));
-    let watch = QemuWatch { monitor, life, blocks: asked };
+    let watch = QemuWatch { monitor, pid, life, blocks: asked, threads };
     Ok(Guest { identity, memory: Box::new(memory), watch: Box::new(watch), warnings })
 }
 
@@ -198,9 +200,13 @@ fn warning_of(identity: &Identity) -> Option<String> {
 /// Watches a guest through its monitor.
 struct QemuWatch {
     monitor: Box<dyn Monitor>,
+    pid: u32,
     life: Life,
     /// The blocks at the start.
     blocks: Vec<RamBlock>,
+    /// Who runs the vCPUs, where that is known. Asked anew when one of them is gone; a vCPU that is plugged in is not
+    /// watched before that.
+    threads: Option<Threads>,
 }
 
 impl QemuWatch {
@@ -243,6 +249,15 @@ impl Watch for QemuWatch {
             }
             Err(error) => Sight::Busy(one_line(&error)),
         }
+    }
+
+    fn vcpus(&mut self) -> Option<Vec<VcpuClock>> {
+        let clocks = self.threads.as_ref()?.read();
+        if clocks.is_none() && !self.life.ended() {
+            self.threads = Threads::ask(self.monitor.as_mut(), self.pid);
+            self.monitor.release();
+        }
+        clocks
     }
 
     fn ended(&mut self) -> bool {
@@ -308,6 +323,10 @@ mod tests {
         fake
     }
 
+    fn watch(fake: FakeMonitor, life: Life, blocks: Vec<RamBlock>) -> QemuWatch {
+        QemuWatch { monitor: Box::new(fake), pid: std::process::id(), life, blocks, threads: None }
+    }
+
     #[test]
     fn a_guest_is_identified_and_watched() {
         let memory = vec![1; 4 * 4096];
@@ -330,7 +349,7 @@ mod tests {
             let mut fake = fake.clone();
             fake.answers.insert(name.to_owned(), answer);
             let life = Life::of(std::process::id()).unwrap();
-            QemuWatch { monitor: Box::new(fake), life, blocks: blocks.clone() }.look()
+            watch(fake, life, blocks.clone()).look()
         };
         assert_eq!(seen("query-migrate", json!({ "status": "active" })), Sight::Migrating);
         assert_eq!(seen("query-migrate", json!({ "status": "failed" })), Sight::Clear);
@@ -350,7 +369,7 @@ mod tests {
             fake.answers.insert("query-status".into(), json!({ "status": status, "running": status == "running" }));
             fake.answers.insert("query-migrate".into(), json!({ "status": migration }));
             let life = Life::of(std::process::id()).unwrap();
-            QemuWatch { monitor: Box::new(fake), life, blocks: blocks.clone() }.look()
+            watch(fake, life, blocks.clone()).look()
         };
         assert_eq!(seen("running", "completed"), Sight::Clear);
         assert_eq!(seen("paused", "none"), Sight::Standing("paused".into()));
@@ -384,7 +403,7 @@ mod tests {
         let mut fake = monitor(&[1; 4 * 4096]);
         fake.answers.insert("query-status".into(), json!({ "running": true }));
         let life = Life::of(std::process::id()).unwrap();
-        let sight = QemuWatch { monitor: Box::new(fake), life, blocks: Vec::new() }.look();
+        let sight = watch(fake, life, Vec::new()).look();
         assert!(matches!(&sight, Sight::Busy(why) if why.contains("query-status")), "{sight:?}");
     }
 
@@ -394,7 +413,7 @@ mod tests {
         let memory = vec![1; 4 * 4096];
         let mut fake = monitor(&memory);
         let blocks = ram_blocks(&mut fake).unwrap();
-        let mut watch = QemuWatch { monitor: Box::new(fake), life: Life::of(child.id()).unwrap(), blocks };
+        let mut watch = watch(fake, Life::of(child.id()).unwrap(), blocks);
         assert_eq!(watch.look(), Sight::Clear);
         child.kill().unwrap();
         child.wait().unwrap();

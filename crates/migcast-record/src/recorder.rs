@@ -21,6 +21,7 @@ use crate::pending::{Finished, Pending, Sink};
 use crate::recording::Settings;
 use crate::scan::Scanner;
 use crate::summary::{Listener, Progress, Stop, Summary};
+use crate::vcpus::Meter;
 
 /// Shortest and longest time between two looks at the guest's state.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,6 +44,7 @@ pub(crate) struct Recorder<'a> {
     clock: &'a mut dyn Clock,
     listener: &'a mut dyn Listener,
     schedule: Schedule,
+    vcpus: Meter,
     counts: Counts,
 }
 
@@ -99,6 +101,7 @@ impl<'a> Recorder<'a> {
             clock,
             listener,
             schedule: Schedule::default(),
+            vcpus: Meter::default(),
             counts: Counts::default(),
         }
     }
@@ -135,6 +138,7 @@ impl<'a> Recorder<'a> {
         self.schedule.look_due = end + LOOK_INTERVAL;
         self.schedule.spent_origin = self.clock.cpu();
         self.schedule.spent_boundary = self.schedule.spent_origin;
+        self.vcpus.begin(self.clock.now(), self.watch.vcpus());
         Ok(())
     }
 
@@ -285,7 +289,7 @@ impl<'a> Recorder<'a> {
             }
             sight => Some(sight.absence().map_or(State::Recorded, |absence| absence.state)),
         };
-        if let Some(Err(error)) = found.map(|found| self.pending.settle(found, sink, self.clock)) {
+        if let Some(Err(error)) = found.map(|found| self.settle(found, sink)) {
             return ControlFlow::Break(Stop::Write(error));
         }
         let cost = self.clock.cpu().saturating_sub(cpu).as_secs_f64();
@@ -293,6 +297,17 @@ impl<'a> Recorder<'a> {
         let interval = spread.unwrap_or(LOOK_INTERVAL_MAX).clamp(LOOK_INTERVAL, LOOK_INTERVAL_MAX);
         self.schedule.look_due = self.clock.now() + interval;
         ControlFlow::Continue(sight)
+    }
+
+    /// Hands on what is held back, with what the vCPUs used since windows were last handed on.
+    fn settle(&mut self, found: State, sink: &mut dyn Sink) -> Result<(), WriteError> {
+        self.pending.settle(found, sink, self.clock)?;
+        if found != State::Recorded {
+            self.vcpus.stop();
+        } else if let Some(time) = self.vcpus.next(self.clock.now(), self.watch.vcpus()) {
+            sink.add_vcpu_time(time);
+        }
+        Ok(())
     }
 
     /// Says once that windows count as recorded though nobody could be asked about them.
@@ -329,7 +344,9 @@ impl<'a> Recorder<'a> {
                 self.clock.wait(self.schedule.look_due.min(end));
                 continue;
             }
-            match self.look(sink) {
+            let seen = self.look(sink);
+            self.vcpus.stop();
+            match seen {
                 ControlFlow::Break(stop) => {
                     self.leave_out(absence.state);
                     return ControlFlow::Break(stop);
@@ -346,6 +363,7 @@ impl<'a> Recorder<'a> {
                 },
             }
         }
+        self.vcpus.begin(self.clock.now(), self.watch.vcpus());
         let slot = self.slot_from(self.clock.now());
         self.window(slot, absence.state)
     }
@@ -396,7 +414,7 @@ impl<'a> Recorder<'a> {
                 sight => sight.absence().map_or(State::Gap, |absence| absence.state),
             },
         };
-        self.pending.settle(found, sink, self.clock)
+        self.settle(found, sink)
     }
 
     fn summary(&self, stop: Stop, sample: Sample, bytes_on_disk: u64) -> Summary {

@@ -10,7 +10,7 @@ use migcast_history::reader::History;
 use migcast_history::windows::State;
 use migcast_record::{
     Guest, Interrupt, Life, Listener, Monitor, MonitorError, Progress, QmpSocket, Recording, SampleChoice, Settings,
-    Sight, Stop, Summary, SystemClock, Watch, qemu, record,
+    Sight, Stop, Summary, SystemClock, VcpuClock, Watch, qemu, record,
 };
 
 /// A guest without an operating system: its firmware finds nothing to boot and idles.
@@ -21,10 +21,14 @@ struct Machine {
 
 impl Machine {
     fn start(more: &[&str]) -> Machine {
+        Machine::start_on("tcg", more)
+    }
+
+    fn start_on(accelerator: &str, more: &[&str]) -> Machine {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("qmp");
         let child = Command::new("qemu-system-x86_64")
-            .args(["-accel", "tcg", "-m", "128", "-display", "none", "-nic", "none", "-name", "idle"])
+            .args(["-accel", accelerator, "-m", "128", "-display", "none", "-nic", "none", "-name", "idle"])
             .arg("-qmp")
             .arg(format!("unix:{},server=on,wait=off", socket.display()))
             .args(more)
@@ -51,6 +55,14 @@ impl Machine {
             assert!(std::time::Instant::now() < deadline, "waited in vain until {what}");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// CPU time of all its threads.
+    fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: f64 = fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum();
+        ticks / rustix::param::clock_ticks_per_second() as f64
     }
 
     fn status(&self, field: &str) -> u64 {
@@ -123,6 +135,10 @@ impl Watch for Unheeding {
         }
     }
 
+    fn vcpus(&mut self) -> Option<Vec<VcpuClock>> {
+        self.0.vcpus()
+    }
+
     fn ended(&mut self) -> bool {
         self.0.ended()
     }
@@ -179,12 +195,44 @@ fn private_and_shared_memory_are_recorded_and_left_alone() {
         assert!(manifest.blocks.iter().any(|block| block.name.ends_with("vga.vram")));
         assert!(history.timeline().unwrap().entries().iter().all(|entry| entry.window.written == 0));
         assert_eq!(machine.memfd_blocks(), blocks);
+        // It stands still: its vCPU uses nothing.
+        assert_eq!(history.vcpu_time(0..u32::MAX).unwrap().busy_ns, 0);
         // Its monitor allocates a little for the answers.
         let growth = (machine.status("VmRSS").saturating_sub(rss), machine.status("VmPTE").saturating_sub(tables));
         assert!(growth.0 < 1024 && growth.1 < 64, "RSS and page tables grew by {growth:?} KiB");
         let status = machine.ask(r#"{"execute":"query-status"}"#).unwrap();
         assert_eq!(status["return"]["status"], "paused", "the recorder neither stops nor resumes a guest");
     }
+}
+
+#[test]
+fn how_busy_each_vcpu_was_is_kept() {
+    // Firmware alone: a boot sector in which the first vCPU spins; the second is never started.
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("spin");
+    let mut sector = vec![0; 512];
+    // jmp $ and the mark of a boot sector.
+    (sector[0], sector[1], sector[510], sector[511]) = (0xeb, 0xfe, 0x55, 0xaa);
+    std::fs::write(&image, sector).unwrap();
+    let drive = format!("file={},format=raw,if=ide", image.display());
+    let busy = |accelerator: &str| {
+        let machine = Machine::start_on(accelerator, &["-smp", "2", "-drive", &drive]);
+        let out = machine.dir.path().join("history");
+        // The firmware waits some seconds for nobody before it boots.
+        machine.wait_until("it spins", |machine| {
+            let seconds = || machine.cpu_seconds();
+            let before = seconds();
+            std::thread::sleep(Duration::from_millis(500));
+            seconds() - before > 0.2
+        });
+        run(&machine, &out, &mut After::windows(40, 0, || {}));
+        History::open(&out).unwrap().vcpu_time(0..u32::MAX)
+    };
+    let time = busy("tcg,thread=multi").unwrap();
+    assert_eq!(time.vcpus, 2);
+    assert!(time.watched_ns > 2_000_000_000, "{time:?}");
+    assert!((time.busy_share() / time.mean_share() - 2.0).abs() < 0.2, "one does all the work: {time:?}");
+    assert_eq!(busy("tcg,thread=single"), None, "they share a thread");
 }
 
 #[test]

@@ -17,6 +17,7 @@ const EVENT: &str = r#"{"event":"OF_A_LATER_TIME","data":{},"timestamp":{"second
 const ASK: &str = r#"{"execute":"query-status"}"#;
 
 /// What the peer does, step by step, with its one client.
+#[derive(Clone)]
 enum Step {
     /// Sends this.
     Say(String),
@@ -174,11 +175,9 @@ fn nobody_there_a_file_a_closed_socket() {
     assert!(error.to_string().contains("nobody listens there"), "{error}");
 }
 
-#[test]
-fn a_peer_that_is_no_guest_is_refused() {
-    // It speaks QMP well, but the memory it tells of is not in its process.
-    let table = "Block Name PSize Offset Used Total HVA RO\\n pc.ram 4 KiB 0x0 0x200000 0x200000 0x1000 rw\\n";
-    let answers = [
+/// What a guest answers to the questions of its opening, up to that for its vCPUs.
+fn answers(table: &str) -> Vec<String> {
+    vec![
         EMPTY.to_owned(),
         RUNNING.to_owned(),
         r#"{"return":{"qemu":{"micro":2,"minor":0,"major":10},"package":""}}"#.to_owned(),
@@ -187,14 +186,47 @@ fn a_peer_that_is_no_guest_is_refused() {
         r#"{"return":{"enabled":false,"present":true}}"#.to_owned(),
         format!(r#"{{"return":{{"human-readable-text":"{table}"}}}}"#),
         r#"{"return":"no tree here"}"#.to_owned(),
-    ];
-    let mut steps = vec![say(GREETING)];
-    for answer in &answers {
-        steps.push(Step::Hear);
-        steps.push(say(answer));
-    }
-    let peer = Peer::play(steps);
+    ]
+}
+
+fn answering(answers: &[String]) -> Vec<Step> {
+    std::iter::once(say(GREETING)).chain(answers.iter().flat_map(|answer| [Step::Hear, say(answer)])).collect()
+}
+
+#[test]
+fn a_peer_that_is_no_guest_is_refused() {
+    // It speaks QMP well, but the memory it tells of is not in its process.
+    let table = "Block Name PSize Offset Used Total HVA RO\\n pc.ram 4 KiB 0x0 0x200000 0x200000 0x1000 rw\\n";
+    let peer = Peer::play(answering(&answers(table)));
     let error = qemu::open(&peer.path).err().unwrap().to_string();
     assert!(error.contains("2 of 2 MiB of guest memory cannot be found"), "{error}");
     peer.thread.join().unwrap();
+}
+
+#[test]
+fn a_guest_is_recorded_whatever_it_says_of_its_vcpus() {
+    // Its memory, and its vCPU's thread, are this very process's.
+    let memory = vec![1u8; 4 * 4096];
+    let address = (memory.as_ptr() as u64).next_multiple_of(4096);
+    let table =
+        format!("Block Name PSize Offset Used Total HVA RO\\n pc.ram 4 KiB 0x0 0x2000 0x2000 {address:#x} rw\\n");
+    let open = |last: &[Step]| {
+        let mut steps = answering(&answers(&table));
+        steps.push(Step::Hear);
+        steps.extend(last.iter().cloned());
+        let peer = Peer::play(steps);
+        let mut guest = qemu::open(&peer.path).unwrap();
+        peer.thread.join().unwrap();
+        guest.watch.vcpus()
+    };
+    let thread = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+    let told = format!(r#"{{"return":[{{"cpu-index":0,"thread-id":{thread},"target":"x86_64"}}]}}"#);
+    let clocks = open(&[say(&told)]).unwrap();
+    assert_eq!(clocks.iter().map(|clock| clock.thread).collect::<Vec<_>>(), [thread]);
+    let stranger = r#"{"return":[{"cpu-index":0,"thread-id":1,"target":"x86_64"}]}"#;
+    let refused = r#"{"error":{"class":"CommandNotFound","desc":"no"}}"#;
+    for last in [stranger, refused, r#"{"return":[{"thread-id":-5}]}"#, r#"{"return":7}"#, "<html>"] {
+        assert_eq!(open(&[say(last)]), None, "{last}");
+    }
+    assert_eq!(open(&[]), None, "it hangs up");
 }

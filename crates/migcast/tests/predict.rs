@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use migcast_history::format::Manifest;
+use migcast_history::vcpu::VcpuTime;
 use migcast_history::windows::State;
 use migcast_history::writer::{NewWindow, Writer};
 
@@ -35,6 +36,8 @@ fn history(dir: &Path, qemu_version: &str, gap_seconds: i64) {
         let start_unix_ns = START_NS + second * SECOND_NS;
         writer.push(NewWindow { start_unix_ns, end_unix_ns: start_unix_ns + SECOND_NS, ..recorded }).unwrap();
     }
+    // Two vCPUs: one works two fifths of its time, the other not at all.
+    writer.add_vcpu_time(VcpuTime::of_span(10_000_000_000, &[4_000_000_000, 0]).unwrap());
     if gap_seconds > 0 {
         let start_unix_ns = START_NS + 10 * SECOND_NS;
         let end_unix_ns = start_unix_ns + gap_seconds * SECOND_NS;
@@ -163,4 +166,36 @@ fn a_reader_that_has_seen_enough_ends_every_command_quietly() {
         assert!(output.status.success(), "{args:?}: {} {said}", output.status);
         assert!(!said.contains("migcast:") && !said.contains("panicked"), "{args:?}: {said}");
     }
+}
+
+#[test]
+fn auto_converge_is_forecast_with_how_busy_the_vcpus_were() {
+    let recorded = "  vCPUs      busy 40 % of their time, recorded\n";
+    let plain = table("10.0.2", &[]);
+    assert!(!plain.contains("vCPUs") && !plain.contains("vcpu-busy"), "{plain}");
+    for asked in [&["--set", "auto-converge=on"][..], &["--manager", "vdsm"]] {
+        let slowed = table("10.0.2", asked);
+        assert!(slowed.contains(recorded) && slowed.contains("vcpu-busy 40%"), "{slowed}");
+        assert!(!slowed.contains("taken for always busy"), "{slowed}");
+    }
+    let stated = table("10.0.2", &["--set", "auto-converge=on", "--set", "vcpu-busy=70%"]);
+    assert!(stated.contains("vcpu-busy 70%") && !stated.contains("recorded\n"), "{stated}");
+    // Xen slows nobody.
+    let other = table("10.0.2", &["--algorithm", "xen"]);
+    assert!(!other.contains("vCPUs"), "{other}");
+}
+
+#[test]
+fn history_info_tells_how_busy_the_vcpus_were() {
+    let dir = tempfile::tempdir().unwrap();
+    history(dir.path(), "10.0.2", 5);
+    let said = |more: &[&str]| {
+        let info = migcast(&["history", "info", dir.path().to_str().unwrap()]).args(more).output().unwrap();
+        String::from_utf8(info.stdout).unwrap()
+    };
+    let screen = said(&[]);
+    assert!(screen.contains("  vCPUs       2, busy 20 % of their time; those that work, 40 %\n"), "{screen}");
+    let json: serde_json::Value = serde_json::from_str(&said(&["--json"])).unwrap();
+    let time = &json["recorded"]["vcpu_time"];
+    assert_eq!((time["busy_seconds"].as_f64(), time["busy_share"].as_f64()), (Some(4.0), Some(0.4)));
 }

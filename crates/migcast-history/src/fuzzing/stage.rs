@@ -43,7 +43,7 @@ impl Stage {
             put(dir, table, bytes);
         }
         let history = History::open(dir).expect("the kept history opens");
-        let (commit, _) = crate::files::commit(dir, history.manifest(), 0).expect("its segment is closed");
+        let commit = crate::files::commit(dir, history.manifest(), 0).expect("its segment is closed").commit;
         let index = history.index(&history.segments()[0]).expect("it has an index");
         Stage { dir: dir.into(), manifest: history.manifest().clone(), kept: kept.into(), commit, index }
     }

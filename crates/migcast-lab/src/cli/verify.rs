@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -14,7 +14,7 @@ use migcast_lab::interrupt::Interrupt;
 use migcast_lab::link::{End, ShapedLink};
 use migcast_lab::machine::Machine;
 use migcast_lab::migration::{self, NO_CAP, Terms};
-use migcast_lab::{process, recording};
+use migcast_lab::{process, recording, throttle};
 use migcast_model::quantity::{parse_duration, parse_rate};
 use migcast_model::units::BytesPerSec;
 
@@ -128,6 +128,8 @@ pub(crate) fn compare(args: &Compare) -> Result<()> {
     println!("{}\n{}", comparison::table(&cases), comparison::summary(&cases));
     if args.explain {
         println!("{}", comparison::explanations(&cases));
+        let slowed = cases.iter().filter_map(|case| Some((case, throttle::describe(&case.observed.throttle)?)));
+        slowed.for_each(|(case, line)| println!("- {}: {line}", case.title()));
     }
     Ok(())
 }
@@ -144,16 +146,9 @@ fn verify_guest(args: &Verify, name: &str, link: &ShapedLink, interrupt: &Interr
     let program = recording::program()?;
     let mut machine = Machine::start(&images, &spec, interrupt)?;
     machine.wait_ready(interrupt)?;
-    let before = machine.vcpu_seconds();
-    let began = Instant::now();
     let history = record(args, name, &program, &machine)?;
-    let busy = machine.vcpu_seconds().zip(before).map(|(after, before)| {
-        let share = (after - before) / began.elapsed().as_secs_f64();
-        (100.0 * share).round().clamp(1.0, 100.0) as u64
-    });
     let mut at = End::Here;
-    for mut terms in missing {
-        terms.features.vcpu_busy = busy;
+    for terms in missing {
         let (mut observed, next, end) = migration::migrate(machine, at, link, &spec, &images, terms, interrupt)?;
         (machine, at) = (next, end);
         observed.history = Some(PathBuf::from(history.file_name().context("a history has a name")?));

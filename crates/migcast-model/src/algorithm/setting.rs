@@ -317,18 +317,24 @@ impl Value for PowerOfTwo<'_> {
 pub struct OptionalCount<'a> {
     value: &'a mut Option<u64>,
     range: RangeInclusive<u64>,
+    unit: &'static str,
 }
 
 impl<'a> OptionalCount<'a> {
     /// A number within `range`, or `none`.
     pub fn new(value: &'a mut Option<u64>, range: RangeInclusive<u64>) -> OptionalCount<'a> {
-        OptionalCount { value, range }
+        OptionalCount { value, range, unit: "" }
+    }
+
+    /// A number of percent within `range`, or `none`.
+    pub fn percent(value: &'a mut Option<u64>, range: RangeInclusive<u64>) -> OptionalCount<'a> {
+        OptionalCount { value, range, unit: "%" }
     }
 }
 
 impl Value for OptionalCount<'_> {
     fn write(&self) -> String {
-        self.value.map_or_else(|| "none".to_owned(), |number| number.to_string())
+        self.value.map_or_else(|| "none".to_owned(), |number| format!("{number}{}", self.unit))
     }
 
     fn read(&mut self, text: &str) -> Result<(), Refusal> {
@@ -336,7 +342,7 @@ impl Value for OptionalCount<'_> {
         *self.value = match text {
             "none" => None,
             _ => {
-                Count::new(&mut number, self.range.clone()).read(text)?;
+                Count { value: &mut number, range: self.range.clone(), unit: self.unit }.read(text)?;
                 Some(number)
             }
         };

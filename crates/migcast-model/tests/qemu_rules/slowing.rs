@@ -82,10 +82,10 @@ fn rule_7_3_from_9_2_on_the_log_is_read_when_five_seconds_had_no_reading() {
 fn rule_7_5_a_guest_that_is_idle_part_of_its_time_sleeps_in_it_first() {
     let mut run = Run::of(Version::V9_0);
     let converge = AutoConverge { is_on: true, initial: 50, ..AutoConverge::default() };
-    run.settings.auto_converge = AutoConverge { busy: 50, ..converge };
+    run.settings.auto_converge = AutoConverge { busy: Some(50), ..converge };
     assert_due(first_four(&run, &guest(12))[3], 7670, 74 + 858);
     // Half of its time asleep, it does 50 of the 80 % it wants.
-    run.settings.auto_converge = AutoConverge { busy: 80, ..converge };
+    run.settings.auto_converge = AutoConverge { busy: Some(80), ..converge };
     assert_due(first_four(&run, &guest(12))[3], 7670, 74 + 858 * 5 / 8);
 }
 

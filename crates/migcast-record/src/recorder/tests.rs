@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use migcast_history::format::Block;
 use migcast_history::sample::{Sample, Tracked};
+use migcast_history::vcpu::VcpuTime;
 use migcast_history::writer::{NewWindow, WriteError};
 
 use super::*;
@@ -15,6 +16,7 @@ use crate::memory::{Look, PAGE_SIZE};
 use crate::plan::SampleChoice;
 use crate::recording::{Recording, record};
 use crate::summary::Interrupt;
+use crate::vcpus::VcpuClock;
 
 const MS: Duration = Duration::from_millis(1);
 const PAGES: u64 = 64;
@@ -32,6 +34,8 @@ struct Script {
     scan_wall: Duration,
     scan_cpu: Duration,
     look_cpu: Duration,
+    /// Its vCPUs' share of the time that they run.
+    vcpus: Option<[f64; 2]>,
     refreshes: Rc<Cell<u32>>,
 }
 
@@ -64,6 +68,11 @@ impl Watch for Script {
         self.sights.range(..=self.time.now()).next_back().map_or(Sight::Clear, |(_, sight)| sight.clone())
     }
 
+    fn vcpus(&mut self) -> Option<Vec<VcpuClock>> {
+        let clock = |(thread, share)| VcpuClock { thread, used: self.time.now().mul_f64(share) };
+        Some((1..).zip(self.vcpus?).map(clock).collect())
+    }
+
     fn ended(&mut self) -> bool {
         self.ends.is_some_and(|end| self.time.now() >= end)
     }
@@ -77,6 +86,7 @@ type Seen = (Duration, State, Vec<u64>, Vec<(u64, bool)>);
 struct Windows {
     seen: Vec<Seen>,
     full_after: Option<usize>,
+    vcpu_time: Option<VcpuTime>,
 }
 
 impl Sink for Windows {
@@ -89,6 +99,10 @@ impl Sink for Windows {
         let zero = window.zero_changes.iter().map(|change| (change.page, change.zero)).collect();
         self.seen.push((Duration::from_nanos(length), window.state, window.written.to_vec(), zero));
         Ok(())
+    }
+
+    fn add_vcpu_time(&mut self, time: VcpuTime) {
+        self.vcpu_time = Some(self.vcpu_time.map_or(time, |before| before.and(time)));
     }
 
     fn bytes_on_disk(&self) -> u64 {
@@ -117,6 +131,7 @@ impl Listener for Ear {
 struct Outcome {
     stop: Stop,
     windows: Vec<Seen>,
+    vcpu_time: Option<VcpuTime>,
     overruns: u64,
     stretched: u64,
     cost: f64,
@@ -163,7 +178,7 @@ fn run(script: &Script, duration: Duration, mut ear: Ear, mut sink: Windows) -> 
     recorder.settle_last(&stop, &mut sink).unwrap_or(());
     let (overruns, stretched, cost) = (recorder.counts.overruns, recorder.counts.stretched, recorder.cost());
     let warnings = ear.warnings.borrow().clone();
-    Outcome { stop, windows: sink.seen, overruns, stretched, cost, warnings }
+    Outcome { stop, windows: sink.seen, vcpu_time: sink.vcpu_time, overruns, stretched, cost, warnings }
 }
 
 impl Outcome {
@@ -478,4 +493,26 @@ fn a_guest_that_is_away_already_is_waited_for() {
         assert!(matches!(recording, Recording::Stopped(Stop::Interrupt(_))), "{recording:?}");
         assert!(!out.exists());
     }
+}
+
+#[test]
+fn the_vcpus_time_is_that_of_what_was_recorded() {
+    let outcome = |sights: &[(u32, Sight)]| {
+        let script = Script { vcpus: Some([0.5, 0.125]), ..seen(sights) };
+        run(&script, Duration::from_secs(10), Ear::default(), Windows::default())
+    };
+    let steady = outcome(&[]).vcpu_time.unwrap();
+    assert_eq!((steady.vcpus, steady.mean_share()), (2, 0.3125));
+    assert!((steady.busy_share() - 0.425).abs() < 1e-9, "{steady:?}");
+    assert_eq!(Duration::from_nanos(steady.watched_ns), Duration::from_secs(10));
+    // While it is away its threads' time says nothing of it, whoever answers in between.
+    for away in [Sight::Migrating, standing()] {
+        let absent = outcome(&[(2_500, away), (4_500, busy()), (6_500, Sight::Clear)]);
+        let recorded: Duration = absent.windows.iter().filter(|w| w.1 == State::Recorded).map(|w| w.0).sum();
+        let watched = Duration::from_nanos(absent.vcpu_time.unwrap().watched_ns);
+        assert!(watched > 3_000 * MS && watched <= recorded + 100 * MS, "{watched:?} of {recorded:?}");
+    }
+    // One look that nobody answers leaves no hole.
+    assert_eq!(outcome(&[(2_500, busy()), (3_500, Sight::Clear)]).vcpu_time, Some(steady));
+    assert_eq!(run(&quiet(), 2_000 * MS, Ear::default(), Windows::default()).vcpu_time, None);
 }

@@ -9,6 +9,8 @@ use indicatif::ProgressBar;
 use migcast_history::format::Manifest;
 use migcast_history::reader::History;
 use migcast_history::timeline::Timeline;
+use migcast_history::vcpu::VcpuTime;
+use migcast_model::algorithm::Algorithm;
 use migcast_model::dirty::{PageReplay, PageSource};
 use migcast_model::forecast::thinned;
 use migcast_model::guest::Guest;
@@ -20,6 +22,8 @@ use crate::report::{HistoryUsed, Model, Prediction};
 
 /// Over how long `--model avg` takes a history's rate if nothing is said.
 const AVG_SPAN: Duration = Duration::from_secs(1);
+/// The setting of algorithms that slow the vCPUs.
+const VCPU_BUSY: &str = "vcpu-busy";
 /// What `--start now` replays: the history's last minute.
 const NOW_SPAN: Duration = Duration::from_secs(60);
 
@@ -31,6 +35,8 @@ pub(super) struct Recorded {
     guest: Guest,
     replay: PageReplay,
     used: HistoryUsed,
+    /// Percent of their time the vCPUs were busy, where that was watched.
+    vcpu_busy: Option<u64>,
     /// What a reader of any forecast from it should know.
     warnings: Vec<String>,
 }
@@ -51,8 +57,9 @@ impl Recorded {
         };
         let part = replayed_part(start, &timeline)?;
         let replay = history.page_replay(part.clone())?;
+        let vcpu_busy = history.vcpu_time(part.clone()).map(whole_percent);
         let used = history_used(dir, manifest, &timeline, &replay, part.start);
-        Ok(Recorded { timeline, guest, replay, used, warnings, history })
+        Ok(Recorded { timeline, guest, replay, used, vcpu_busy, warnings, history })
     }
 
     /// Who was recorded.
@@ -69,7 +76,10 @@ impl Recorded {
     pub(super) fn forecast(&self, request: &Request, progress: &ProgressBar) -> anyhow::Result<Prediction> {
         let options = &request.options;
         let (guest, replay) = (self.guest.clone(), &self.replay);
-        let algorithm = options.algorithm(&guest, Some(self.manifest()))?;
+        let (mut algorithm, origin) = options.algorithm(&guest, Some(self.manifest()))?;
+        let vcpu_busy_recorded = self.tell_vcpu_busy(&mut algorithm)?;
+        let algorithm = (algorithm, origin);
+        let told = |prediction| Prediction { vcpu_busy_recorded, ..prediction };
         let mut warnings = self.warnings.clone();
         if options.model == Some(ModelName::Avg) {
             let span = options.avg_span.unwrap_or(AVG_SPAN);
@@ -81,7 +91,7 @@ impl Recorded {
                 "--start has no meaning for --model avg: a constant rate has no time of day"
             );
             let starts = vec![Duration::ZERO];
-            return request.forecast(guest, algorithm, (&source, None), starts, model, warnings, progress);
+            return request.forecast(guest, algorithm, (&source, None), starts, model, warnings, progress).map(told);
         }
         let starts = self.starts(options.start, request.starts_max)?;
         if options.start == Start::All && starts.len() < replay.windows() {
@@ -89,7 +99,17 @@ impl Recorded {
             warnings.push(format!("{used} of {all} starting points were used, evenly spread"));
         }
         let model = Model::Hist(self.used.clone());
-        request.forecast(guest, algorithm, (replay, Some(replay)), starts, model, warnings, progress)
+        request.forecast(guest, algorithm, (replay, Some(replay)), starts, model, warnings, progress).map(told)
+    }
+
+    /// Tells an algorithm that slows the vCPUs how busy they were, unless the user has. Returns what it was told.
+    fn tell_vcpu_busy(&self, algorithm: &mut Algorithm) -> anyhow::Result<Option<u64>> {
+        let settings = algorithm.settings();
+        let is = |key: &str, value: &str| settings.iter().any(|setting| setting.key == key && setting.value == value);
+        let wanted = is("auto-converge", "on") && is(VCPU_BUSY, "none");
+        let Some(busy) = self.vcpu_busy.filter(|_| wanted) else { return Ok(None) };
+        algorithm.set(VCPU_BUSY, &format!("{busy}%"))?;
+        Ok(Some(busy))
     }
 
     fn starts(&self, start: Start, most: usize) -> anyhow::Result<Vec<Duration>> {
@@ -104,6 +124,11 @@ impl Recorded {
         }
         Ok(thinned(&self.replay.window_starts().collect::<Vec<_>>(), most))
     }
+}
+
+/// Of the vCPUs that did the work, in the range that settings take.
+fn whole_percent(time: VcpuTime) -> u64 {
+    ((100.0 * time.busy_share()).round() as u64).clamp(1, 100)
 }
 
 /// What a replay from the window of index `first` on has used of its history.

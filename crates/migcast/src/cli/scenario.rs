@@ -337,6 +337,7 @@ impl Request {
         Ok(Prediction {
             scenario,
             algorithm_origin,
+            vcpu_busy_recorded: None,
             model,
             forecast,
             sampling,

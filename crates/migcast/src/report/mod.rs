@@ -26,6 +26,8 @@ pub(crate) struct Prediction {
     pub(crate) scenario: Scenario,
     /// Where the algorithm's name came from, for people.
     pub(crate) algorithm_origin: String,
+    /// Percent of their time the vCPUs are taken to be busy, where the history says so and the algorithm minds.
+    pub(crate) vcpu_busy_recorded: Option<u64>,
     pub(crate) model: Model,
     pub(crate) forecast: Forecast,
     /// What tracking only some of the pages costs.

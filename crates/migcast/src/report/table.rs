@@ -115,6 +115,9 @@ fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -> io::Resul
     if !settings.is_empty() {
         writeln!(out, "  settings   {}", in_a_row(&settings))?;
     }
+    if let Some(busy) = prediction.vcpu_busy_recorded {
+        writeln!(out, "  vCPUs      busy {busy} % of their time, recorded")?;
+    }
     if let Some(manager) = scenario.algorithm.manager() {
         writeln!(out, "  manager    {}: {}", manager.name(), in_a_row(&manager.settings()))?;
     }

@@ -118,10 +118,10 @@ impl Scheme for Precopy {
             );
         }
         let Settings { xbzrle, multifd, auto_converge, .. } = self.settings;
-        if auto_converge.is_on && auto_converge.busy == 100 {
+        if auto_converge.is_on && auto_converge.busy.is_none() {
             cautions.push(
                 "auto-converge: the vCPUs are taken for always busy; if they are idle part of their time they sleep in it \
-                 first and write on, so state it: --set vcpu-busy=… (host's view: virsh domstats --vcpu)"
+                 first and write on, so record the guest by its monitor, or state it: --set vcpu-busy=…"
                     .to_owned(),
             );
         }

@@ -201,8 +201,8 @@ impl AutoConverge {
             Field::new("cpu-throttle-tailslow", Switch(&mut self.tailslow), "smaller steps near the end; default off"),
             Field::new(
                 "vcpu-busy",
-                Count::percent(&mut self.busy, 1..=100),
-                "how much of their time the vCPUs are busy: they sleep in their idle time first; 100% unless stated",
+                OptionalCount::percent(&mut self.busy, 1..=100),
+                "how much of their time the vCPUs are busy: they sleep in their idle time first; by default what the history says, else 100%",
             ),
         ]
         .into_iter()

@@ -22,9 +22,9 @@ pub struct AutoConverge {
     /// `cpu-throttle-tailslow`: near the end by no more than is needed. Default off.
     pub tailslow: bool,
     /// Percent of their time the vCPUs are busy if nobody makes them sleep: not a setting of QEMU's but of the guest. What
-    /// they sleep they first take from the time they would have been idle, and lose nothing by it. Taken for 100 unless
-    /// stated.
-    pub busy: u64,
+    /// they sleep they first take from the time they would have been idle, and lose nothing by it. Taken for 100 where it
+    /// is not known.
+    pub busy: Option<u64>,
 }
 
 impl Default for AutoConverge {
@@ -36,7 +36,7 @@ impl Default for AutoConverge {
             increment: 10,
             max: 99,
             tailslow: false,
-            busy: 100,
+            busy: None,
         }
     }
 }
@@ -115,7 +115,7 @@ impl AutoConverge {
 impl AutoConverge {
     /// Share of what the guest would have done that it does not, if its vCPUs sleep so many percent of their time.
     pub(super) fn lost(&self, asleep: u64) -> f64 {
-        let (awake, busy) = (100 - asleep.min(100), self.busy.max(1));
+        let (awake, busy) = (100 - asleep.min(100), self.busy.unwrap_or(100).max(1));
         if awake >= busy { 0.0 } else { 1.0 - awake as f64 / busy as f64 }
     }
 }
@@ -199,8 +199,9 @@ mod tests {
 
     #[test]
     fn what_the_vcpus_sleep_they_take_from_their_idle_time_first() {
-        let lost = |busy, asleep| AutoConverge { busy, ..AutoConverge::default() }.lost(asleep);
+        let lost = |busy, asleep| AutoConverge { busy: Some(busy), ..AutoConverge::default() }.lost(asleep);
         assert_eq!([lost(100, 0), lost(100, 20), lost(100, 99)].map(|lost| (lost * 100.0).round()), [0.0, 20.0, 99.0]);
+        assert_eq!(AutoConverge::default().lost(30), lost(100, 30), "unknown");
         assert_eq!([lost(40, 20), lost(40, 60), lost(40, 80)].map(|lost| (lost * 100.0).round()), [0.0, 0.0, 50.0]);
     }
 

@@ -59,7 +59,19 @@ struct Recorded {
     wws: Vec<WriteSet>,
     zero_pages_start: f64,
     zero_pages_end: f64,
+    /// `null` where nobody watched.
+    vcpu_time: Option<VcpuTime>,
     recorder_cost: Cost,
+}
+
+#[derive(Debug, Serialize)]
+struct VcpuTime {
+    vcpus: u32,
+    watched_seconds: f64,
+    busy_seconds: f64,
+    /// How busy the vCPU was on which the work was done.
+    busy_share: f64,
+    mean_share: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -161,11 +173,24 @@ impl Recorded {
             wws: summary.wws.iter().map(set).collect(),
             zero_pages_start: summary.zero_pages_start,
             zero_pages_end: summary.zero_pages_end,
+            vcpu_time: summary.vcpu_time.map(VcpuTime::of),
             recorder_cost: Cost {
                 core_share: summary.cost.core_share,
                 mean_seconds: summary.cost.mean.as_secs_f64(),
                 p95_seconds: summary.cost.p95.as_secs_f64(),
             },
+        }
+    }
+}
+
+impl VcpuTime {
+    fn of(time: migcast_history::vcpu::VcpuTime) -> VcpuTime {
+        VcpuTime {
+            vcpus: time.vcpus,
+            watched_seconds: time.watched_ns as f64 / 1e9,
+            busy_seconds: time.busy_ns as f64 / 1e9,
+            busy_share: time.busy_share(),
+            mean_share: time.mean_share(),
         }
     }
 }

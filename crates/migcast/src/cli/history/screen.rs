@@ -99,6 +99,15 @@ fn recorded(out: &mut dyn Write, history: &History, summary: &Summary) -> io::Re
         out,
         "  zero pages  {zero_start} ({share_start:.0} %) at the start, {zero_end} ({share_end:.0} %) at the end"
     )?;
+    if let Some(time) = summary.vcpu_time {
+        let (busy, mean) = (100.0 * time.busy_share(), 100.0 * time.mean_share());
+        match time.vcpus {
+            1 => writeln!(out, "  vCPUs       1, busy {mean:.0} % of its time")?,
+            vcpus => {
+                writeln!(out, "  vCPUs       {vcpus}, busy {mean:.0} % of their time; those that work, {busy:.0} %")?
+            }
+        }
+    }
     let cost = summary.cost;
     let (mean, p95) = (seconds(cost.mean), seconds(cost.p95));
     writeln!(
