@@ -19,6 +19,7 @@ use crate::format::{MANIFEST, Manifest, ManifestError, VERSION_RATES, WrittenMea
 use crate::quote::quoted;
 use crate::seal;
 use crate::segment::{KEY_GUEST, KEY_SEGMENT, KEY_VERSION};
+use crate::summary::Slice;
 use crate::table::{Column, Encoded, Kind, Packing, Table, Values, encode};
 use crate::writer::WriteError;
 
@@ -87,6 +88,7 @@ pub struct RateSeries {
     dir: PathBuf,
     manifest: Manifest,
     rates: Vec<Rate>,
+    bytes_on_disk: u64,
 }
 
 impl RateSeries {
@@ -125,7 +127,7 @@ impl RateSeries {
             .map_err(|source| ManifestError::Json { path: path.clone(), source: source.into() })?;
         disk::write_file(&path, &text)?;
         disk::sync_dir(dir)?;
-        Ok(RateSeries { dir: dir.into(), manifest, rates })
+        Ok(RateSeries { dir: dir.into(), manifest, rates, bytes_on_disk: bytes.len() as u64 })
     }
 
     /// Opens a history of rates and reads it.
@@ -146,6 +148,7 @@ impl RateSeries {
         let path = file(dir);
         let damaged = |damage: Damage| ReadError::DamagedRates { path: path.clone(), damage };
         let bytes = read(&path)?;
+        let bytes_on_disk = bytes.len() as u64;
         if !seal::is_whole(&bytes) {
             return Err(damaged(Damage::Checksum));
         }
@@ -159,7 +162,7 @@ impl RateSeries {
         if rates.is_empty() {
             return Err(damaged(Damage::Row { row: 0, rule: "there must be a rate" }));
         }
-        Ok(RateSeries { dir: dir.into(), manifest, rates })
+        Ok(RateSeries { dir: dir.into(), manifest, rates, bytes_on_disk })
     }
 
     /// What the history is about.
@@ -175,6 +178,11 @@ impl RateSeries {
     /// The rates, in order.
     pub fn rates(&self) -> &[Rate] {
         &self.rates
+    }
+
+    /// Length of its table in bytes.
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.bytes_on_disk
     }
 
     /// Start of the first, nanoseconds since the Unix epoch.
@@ -208,6 +216,31 @@ impl RateSeries {
     pub fn at(&self, unix_ns: i64) -> Option<&Rate> {
         let next = self.rates.partition_point(|rate| rate.end_unix_ns <= unix_ns);
         self.rates.get(next).filter(|_| unix_ns >= self.start_unix_ns())
+    }
+
+    /// The dirty rate over time: `count` (≥ 1) equal slices of the series, each with the mean of what was in force in it.
+    pub fn slices(&self, count: u32) -> Vec<Slice> {
+        let length = self.duration() / count.max(1);
+        let (start, step) = (self.start_unix_ns(), i64::try_from(length.as_nanos()).unwrap_or(i64::MAX).max(1));
+        let mut next = 0;
+        let slice = |index: u32| {
+            let begin = start.saturating_add(step.saturating_mul(index.into()));
+            let end = begin.saturating_add(step);
+            let (mut pages, mut seconds) = (0.0, 0.0);
+            while let Some(rate) = self.rates.get(next).filter(|rate| rate.start_unix_ns < end) {
+                let inside =
+                    rate.end_unix_ns.min(end).saturating_sub(rate.start_unix_ns.max(begin)).max(0) as f64 / 1e9;
+                pages += rate.pages_per_second() * inside;
+                seconds += inside;
+                if rate.end_unix_ns > end {
+                    break;
+                }
+                next += 1;
+            }
+            let pages_per_second = (seconds > 0.0).then(|| pages / seconds);
+            Slice { offset: length * index, length, pages_per_second }
+        };
+        (0..count).map(slice).collect()
     }
 
     /// `count` rates in force at moments that are evenly spread over the time for which there is one, with how much of

@@ -59,6 +59,14 @@ fn the_rate_in_force_is_found() {
 }
 
 #[test]
+fn slices_weigh_rates_by_the_time_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let slices: Vec<Option<f64>> = written(dir.path()).slices(4).iter().map(|slice| slice.pages_per_second).collect();
+    // Slices of 15 s: 50/s for 10 s and 150/s for 5 s; 150/s; nothing; 500/s from 50 s on.
+    assert_eq!(slices, [Some(1_250.0 / 15.0), Some(150.0), None, Some(500.0)]);
+}
+
+#[test]
 fn what_asks_for_pages_is_told_that_there_are_none() {
     let dir = tempfile::tempdir().unwrap();
     let series = written(dir.path());

@@ -157,14 +157,16 @@ pub enum ImportError {
         allowed: String,
     },
     /// A line of JSON that is none, or not the expected one.
-    #[error("{}, line {line}", path.display())]
+    #[error("{}, line {line}{}: {reason}", path.display(), column.map_or_else(String::new, |column| format!(", column {column}")))]
     JsonLine {
         /// The file.
         path: PathBuf,
         /// Counted from 1.
         line: u64,
+        /// Counted from 1; unknown where a whole value is not the expected one.
+        column: Option<usize>,
         /// What is wrong.
-        source: JsonError,
+        reason: String,
     },
     /// A document that is no JSON, or not the expected one.
     #[error("{}", path.display())]

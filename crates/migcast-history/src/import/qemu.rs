@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::lines::Lines;
 use super::{File, ImportError, Imported, Measured, Place, RateUnit};
+use crate::quote::JsonError;
 use crate::rates::SPAN_MAX;
 
 /// A reply, as far as it matters: how it was measured (`mode`, `sample-pages`, `vcpu-dirty-rate`) does not.
@@ -46,8 +47,9 @@ pub(super) fn read(input: &mut dyn BufRead, file: File<'_>) -> Result<Imported, 
     let mut imported = Imported::default();
     while let Some((line, text)) = lines.next_line()? {
         let wrong = |source: serde_json::Error| {
-            let source = source.into();
-            ImportError::JsonLine { path: file.path.into(), line, source }
+            let column = (source.column() > 0).then(|| source.column());
+            let reason = JsonError::from(source).reason();
+            ImportError::JsonLine { path: file.path.into(), line, column, reason }
         };
         let message: Value = serde_json::from_str(text).map_err(wrong)?;
         if is_something_else(&message) {

@@ -113,7 +113,7 @@ impl SeriesBuilder {
         }
         if rates.is_empty() {
             let what = match self.left_out {
-                0 => "no measurement that is done, allowed: one or more".to_owned(),
+                0 => "no finished measurement in it, allowed: one or more".to_owned(),
                 left_out => format!("all {left_out} measurements are left out, as the guest was migrating"),
             };
             return Err(ImportError::File { path: path.to_owned(), what: quoted(&what) });

@@ -135,7 +135,7 @@ fn qemu_is_read_out_of_a_log_of_its_monitor() {
 fn what_is_wrong_with_a_reply_is_told_with_its_line() {
     let reply = |fields: &str| format!("{{\"status\": \"measured\", \"start-time\": 5, {fields}}}\n");
     let cases = [
-        ("{\n".to_owned(), "f, line 1: EOF while parsing an object at line 1 column 1"),
+        ("{\n".to_owned(), "f, line 1, column 1: EOF while parsing an object"),
         ("[]\n".to_owned(), "f, line 1: invalid length 0, expected struct DirtyRateInfo with 5 elements"),
         (reply("\"dirty-rate\": 5"), "f, line 1: missing field `calc-time`"),
         (
@@ -338,5 +338,5 @@ fn measurements_that_cannot_be_are_refused() {
         line(&[measured(5.0, 1_001)]),
         "f, line 7: pages written is 1001 within 1 s, allowed: up to the guest's 1000"
     );
-    assert_eq!(line(&[]), "f: no measurement that is done, allowed: one or more");
+    assert_eq!(line(&[]), "f: no finished measurement in it, allowed: one or more");
 }

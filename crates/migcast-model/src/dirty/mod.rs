@@ -5,12 +5,14 @@
 
 mod constant;
 mod replay;
+mod steps;
 
 use std::time::Duration;
 
 pub(crate) use constant::splitmix;
-pub use constant::{ConstantRate, WritePattern};
+pub use constant::{ConstantCursor, ConstantRate, WritePattern};
 pub use replay::{PageReplay, PageReplayBuilder, ZeroChange};
+pub use steps::RateSteps;
 
 use crate::units::{GuestTime, PageCount};
 

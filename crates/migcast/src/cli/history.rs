@@ -1,7 +1,9 @@
-//! `migcast history`: look at, export and cut recorded histories.
+//! `migcast history`: look at, import, export, merge and cut histories.
 
 mod chart;
 mod document;
+mod import;
+mod rates;
 mod screen;
 
 use std::fs::File;
@@ -11,6 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
+use migcast_history::contents::Contents;
 use migcast_history::damage::ReadError;
 use migcast_history::export::{self, ExportError};
 use migcast_history::reader::History;
@@ -22,6 +25,8 @@ use migcast_history::trim;
 pub(crate) enum Command {
     /// Show what histories hold: guest, length, dirty rate over time, write sets, zero pages, recorder cost
     Info(InfoArgs),
+    /// Read dirty rates that other tools measured: CSV, QEMU, virsh, KubeVirt
+    Import(Box<import::ImportArgs>),
     /// Write a history as CSV (its segments are Parquet already and need no export)
     Export(ExportArgs),
     /// Copy a piece of a history into a new one
@@ -76,6 +81,7 @@ pub(crate) struct TrimArgs {
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Info(args) => info(args)?,
+        Command::Import(args) => import::import(args)?,
         Command::Export(args) => export(args)?,
         Command::Trim(args) => trim(args)?,
     }
@@ -88,20 +94,28 @@ const SLICES: u32 = 60;
 fn info(args: &InfoArgs) -> anyhow::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     for (index, dir) in args.dirs.iter().enumerate() {
-        let history = History::open(dir)?.without_damaged();
-        let summary = summary(&history)?;
-        if args.json {
-            serde_json::to_writer(&mut out, &document::Info::of(&history, summary.as_ref()))
-                .map_err(io::Error::from)?;
+        if index > 0 && !args.json {
             writeln!(out)?;
-        } else {
-            if index > 0 {
-                writeln!(out)?;
+        }
+        match (Contents::open(dir)?, args.json) {
+            (Contents::Windows(history), json) => {
+                let history = history.without_damaged();
+                let summary = summary(&history)?;
+                match json {
+                    true => write_json(&mut out, &document::Info::of(&history, summary.as_ref()))?,
+                    false => screen::info(&mut out, &history, summary.as_ref())?,
+                }
             }
-            screen::info(&mut out, &history, summary.as_ref())?;
+            (Contents::Rates(series), true) => write_json(&mut out, &document::Info::of_rates(&series, SLICES))?,
+            (Contents::Rates(series), false) => rates::info(&mut out, &series)?,
         }
     }
     Ok(out.flush()?)
+}
+
+fn write_json(out: &mut dyn Write, info: &document::Info<'_>) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, info)?;
+    writeln!(out)
 }
 
 /// `None` where no segment was closed: what is known of such a history is worth showing.
