@@ -21,6 +21,7 @@ pub mod format;
 pub mod fuzzing;
 pub mod import;
 pub mod index;
+pub mod merge;
 pub mod sample;
 pub mod windows;
 pub mod writer;
