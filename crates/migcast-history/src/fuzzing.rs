@@ -63,7 +63,7 @@ pub fn import(data: &[u8]) {
     let formats = [Format::Csv, Format::Qemu, Format::Virsh, Format::Kubevirt];
     let asked = Asked {
         page_size_bytes: 4_096,
-        span: Duration::from_secs(1),
+        span: Some(Duration::from_secs(1)),
         boot: Some(jiff::Timestamp::UNIX_EPOCH),
         guest: None,
         time_column: None,

@@ -109,7 +109,7 @@ impl Columns {
             return Err(file.value(place, &self.names[self.state.unwrap_or_default()], state, allowed));
         }
         let start_unix_ns = file.time(place, &self.names[self.time], fields[self.time].trim())?;
-        let span = file.asked.span;
+        let span = file.span();
         let rate = (place, self.names[self.rate].as_str(), fields[self.rate].trim());
         let written = if left_out { 0 } else { file.written(rate, self.unit, span)? };
         Ok(Measured { place, start_unix_ns, span, written, left_out })

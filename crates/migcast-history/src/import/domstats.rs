@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Facts: libvirt's `docs/manpages/virsh.rst` and `virDomainDirtyRateStatus` (0 unstarted, 1 measuring, 2 measured). The
-//! rate is in MiB/s, the period in seconds; the start is QEMU's, in seconds of the host's monotonic clock.
+//! rate is in MiB/s, the period in seconds; the start is QEMU's.
 use std::io::BufRead;
 use std::time::Duration;
 
@@ -132,7 +132,7 @@ impl Block {
         let (rate_line, rate) = needed(self.rate, "dirtyrate.megabytes_per_second")?;
         let second = Duration::from_secs(1);
         let span = qemu::span(Place::Line(period_line), "dirtyrate.calc_period", period, second, file)?;
-        let start_unix_ns = file.since_boot(Place::Line(start_line), "dirtyrate.calc_start_time", start)?;
+        let start_unix_ns = file.qemu_start(Place::Line(start_line), "dirtyrate.calc_start_time", start)?;
         let rate = (Place::Line(rate_line), "dirtyrate.megabytes_per_second", rate.to_string());
         let written = file.written((rate.0, rate.1, &rate.2), RateUnit::Bytes(1 << 20), span)?;
         Ok(Some(Measured { place: rate.0, start_unix_ns, span, written, left_out: false }))

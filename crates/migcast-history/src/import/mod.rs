@@ -45,10 +45,11 @@ pub enum Format {
 pub struct Asked {
     /// Size of the guest's pages in bytes, ≥ 1.
     pub page_size_bytes: u64,
-    /// How long each rate was measured, where the file does not say (CSV, KubeVirt); more than 0, at most
+    /// How long each rate was measured, where the file does not say: CSV and KubeVirt, where a second is assumed if this is
+    /// missing, and a QEMU that was asked in whole seconds of a shorter measurement. More than 0, at most
     /// [`crate::rates::SPAN_MAX`].
-    pub span: Duration,
-    /// When the host booted, from which QEMU counts its times (QEMU, virsh).
+    pub span: Option<Duration>,
+    /// When the host booted, from which QEMU before 8.2 counts its times (QEMU, virsh).
     pub boot: Option<jiff::Timestamp>,
     /// Which of several guests (virsh, KubeVirt): its name, for KubeVirt also as `NAMESPACE/NAME`.
     pub guest: Option<String>,
@@ -211,6 +212,12 @@ struct File<'a> {
 /// Latest time a file may state, in seconds since the epoch: the year 2200. Times in milliseconds lie beyond.
 const UNIX_SECONDS_MAX: f64 = 7_258_118_400.0;
 
+/// A number of seconds from which on a start is since 1970 (it is in the year 2001): no host is up for 31 years.
+const UPTIME_SECONDS_MAX: i64 = 1_000_000_000;
+
+/// How long a rate was measured where nobody says.
+const SPAN_DEFAULT: Duration = Duration::from_secs(1);
+
 /// Most pages a measurement may count: what the format has for a guest.
 const PAGES_MAX: f64 = (1u64 << 48) as f64;
 
@@ -218,6 +225,11 @@ impl File<'_> {
     fn value(&self, place: Place, field: &str, value: &str, allowed: impl Into<String>) -> ImportError {
         let (field, value) = (crate::quote::quoted(field), crate::quote::quoted(value));
         ImportError::Value { path: self.path.into(), place, field, value, allowed: allowed.into() }
+    }
+
+    /// How long a rate was measured, where the file never says.
+    fn span(&self) -> Duration {
+        self.asked.span.unwrap_or(SPAN_DEFAULT)
     }
 
     fn whole(&self, what: impl Into<String>) -> ImportError {
@@ -258,18 +270,27 @@ impl File<'_> {
         pages.map(|pages| pages.round() as u64).ok_or_else(|| self.value(place, field, text, allowed))
     }
 
-    /// A time that QEMU states, seconds since the host booted.
-    fn since_boot(&self, place: Place, field: &str, seconds: i64) -> Result<i64, ImportError> {
-        let Some(boot) = self.asked.boot else {
-            return Err(self.whole(format!(
-                "{field} counts from the boot of the guest's host: say with --boot when that was, such as \
-                 2026-01-31T12:00:00Z (`uptime -s` tells it there, in local time)"
-            )));
+    /// A start that QEMU states: since 8.2 in seconds since 1970, before that since the host booted.
+    fn qemu_start(&self, place: Place, field: &str, seconds: i64) -> Result<i64, ImportError> {
+        let since = match self.asked.boot {
+            _ if seconds >= UPTIME_SECONDS_MAX => 0,
+            Some(boot) => boot.as_nanosecond(),
+            None => {
+                return Err(self.whole(format!(
+                    "{field} {seconds} counts from the boot of the guest's host, as QEMU before 8.2 does: say with --boot \
+                     when that was, such as 2026-01-31T12:00:00Z (`uptime -s` tells it there, in local time)"
+                )));
+            }
         };
-        let at = boot.as_nanosecond() + i128::from(seconds) * 1_000_000_000;
+        let at = since + i128::from(seconds) * 1_000_000_000;
         let known = (0..=(UNIX_SECONDS_MAX as i128) * 1_000_000_000).contains(&at) && seconds >= 0;
         i64::try_from(at).ok().filter(|_| known).ok_or_else(|| {
-            self.value(place, field, &seconds.to_string(), "seconds since --boot, 0 or more, up to the year 2200")
+            self.value(
+                place,
+                field,
+                &seconds.to_string(),
+                "seconds since 1970 or --boot, 0 or more, up to the year 2200",
+            )
         })
     }
 

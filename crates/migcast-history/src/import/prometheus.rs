@@ -128,7 +128,7 @@ fn choose(names: &[String], file: File<'_>) -> Result<String, ImportError> {
 }
 
 fn measured(place: Place, seconds: f64, rate: &str, file: File<'_>) -> Result<Measured, ImportError> {
-    let span = file.asked.span;
+    let span = file.span();
     let before = span.as_secs_f64();
     let allowed = "seconds since 1970 up to the year 2200, as Prometheus writes them";
     let start_unix_ns =

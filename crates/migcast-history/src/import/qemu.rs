@@ -1,8 +1,9 @@
 //! QEMU's replies to `query-dirty-rate`, one JSON object a line, bare or in `return` as they stand in a log of QMP.
 //!
-//! Facts: `qapi/migration.json` (`DirtyRateInfo`) and `migration/dirtyrate.c` of QEMU 5.2 to 10.1. `start-time` is in
-//! seconds of the host's monotonic clock, whatever `calc-time-unit` (since 8.2) says of `calc-time`. `dirty-rate` is in
-//! MiB/s, rounded down; it is missing, before 6.1 −1, while there is none.
+//! Facts: `qapi/migration.json` (`DirtyRateInfo`) and `migration/dirtyrate.c` of QEMU 5.2 to 10.1, and what 10.0.2 answers.
+//! `start-time` is in seconds, whatever `calc-time-unit` (since 8.2) says of `calc-time`: of the host's monotonic clock
+//! before 8.2, since 1970 from there on. `calc-time` is rounded down, in seconds unless milliseconds are asked for.
+//! `dirty-rate` is in MiB/s, rounded down; it is missing, in 5.2 −1, while there is none.
 use std::io::BufRead;
 use std::time::Duration;
 
@@ -81,8 +82,17 @@ fn measured(place: Place, info: &DirtyRateInfo, file: File<'_>) -> Result<Option
         TimeUnit::Second => Duration::from_secs(1),
         TimeUnit::Millisecond => Duration::from_millis(1),
     };
-    let span = span(place, "calc-time", info.calc_time, unit, file)?;
-    let start_unix_ns = file.since_boot(place, "start-time", info.start_time)?;
+    let span = match (info.calc_time, file.asked.span) {
+        // Shorter than the second it was asked in.
+        (0, Some(span)) => span,
+        (0, None) => {
+            let allowed =
+                "more than 0; where it was rounded down from less than a second, say with --span how long it was";
+            return Err(file.value(place, "calc-time", "0", allowed));
+        }
+        (time, _) => span(place, "calc-time", time, unit, file)?,
+    };
+    let start_unix_ns = file.qemu_start(place, "start-time", info.start_time)?;
     let written = file.written((place, "dirty-rate", &rate.to_string()), RateUnit::Bytes(1 << 20), span)?;
     Ok(Some(Measured { place, start_unix_ns, span, written, left_out: false }))
 }

@@ -6,7 +6,7 @@ use crate::quote::quoted;
 fn asked() -> Asked {
     Asked {
         page_size_bytes: 4_096,
-        span: Duration::from_secs(1),
+        span: None,
         boot: Some("2026-01-01T00:00:00Z".parse().unwrap()),
         guest: None,
         time_column: None,
@@ -140,7 +140,8 @@ fn what_is_wrong_with_a_reply_is_told_with_its_line() {
         (reply("\"dirty-rate\": 5"), "f, line 1: missing field `calc-time`"),
         (
             reply("\"calc-time\": 0, \"dirty-rate\": 5"),
-            "f, line 1: calc-time is 0, allowed: more than 0, at most a day",
+            "f, line 1: calc-time is 0, allowed: more than 0; where it was rounded down from less than a second, say with --span \
+             how long it was",
         ),
         (
             reply("\"calc-time\": 1, \"dirty-rate\": -7"),
@@ -157,7 +158,20 @@ fn what_is_wrong_with_a_reply_is_told_with_its_line() {
     }
     let asleep = Asked { boot: None, ..asked() };
     let line = refusal(Format::Qemu, &reply("\"calc-time\": 1, \"dirty-rate\": 7"), &asleep);
-    assert!(line.starts_with("f: start-time counts from the boot of the guest's host: say with --boot when"), "{line}");
+    assert!(
+        line.starts_with("f: start-time 5 counts from the boot of the guest's host, as QEMU before 8.2 does"),
+        "{line}"
+    );
+}
+
+#[test]
+fn newer_versions_of_qemu_state_the_time_of_day() {
+    // As QEMU 10.0.2 answers; the second was asked for with 500 ms.
+    let text = r#"{"return": {"status": "measured", "sample-pages": 512, "dirty-rate": 2, "mode": "page-sampling", "calc-time-unit": "second", "start-time": 1767225600, "calc-time": 1}}
+{"return": {"status": "measured", "sample-pages": 512, "dirty-rate": 2, "mode": "page-sampling", "calc-time-unit": "second", "start-time": 1767225602, "calc-time": 0}}
+"#;
+    let asked = Asked { boot: None, span: Some(Duration::from_millis(500)), ..asked() };
+    assert_eq!(plain(&read_as(Format::Qemu, text, &asked).unwrap()), [(0, 1.0, 512), (2, 0.5, 256)]);
 }
 
 const DOMSTATS: &str = "Domain: 'web'

@@ -21,8 +21,8 @@ const HOLD: &str = "5m";
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     migcast history import --format csv rates.csv --memory 4GiB --out web.rates\n  \
-    migcast history import --format qemu replies.jsonl --boot 2026-01-31T07:12:44Z --memory 4GiB --out web.rates\n  \
-    migcast history import --format virsh domstats.txt --domain web --boot 2026-01-31T07:12:44Z --memory 4GiB --out web.rates\n  \
+    migcast history import --format qemu replies.jsonl --memory 4GiB --out web.rates\n  \
+    migcast history import --format virsh domstats.txt --domain web --memory 4GiB --out web.rates\n  \
     migcast history import --format kubevirt answer.json --vmi shop/web --memory 4GiB --out web.rates")]
 pub(crate) struct ImportArgs {
     /// Files in the order of time; - is standard input
@@ -40,13 +40,13 @@ pub(crate) struct ImportArgs {
     /// Size of its pages
     #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = quantity::parse_bytes)]
     page_size: ByteCount,
-    /// How long each rate was measured (csv, kubevirt) [default: 1s]
+    /// How long each rate was measured, where the file does not say (csv, kubevirt, qemu) [default: 1s, not for qemu]
     #[arg(long, value_name = "TIME", value_parser = parse_span)]
     span: Option<Duration>,
     /// How long a rate stays in force when no new one comes
     #[arg(long, value_name = "TIME", default_value = HOLD, value_parser = quantity::parse_duration)]
     hold: Duration,
-    /// When the guest's host booted, from which QEMU counts its times (qemu, virsh)
+    /// When the guest's host booted, from which QEMU before 8.2 counts its times (qemu, virsh)
     #[arg(long, value_name = "TIMESTAMP", value_parser = parse_timestamp)]
     boot: Option<jiff::Timestamp>,
     /// A time when the guest was migrating: what was measured then depends on the link and is left out. May be repeated
@@ -162,7 +162,7 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<()> {
 fn refuse_idle(args: &ImportArgs) -> anyhow::Result<()> {
     use Format::{Csv, Kubevirt, Qemu, Virsh};
     let options: [(&str, bool, &[Format]); 7] = [
-        ("--span", args.span.is_some(), &[Csv, Kubevirt]),
+        ("--span", args.span.is_some(), &[Csv, Kubevirt, Qemu]),
         ("--boot", args.boot.is_some(), &[Qemu, Virsh]),
         ("--domain", args.domain.is_some(), &[Virsh]),
         ("--vmi", args.vmi.is_some(), &[Kubevirt]),
@@ -184,7 +184,7 @@ fn refuse_idle(args: &ImportArgs) -> anyhow::Result<()> {
 fn asked(args: &ImportArgs) -> Asked {
     Asked {
         page_size_bytes: args.page_size.get(),
-        span: args.span.unwrap_or(Duration::from_secs(1)),
+        span: args.span,
         boot: args.boot,
         guest: args.domain.clone().or_else(|| args.vmi.clone()),
         time_column: args.time_column.clone(),
