@@ -57,3 +57,30 @@ fn rates_that_are_exported_can_be_imported_again() {
     import(&path("b.csv"), &path("b.rates"), &["--rate-column", "written_pages", "--unit", "pages/s"]);
     assert_eq!(migcast(&["history", "export", &path("b.rates")]), rows);
 }
+
+#[test]
+fn a_series_forecasts_like_the_constant_rate_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    fs::write(path("a.csv"), "time,rate (pages/s)\n1769860800,9000\n1769860830,2000\n").unwrap();
+    migcast(&["history", "import", "--format", "csv", &path("a.csv"), "--memory", "1GiB", "--out", &path("a.rates")]);
+    let predict = |source: &[&str]| -> serde_json::Value {
+        let all = [&["predict", "--link", "1Gbit/s", "--json"], source].concat();
+        serde_json::from_str(&migcast(&all)).unwrap()
+    };
+    let stated = |rate: &str| predict(&["--memory", "1GiB", "--dirty-rate", rate]);
+    let (fast, slow) = (stated("9000pages/s"), stated("2000pages/s"));
+    let at = |start: &str| predict(&[&path("a.rates"), "--start", start]);
+    for (series, constant) in [(at("now"), &slow), (at("29s"), &fast), (at("2026-01-31T12:00:30Z"), &slow)] {
+        for key in ["migration_time_seconds", "downtime_seconds", "sent_pages", "iterations_of_median", "bounds"] {
+            assert_eq!(series[key], constant[key], "{key}");
+        }
+        assert_eq!(series["model"]["name"], "rates");
+    }
+    let all = predict(&[&path("a.rates")]);
+    // In force for 30 s and for the second it was measured.
+    let mean = (9_000.0 * 97.0 + 2_000.0 * 3.0) / 100.0;
+    assert_eq!((all["starts"].as_u64(), all["converged"].as_u64()), (Some(100), Some(100)));
+    assert_eq!(all["model"]["dirty_rate_pages_per_second"]["mean"].as_f64(), Some(mean));
+    assert!(all["warnings"][0].as_str().unwrap().contains("says nothing of which pages are written again"));
+}
