@@ -54,7 +54,7 @@ pub(super) fn read(input: &mut dyn BufRead, file: File<'_>) -> Result<Imported, 
 impl Columns {
     fn find(names: &[&str], file: File<'_>) -> Result<Columns, ImportError> {
         let names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
-        let listed = || names.iter().map(|name| format!("`{}`", quoted(name))).collect::<Vec<_>>().join(", ");
+        let listed = || super::listed(names.iter().map(String::as_str));
         let named = |wanted: &String, option: &str| {
             let missing = || {
                 let wanted = quoted(wanted);

@@ -296,11 +296,7 @@ impl File<'_> {
 
     /// The guest that is meant among those a file names, which are in order and each once.
     fn choose(&self, names: &[&str], kind: &str, option: &str) -> Result<String, ImportError> {
-        let listed = || {
-            let shown: Vec<String> = names.iter().take(NAMES_SHOWN).map(|name| crate::quote::quoted(name)).collect();
-            let rest = names.len() - shown.len();
-            shown.join(", ") + &if rest > 0 { format!(" and {rest} more") } else { String::new() }
-        };
+        let listed = || listed(names.iter().copied());
         match (&self.asked.guest, names) {
             (_, []) => Err(self.whole(format!("no {kind} in it, allowed: one or more"))),
             (Some(wanted), names) if names.contains(&wanted.as_str()) => Ok(wanted.clone()),
@@ -313,8 +309,20 @@ impl File<'_> {
     }
 }
 
-/// Names an error lists at most.
+/// Names an error lists at most, and characters of each: a file may have thousands, and long ones.
 const NAMES_SHOWN: usize = 8;
+const NAME_CHARS_MAX: usize = 40;
+
+/// Names out of a file as part of a line.
+fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let rest = names.len().saturating_sub(NAMES_SHOWN);
+    let cut = |name: &str| match name.char_indices().nth(NAME_CHARS_MAX) {
+        Some((end, _)) => crate::quote::quoted(&name[..end]) + "…",
+        None => crate::quote::quoted(name),
+    };
+    let shown: Vec<String> = names.take(NAMES_SHOWN).map(cut).collect();
+    shown.join(", ") + &if rest > 0 { format!(" and {rest} more") } else { String::new() }
+}
 
 /// Seconds since the epoch, to the nanosecond as far as a float tells.
 fn unix_ns(seconds: f64) -> Option<i64> {

@@ -91,20 +91,20 @@ fn what_is_wrong_with_a_line_of_csv_is_told_with_its_number() {
 #[test]
 fn a_header_that_does_not_tell_is_asked_about() {
     let cases = [
-        ("a,b\n", "f: no column is known as the time, name one with --time-column; there are `a`, `b`"),
-        ("time,b\n", "f: no column is known as the rate, name one with --rate-column; there are `time`, `b`"),
-        (
-            "time,rate_a,rate_b\n",
-            "f: 2 columns could be the rate, name one with --rate-column: `time`, `rate_a`, `rate_b`",
-        ),
+        ("a,b\n", "f: no column is known as the time, name one with --time-column; there are a, b"),
+        ("time,b\n", "f: no column is known as the rate, name one with --rate-column; there are time, b"),
+        ("time,rate_a,rate_b\n", "f: 2 columns could be the rate, name one with --rate-column: time, rate_a, rate_b"),
         ("time,rate_mb_s\n", "f: the column `rate_mb_s` does not say its unit: give --unit, such as pages/s or MiB/s"),
     ];
     for (text, expected) in cases {
         assert_eq!(refusal(Format::Csv, text, &asked()), expected);
     }
+    let many = (0..300).map(|column| format!("{column}{}", "\u{7}".repeat(50))).collect::<Vec<_>>().join(",");
+    let line = refusal(Format::Csv, &many, &asked());
+    assert!(line.len() < 4_000 && line.ends_with("\\u{7}… and 292 more"), "{line}");
     let told = Asked { rate_column: Some("y".into()), ..asked() };
     let line = refusal(Format::Csv, "time,x\n", &told);
-    assert_eq!(line, "f: --rate-column: no column `y`, the header line has `time`, `x`");
+    assert_eq!(line, "f: --rate-column: no column `y`, the header line has time, x");
 }
 
 #[test]
