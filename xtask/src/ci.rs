@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{paper, setup, shell, tidy};
+use crate::{duckdb, paper, setup, shell, tidy};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -21,6 +21,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     // Includes the documentation's examples. Every suite runs even if an early one fails; the exit code tells.
     shell::run(shell::cargo().args(["test", "--workspace", "--no-fail-fast"]))?;
+    duckdb::run()?;
     paper::run(&paper::Args { check: true })?;
     println!("ci: all passed");
     Ok(())

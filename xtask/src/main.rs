@@ -1,6 +1,7 @@
-//! The chores of this repository: `cargo xtask setup|ci|tidy|fuzz|golden|paper`, one file each.
+//! The chores of this repository: `cargo xtask setup|ci|tidy|duckdb|fuzz|golden|paper`, one file each.
 
 mod ci;
+mod duckdb;
 mod fuzz;
 mod golden;
 mod packages;
@@ -31,6 +32,8 @@ enum Task {
     Ci(ci::Args),
     /// The house rules that no other tool checks
     Tidy,
+    /// Open shipped histories with DuckDB, by the documented schema, and compare with what migcast says of them
+    Duckdb,
     /// Look for inputs that break what reads others' files and texts; needs cargo-fuzz
     Fuzz(fuzz::Args),
     /// Rewrite the golden files from what the tests see now; look at the difference before committing it
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Tidy => tidy::run(&root()),
+        Task::Duckdb => duckdb::run(),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Golden(args) => golden::run(&args),
         Task::Paper(args) => paper::run(&args),

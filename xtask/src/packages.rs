@@ -28,10 +28,12 @@ pub(crate) enum Proof {
     File(&'static str),
     /// `qemu-system-x86_64` of at least [`QEMU_MAJOR_MIN`].
     Qemu,
+    /// A `python3` that can make environments with `pip`.
+    Venv,
 }
 
 /// All of it.
-pub(crate) const NEEDS: [Need; 7] = [
+pub(crate) const NEEDS: [Need; 8] = [
     Need { package: "qemu-system-x86", why: "runs the guests; 9.0 or newer", proof: Proof::Qemu },
     Need { package: "iproute2", why: "shapes the links of migrations", proof: Proof::Program("ip") },
     Need { package: "e2fsprogs", why: "makes the guests' disk image", proof: Proof::Program("mke2fs") },
@@ -46,6 +48,7 @@ pub(crate) const NEEDS: [Need; 7] = [
         proof: Proof::File("/usr/share/keyrings/debian-archive-keyring.gpg"),
     },
     Need { package: "procps", why: "brings `kill`, with which tests end recorders", proof: Proof::Program("kill") },
+    Need { package: "python3-venv", why: "runs DuckDB, which opens histories", proof: Proof::Venv },
     Need { package: "git", why: "lists the files that tidy looks at", proof: Proof::Program("git") },
 ];
 
@@ -55,6 +58,7 @@ impl Need {
         match self.proof {
             Proof::Program(name) => on_path(name),
             Proof::File(path) => Path::new(path).exists(),
+            Proof::Venv => shell::ask(Command::new("python3").args(["-c", "import venv, ensurepip"])).is_some(),
             Proof::Qemu => shell::ask(Command::new("qemu-system-x86_64").arg("--version"))
                 .and_then(|said| qemu_major(&said))
                 .is_some_and(|major| major >= QEMU_MAJOR_MIN),

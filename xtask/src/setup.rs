@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: installs what the tests need from the system, after listing it.
+//! `cargo xtask setup`: installs what the tests need from the system, after listing it, and DuckDB from PyPI.
 //!
 //! QEMU 9 comes from the release's backports where the release itself is older. The host's package sources are not
 //! changed for that: apt is given a private list and a private folder for what it fetches.
@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::packages::{NEEDS, Need, Proof, QEMU_MAJOR_MIN, package_major};
-use crate::shell;
+use crate::{duckdb, shell};
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Args {
@@ -26,10 +26,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let there = if missing.iter().any(|other| other.package == need.package) { "missing" } else { "there" };
         println!("  {there:<8} {:<24} {}", need.package, need.why);
     }
-    if missing.is_empty() {
+    let duckdb = duckdb::is_there()?;
+    println!("  {:<8} {}, which opens histories", if duckdb { "there" } else { "missing" }, duckdb::described()?);
+    if missing.is_empty() && duckdb {
         println!("everything is there; nothing is changed");
         return Ok(());
     }
+    if !missing.is_empty() {
+        packages(&missing, args.list)?;
+    }
+    if duckdb || args.list { Ok(()) } else { duckdb::install() }
+}
+
+/// Installs packages of the system; with `list` only says how.
+fn packages(missing: &[&Need], list: bool) -> Result<()> {
     let release = release()?;
     let plain: Vec<&str> =
         missing.iter().filter(|need| !matches!(need.proof, Proof::Qemu)).map(|need| need.package).collect();
@@ -44,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         );
         println!("  {release}-backports (asked this once; the system's package sources stay as they are)");
     }
-    if args.list {
+    if list {
         return Ok(());
     }
     if !is_root() {

@@ -48,6 +48,21 @@ pub enum ReadError {
         #[source]
         damage: Damage,
     },
+    /// The file of a rate series is not what was written.
+    #[error("{}: damaged; import the rates again", path.display())]
+    DamagedRates {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        damage: Damage,
+    },
+    /// It holds rates, and pages are asked for.
+    #[error("{}: a rate series knows how much was written, not which pages; this needs a recorded history", dir.display())]
+    OnlyRates {
+        /// The history.
+        dir: PathBuf,
+    },
     /// There is no closed segment.
     #[error("{}: holds no closed segment yet, so no window can be read", dir.display())]
     Empty {

@@ -9,8 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::quote::{JsonError, quoted};
 use crate::sample::SampleError;
 
-/// Newest format version this program reads and the one it writes.
+/// Version of a history of windows: the one that is written, and the newest of them that is read.
 pub const VERSION: u32 = 1;
+
+/// Version of a history of rates, likewise. A number of its own, so that programs which know windows only refuse it by
+/// its version.
+pub const VERSION_RATES: u32 = 2;
 
 /// The manifest's file name in the history's directory.
 pub const MANIFEST: &str = "manifest.json";
@@ -30,10 +34,10 @@ const MEMORY_BYTES_MAX: u64 = 1 << 60;
 /// Page sizes a manifest may state, in bytes: the smallest and the largest of any processor in use.
 const PAGE_SIZES: std::ops::RangeInclusive<u64> = 512..=(1 << 30);
 
-/// The manifest of a history (`format` = "migcast.history/1").
+/// The manifest of a history (`format` = "migcast.history/1", or "migcast.history/2" for one of rates).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// "migcast.history/1".
+    /// "migcast.history/1"; "migcast.history/2" where [`Self::written_means`] is a rate.
     pub format: String,
     /// When the recording began, UTC.
     pub created: jiff::Timestamp,
@@ -73,6 +77,18 @@ pub enum WrittenMeans {
     Content,
     /// The hypervisor's dirty log marked it.
     DirtyLog,
+    /// Nobody knows which pages: how many in a span of time is all there is. See [`crate::rates`].
+    Rate,
+}
+
+impl WrittenMeans {
+    /// The version of a history in which written means this.
+    const fn version(self) -> u32 {
+        match self {
+            WrittenMeans::Content | WrittenMeans::DirtyLog => VERSION,
+            WrittenMeans::Rate => VERSION_RATES,
+        }
+    }
 }
 
 /// One block of guest memory.
@@ -129,7 +145,7 @@ pub enum ManifestError {
         format: String,
     },
     /// A later program's file.
-    #[error("{}: history format {version} is newer than this program reads (up to {VERSION}); use a newer migcast", path.display())]
+    #[error("{}: history format {version} is newer than this program reads (up to {VERSION_RATES}); use a newer migcast", path.display())]
     Newer {
         /// The manifest.
         path: PathBuf,
@@ -159,9 +175,14 @@ pub enum ManifestError {
 }
 
 impl Manifest {
-    /// The value `format` must have in a manifest of this version.
+    /// The value `format` must have in the manifest of a history of windows.
     pub fn format_now() -> String {
         format!("{FORMAT}{VERSION}")
+    }
+
+    /// The value `format` must have in the manifest of a history of rates.
+    pub fn format_of_rates() -> String {
+        format!("{FORMAT}{VERSION_RATES}")
     }
 
     /// Memory of the guest in bytes: its blocks together. The manifest must have been validated.
@@ -193,9 +214,13 @@ impl Manifest {
 
     /// Checks every field; `path` is only for what an error says.
     pub fn validate(&self, path: &Path) -> Result<(), ManifestError> {
-        check_format(&self.format, path)?;
+        let version = check_format(&self.format, path)?;
         let field =
             |field, value: String, allowed| Err(ManifestError::Field { path: path.into(), field, value, allowed });
+        if version != self.written_means.version() {
+            let allowed = "content or dirty-log in format 1, rate in format 2";
+            return field("written_means", format!("{:?} in format {version}", self.written_means), allowed);
+        }
         let page_size = self.page_size_bytes;
         if !page_size.is_power_of_two() || !PAGE_SIZES.contains(&page_size) {
             return field("page_size_bytes", page_size.to_string(), "a power of two, 512 to 1073741824");
@@ -226,10 +251,12 @@ impl Manifest {
     }
 }
 
-fn check_format(format: &str, path: &Path) -> Result<(), ManifestError> {
+/// The version in a manifest's `format`.
+fn check_format(format: &str, path: &Path) -> Result<u32, ManifestError> {
     match format.strip_prefix(FORMAT).map(str::parse::<u32>) {
-        Some(Ok(version)) if version > VERSION => Err(ManifestError::Newer { path: path.into(), version }),
-        Some(Ok(VERSION)) if format == Manifest::format_now() => Ok(()),
+        Some(Ok(version)) if version > VERSION_RATES => Err(ManifestError::Newer { path: path.into(), version }),
+        Some(Ok(VERSION)) if format == Manifest::format_now() => Ok(VERSION),
+        Some(Ok(VERSION_RATES)) if format == Manifest::format_of_rates() => Ok(VERSION_RATES),
         _ => Err(ManifestError::Foreign { path: path.into(), format: format.chars().take(80).collect() }),
     }
 }
@@ -279,8 +306,10 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named_in_one_line() {
-        let cases: [(&str, serde_json::Value, &str); 8] = [
-            ("format", "migcast.history/2".into(), "m: history format 2 is newer"),
+        let cases: [(&str, serde_json::Value, &str); 10] = [
+            ("format", "migcast.history/3".into(), "m: history format 3 is newer"),
+            ("format", "migcast.history/2".into(), "m: written_means is Content in format 2, allowed: content or"),
+            ("written_means", "rate".into(), "m: written_means is Rate in format 1, allowed: content or"),
             ("format", "migcast.history/01".into(), "m: format is \"migcast.history/01\""),
             ("format", "tar".into(), "m: format is \"tar\""),
             ("page_size_bytes", 1000.into(), "m: page_size_bytes is 1000, allowed: a power of two"),
@@ -293,6 +322,15 @@ mod tests {
             let line = refusal(|manifest| manifest[field] = value);
             assert!(line.starts_with(expected) && !line.contains('\n'), "{line}");
         }
+    }
+
+    #[test]
+    fn a_history_of_rates_has_a_version_of_its_own() {
+        let mut value = manifest();
+        value["format"] = "migcast.history/2".into();
+        value["written_means"] = "rate".into();
+        let read = Manifest::parse(value.to_string().as_bytes(), Path::new("m")).unwrap();
+        assert_eq!((read.written_means, read.format), (WrittenMeans::Rate, Manifest::format_of_rates()));
     }
 
     #[test]

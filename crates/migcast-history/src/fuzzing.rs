@@ -3,11 +3,16 @@ mod stage;
 
 use std::error::Error;
 use std::path::Path;
+use std::time::Duration;
 
 pub use stage::Stage;
+#[cfg(test)]
+pub(crate) use stage::seal_anew;
 
 use crate::format::Manifest;
+use crate::import::{self, Asked, Format, SeriesBuilder};
 use crate::observed;
+use crate::rates;
 use crate::sample::Tracked;
 
 /// Reads a manifest. One that is accepted has pages that can be numbered, and reads the same after it was written; one
@@ -48,8 +53,39 @@ pub fn observed(data: &[u8]) {
     }
 }
 
+/// Imports rates: the first byte says whose file it is, the rest is the file. What is accepted keeps the rules of a rate
+/// series; what is not says why on one line.
+///
+/// # Panics
+/// Where the reader breaks one of these promises.
+pub fn import(data: &[u8]) {
+    let Some((&which, mut text)) = data.split_first() else { return };
+    let formats = [Format::Csv, Format::Qemu, Format::Virsh, Format::Kubevirt];
+    let asked = Asked {
+        page_size_bytes: 4_096,
+        span: Some(Duration::from_secs(1)),
+        boot: Some(jiff::Timestamp::UNIX_EPOCH),
+        guest: None,
+        time_column: None,
+        rate_column: None,
+        unit: None,
+    };
+    let path = Path::new("rates");
+    let pages = 1 << 40;
+    let mut rates = || {
+        let imported = import::read(formats[usize::from(which) % formats.len()], &mut text, path, &asked)?;
+        let mut builder = SeriesBuilder::new(pages, Duration::from_secs(300), vec![]);
+        builder.add(path, &imported.measured)?;
+        builder.finish(path)
+    };
+    match rates() {
+        Ok(built) => assert_eq!(rates::first_broken(&built.rates, pages), None),
+        Err(error) => one_line(&error),
+    }
+}
+
 /// Errors reach people as one line, with their causes behind them; a file must not be able to break it.
-fn one_line(error: &dyn Error) {
+pub(crate) fn one_line(error: &dyn Error) {
     let mut cause = Some(error);
     while let Some(error) = cause {
         let line = error.to_string();
@@ -80,6 +116,11 @@ mod tests {
     #[test]
     fn the_corpus_of_observed_holds() {
         replay("observed", observed);
+    }
+
+    #[test]
+    fn the_corpus_of_import_holds() {
+        replay("import", import);
     }
 
     #[test]

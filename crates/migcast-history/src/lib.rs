@@ -7,22 +7,28 @@
 //!                         DIR/zero/NNNNNN.parquet    │
 //!                         DIR/wws/NNNNNN.parquet     ┘ written last: its name commits the segment
 //!             History ◄── DIR ──► page replay, summary, export, trim
+//!
+//! import ──► RateSeries ──► DIR/manifest.json, DIR/rates/000000.parquet   how much was written when, not which pages
 //! ```
 //!
 //! The format is described in `docs/history-format.md`.
+pub mod contents;
 pub mod damage;
 pub mod export;
 pub mod format;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod import;
 pub mod index;
+pub mod merge;
 pub mod sample;
 pub mod windows;
 pub mod writer;
 
 pub mod observed;
 pub mod quote;
+pub mod rates;
 pub mod reader;
 pub mod runs;
 pub mod stream;

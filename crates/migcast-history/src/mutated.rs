@@ -1,5 +1,6 @@
 //! Segments with chance changes and right seals: what is behind the seals must stand by itself.
 use crate::fuzzing::Stage;
+use crate::rates::{Rate, RateSeries};
 use crate::segment::TABLES;
 
 /// splitmix64.
@@ -46,4 +47,43 @@ fn no_sealed_nonsense_is_more_than_a_damaged_segment() {
     // Bytes that mean nothing to the reader (statistics, say) may change; but most do mean something.
     assert!(refused > read && read > 0, "{refused} refused, {read} read");
     println!("{refused} refused, {read} read");
+}
+
+#[test]
+fn no_sealed_nonsense_is_more_than_damaged_rates() {
+    let dir = tempfile::tempdir().unwrap();
+    let rate = |index: i64| Rate {
+        start_unix_ns: index * 1_000_000_000,
+        end_unix_ns: (index + 1) * 1_000_000_000,
+        written: index.unsigned_abs() % 7,
+        span: std::time::Duration::from_millis(900),
+    };
+    let mut manifest = crate::format::Manifest::read(&kept()).unwrap();
+    manifest.format = crate::format::Manifest::format_of_rates();
+    manifest.written_means = crate::format::WrittenMeans::Rate;
+    let made = RateSeries::create(dir.path(), manifest, (0..500).map(rate).collect()).unwrap();
+    let file = dir.path().join("rates/000000.parquet");
+    let whole = std::fs::read(&file).unwrap();
+    let (mut state, mut read, mut refused) = (1, 0, 0);
+    for _ in 0..600 {
+        let mut bytes = whole.clone();
+        mutate(&mut bytes, &mut state);
+        crate::fuzzing::seal_anew(&mut bytes);
+        std::fs::write(&file, &bytes).unwrap();
+        match RateSeries::open(dir.path()) {
+            Ok(series) => {
+                assert!(series.rates().len() <= made.rates().len());
+                read += 1;
+            }
+            Err(error) => {
+                crate::fuzzing::one_line(&error);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > read && read > 0, "{refused} refused, {read} read");
+}
+
+fn kept() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/format/v1/history")
 }

@@ -32,12 +32,21 @@ impl From<serde_json::Error> for JsonError {
 impl fmt::Display for JsonError {
     /// The parser's message, which quotes names and values as they stand in the text, with the place it found.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason())?;
+        // What is wrong with a value as a whole has no place.
+        if self.0.line() > 0 {
+            write!(f, " at line {} column {}", self.0.line(), self.0.column())?;
+        }
+        Ok(())
+    }
+}
+
+impl JsonError {
+    /// The parser's message without the place it found.
+    pub(crate) fn reason(&self) -> String {
         let message = self.0.to_string();
         let place = format!(" at line {} column {}", self.0.line(), self.0.column());
-        match message.strip_suffix(&place) {
-            Some(message) => write!(f, "{}{place}", quoted(message)),
-            None => write!(f, "{}", quoted(&message)),
-        }
+        quoted(message.strip_suffix(&place).unwrap_or(&message))
     }
 }
 

@@ -13,7 +13,7 @@ use migcast_model::units::PageCount;
 use crate::damage::{Damage, Problem, ReadError};
 use crate::disk::TEMPORARY;
 use crate::files::{self, Committed, Files};
-use crate::format::Manifest;
+use crate::format::{Manifest, WrittenMeans};
 use crate::index::IndexRow;
 use crate::runs::RankRuns;
 use crate::sample::Tracked;
@@ -79,10 +79,18 @@ impl History {
     /// [`Self::problems`]; damage inside a file shows only when it is read.
     ///
     /// # Errors
-    /// A manifest that is missing, foreign, newer or damaged; a directory that cannot be listed. A history without
+    /// A manifest that is missing, foreign, newer or damaged, or one of rates; a directory that cannot be listed. A
+    /// history without
     /// a closed segment opens, and has none.
     pub fn open(dir: &Path) -> Result<History, ReadError> {
-        let manifest = Manifest::read(dir)?;
+        Self::open_with(dir, Manifest::read(dir)?)
+    }
+
+    /// Opens the history whose manifest was read.
+    pub(crate) fn open_with(dir: &Path, manifest: Manifest) -> Result<History, ReadError> {
+        if manifest.written_means == WrittenMeans::Rate {
+            return Err(ReadError::OnlyRates { dir: dir.into() });
+        }
         let tracked = Tracked::of(&manifest).map_err(|source| {
             ReadError::Manifest(crate::format::ManifestError::Sample {
                 path: dir.join(crate::format::MANIFEST),

@@ -1,4 +1,5 @@
 //! Tables as Parquet files in memory: columns of integers, booleans and words, none of them nullable.
+use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -61,7 +62,7 @@ pub(crate) enum Values {
 }
 
 impl Values {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         match self {
             Values::U32(values) => values.is_empty(),
             Values::U64(values) => values.is_empty(),
@@ -100,6 +101,8 @@ pub(crate) fn encode(
     metadata: Vec<(String, String)>,
 ) -> Result<Vec<u8>, ParquetError> {
     assert_eq!(table.columns.len(), values.len(), "a value list per column of {}", table.name);
+    let seal = (seal::KEY.to_owned(), seal::OPEN.to_owned());
+    let metadata = metadata.into_iter().chain([seal]).collect();
     let mut file = SerializedFileWriter::new(Vec::new(), schema(table)?, Arc::new(properties(table, metadata)?))?;
     // A row group without rows (a guest that wrote nothing has no events) has columns without pages, whose offsets
     // mean nothing; a reader takes them for damage. No rows, no group.
@@ -111,7 +114,11 @@ pub(crate) fn encode(
     Ok(bytes)
 }
 
-fn write_group(file: &mut SerializedFileWriter<Vec<u8>>, values: &[Values]) -> Result<(), ParquetError> {
+/// Appends a row group; `values` as for [`encode`], not empty.
+pub(crate) fn write_group<W: Write + Send>(
+    file: &mut SerializedFileWriter<W>,
+    values: &[Values],
+) -> Result<(), ParquetError> {
     let mut group = file.next_row_group()?;
     for values in values {
         let mut column = group.next_column()?.expect("the schema has a column per value list");
@@ -130,7 +137,7 @@ fn write_group(file: &mut SerializedFileWriter<Vec<u8>>, values: &[Values]) -> R
     Ok(())
 }
 
-fn schema(table: &Table) -> Result<Arc<Type>, ParquetError> {
+pub(crate) fn schema(table: &Table) -> Result<Arc<Type>, ParquetError> {
     let fields = table.columns.iter().map(|column| {
         Type::primitive_type_builder(column.name, column.kind.physical())
             .with_repetition(Repetition::REQUIRED)
@@ -142,9 +149,8 @@ fn schema(table: &Table) -> Result<Arc<Type>, ParquetError> {
     Ok(Arc::new(Type::group_type_builder(table.name).with_fields(fields).build()?))
 }
 
-fn properties(table: &Table, metadata: Vec<(String, String)>) -> Result<WriterProperties, ParquetError> {
-    let seal = [(seal::KEY.to_owned(), seal::OPEN.to_owned())];
-    let metadata = metadata.into_iter().chain(seal).map(|(key, value)| KeyValue::new(key, value)).collect();
+pub(crate) fn properties(table: &Table, metadata: Vec<(String, String)>) -> Result<WriterProperties, ParquetError> {
+    let metadata = metadata.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("migcast-history ", env!("CARGO_PKG_VERSION")).into())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))

@@ -110,6 +110,14 @@ pub enum WriteError {
         /// What it breaks.
         rule: WindowRule,
     },
+    /// A rate contradicts the rules of [`crate::rates::Rate`].
+    #[error("rate {rate}: {rule}")]
+    Rate {
+        /// The rate, counted from 0.
+        rate: usize,
+        /// What it breaks.
+        rule: &'static str,
+    },
 }
 
 /// A rule of [`NewWindow`] that was broken.

@@ -115,7 +115,7 @@ fn put(dir: &Path, table: &Table, bytes: &[u8]) {
 }
 
 /// Seals changed bytes anew, if the place for it is still there; without one the reader refuses them.
-fn seal_anew(bytes: &mut [u8]) {
+pub(crate) fn seal_anew(bytes: &mut [u8]) {
     if let Some(place) = seal::place(bytes) {
         bytes[place].copy_from_slice(seal::OPEN.as_bytes());
         seal::seal(bytes);

@@ -1,5 +1,6 @@
 //! AVG: a constant dirty rate over a writable working set of stated size.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{DirtySource, Estimate, PageCursor, PageReplay, PageSource};
@@ -46,7 +47,8 @@ pub struct ConstantRate {
     rate: PagesPerSec,
     pattern: WritePattern,
     seed: u64,
-    zero: PageSet,
+    /// Shared by guests that differ in their rate only.
+    zero: Arc<PageSet>,
 }
 
 impl ConstantRate {
@@ -61,7 +63,14 @@ impl ConstantRate {
     pub fn new(memory: PageCount, working_set: PageCount, rate: PagesPerSec, pattern: WritePattern, seed: u64) -> Self {
         let rate = if working_set.is_zero() || memory.is_zero() { PagesPerSec::ZERO } else { rate };
         let pages = u32::try_from(memory.get()).expect("a page-level source has fewer than 2^32 pages");
-        ConstantRate { memory, working_set: working_set.min(memory), rate, pattern, seed, zero: PageSet::empty(pages) }
+        let (working_set, zero) = (working_set.min(memory), Arc::new(PageSet::empty(pages)));
+        ConstantRate { memory, working_set, rate, pattern, seed, zero }
+    }
+
+    /// The same guest at another rate.
+    pub(super) fn with_rate(&self, rate: PagesPerSec) -> ConstantRate {
+        let rate = if self.working_set.is_zero() { PagesPerSec::ZERO } else { rate };
+        ConstantRate { rate, ..self.clone() }
     }
 
     /// The same with the zero map a recorded guest had at its start. In a sampled one a page is zero if the tracked page
@@ -69,9 +78,10 @@ impl ConstantRate {
     pub fn with_zero_of(mut self, replay: &PageReplay) -> Self {
         let first = replay.cursor(Duration::ZERO);
         let tracked = replay.tracked().get();
-        for page in 0..self.zero.universe() {
+        let zero = Arc::make_mut(&mut self.zero);
+        for page in 0..zero.universe() {
             let rank = u128::from(page) * u128::from(tracked) / u128::from(self.memory.get());
-            self.zero.set(page, first.is_zero(u32::try_from(rank).expect("a rank is below the page's number")));
+            zero.set(page, first.is_zero(u32::try_from(rank).expect("a rank is below the page's number")));
         }
         self
     }
@@ -143,7 +153,12 @@ impl PageSource for ConstantRate {
 
     fn cursor(&self, start: Duration) -> ConstantCursor<'_> {
         let skipped = self.writes_until(start.as_secs_f64());
-        ConstantCursor { source: self, start_seconds: start.as_secs_f64(), next: skipped, zero: self.zero.clone() }
+        ConstantCursor {
+            source: self,
+            start_seconds: start.as_secs_f64(),
+            next: skipped,
+            zero: PageSet::clone(&self.zero),
+        }
     }
 }
 

@@ -5,13 +5,15 @@
 
 mod constant;
 mod replay;
+mod steps;
 pub mod wws;
 
 use std::time::Duration;
 
 pub(crate) use constant::splitmix;
-pub use constant::{ConstantRate, WritePattern};
+pub use constant::{ConstantCursor, ConstantRate, WritePattern};
 pub use replay::{PageReplay, PageReplayBuilder, ZeroChange};
+pub use steps::RateSteps;
 pub use wws::{WwsIndex, WwsIndexBuilder};
 
 use crate::units::{GuestTime, PageCount};

@@ -1,18 +1,20 @@
-//! `migcast history`: look at, export and cut recorded histories.
+//! `migcast history`: look at, import, export, merge and cut histories.
 
 mod chart;
 mod document;
+mod export;
+mod import;
+mod rates;
 mod screen;
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
+use migcast_history::contents::Contents;
 use migcast_history::damage::ReadError;
-use migcast_history::export::{self, ExportError};
+use migcast_history::merge;
 use migcast_history::reader::History;
 use migcast_history::summary::Summary;
 use migcast_history::timeline::Moment;
@@ -22,8 +24,12 @@ use migcast_history::trim;
 pub(crate) enum Command {
     /// Show what histories hold: guest, length, dirty rate over time, write sets, zero pages, recorder cost
     Info(InfoArgs),
-    /// Write a history as CSV (its segments are Parquet already and need no export)
-    Export(ExportArgs),
+    /// Read dirty rates that other tools measured: CSV, QEMU, virsh, KubeVirt
+    Import(Box<import::ImportArgs>),
+    /// Write a table of a history into one file, as CSV or Parquet
+    Export(export::ExportArgs),
+    /// Lay histories of one guest after each other, as a new one
+    Merge(MergeArgs),
     /// Copy a piece of a history into a new one
     Trim(TrimArgs),
 }
@@ -39,23 +45,16 @@ pub(crate) struct InfoArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ExportArgs {
-    /// Directory of the history
-    dir: PathBuf,
-    /// What to export
-    #[arg(long, value_enum, default_value_t = Table::Windows)]
-    table: Table,
-    /// File to write, which must not exist; standard output without it
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Table {
-    /// One line per window: window,start,end,state,written_pages,zero_pages,cost_us
-    Windows,
-    /// One line per page written in a window: window,page
-    Pages,
+pub(crate) struct MergeArgs {
+    /// Directories of histories, in any order
+    #[arg(required = true, num_args = 2.., value_name = "DIR")]
+    dirs: Vec<PathBuf>,
+    /// Directory of the new history, which must not exist or be empty
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// They are of one guest though their guest ids differ; the new one has the first's
+    #[arg(long)]
+    same_guest: bool,
 }
 
 #[derive(Debug, Args)]
@@ -76,7 +75,9 @@ pub(crate) struct TrimArgs {
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Info(args) => info(args)?,
-        Command::Export(args) => export(args)?,
+        Command::Import(args) => import::import(args)?,
+        Command::Export(args) => export::export(args)?,
+        Command::Merge(args) => merge(args)?,
         Command::Trim(args) => trim(args)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -88,20 +89,28 @@ const SLICES: u32 = 60;
 fn info(args: &InfoArgs) -> anyhow::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     for (index, dir) in args.dirs.iter().enumerate() {
-        let history = History::open(dir)?.without_damaged();
-        let summary = summary(&history)?;
-        if args.json {
-            serde_json::to_writer(&mut out, &document::Info::of(&history, summary.as_ref()))
-                .map_err(io::Error::from)?;
+        if index > 0 && !args.json {
             writeln!(out)?;
-        } else {
-            if index > 0 {
-                writeln!(out)?;
+        }
+        match (Contents::open(dir)?, args.json) {
+            (Contents::Windows(history), json) => {
+                let history = history.without_damaged();
+                let summary = summary(&history)?;
+                match json {
+                    true => write_json(&mut out, &document::Info::of(&history, summary.as_ref()))?,
+                    false => screen::info(&mut out, &history, summary.as_ref())?,
+                }
             }
-            screen::info(&mut out, &history, summary.as_ref())?;
+            (Contents::Rates(series), true) => write_json(&mut out, &document::Info::of_rates(&series, SLICES))?,
+            (Contents::Rates(series), false) => rates::info(&mut out, &series)?,
         }
     }
     Ok(out.flush()?)
+}
+
+fn write_json(out: &mut dyn Write, info: &document::Info<'_>) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, info)?;
+    writeln!(out)
 }
 
 /// `None` where no segment was closed: what is known of such a history is worth showing.
@@ -112,23 +121,15 @@ fn summary(history: &History) -> Result<Option<Summary>, ReadError> {
     }
 }
 
-fn export(args: &ExportArgs) -> anyhow::Result<()> {
-    let history = History::open(&args.dir)?;
-    warn(&history);
-    let write = |out: &mut dyn Write| -> Result<(), ExportError> {
-        match args.table {
-            Table::Windows => export::windows_csv(&history, out)?,
-            Table::Pages => export::pages_csv(&history, out)?,
-        }
-        Ok(out.flush()?)
-    };
-    match &args.out {
-        None => Ok(write(&mut BufWriter::new(io::stdout().lock()))?),
-        Some(path) => {
-            let file = File::create_new(path).with_context(|| format!("cannot create {}", path.display()))?;
-            write(&mut BufWriter::new(file)).with_context(|| path.display().to_string())
-        }
-    }
+fn merge(args: &MergeArgs) -> anyhow::Result<()> {
+    let histories: Vec<History> = args.dirs.iter().map(|dir| History::open(dir)).collect::<Result<_, _>>()?;
+    histories.iter().for_each(warn);
+    let merged = merge::merge(&histories, args.same_guest, &args.out)?;
+    let seconds = merged.end_unix_ns.abs_diff(merged.start_unix_ns) as f64 / 1e9;
+    let (out, windows, gaps) = (args.out.display(), merged.windows, merged.gaps);
+    let between = if gaps == 1 { "a gap".to_owned() } else { format!("{gaps} gaps") };
+    let apart = if gaps == 0 { String::new() } else { format!(", with {between} between them") };
+    Ok(writeln!(io::stdout(), "{out}: {windows} windows of {} histories, {seconds:.1} s{apart}", histories.len())?)
 }
 
 fn trim(args: &TrimArgs) -> anyhow::Result<()> {

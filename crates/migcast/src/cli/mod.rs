@@ -6,7 +6,9 @@
 mod algorithms;
 mod calibrate;
 mod history;
+mod past;
 mod predict;
+mod rated;
 mod record;
 mod recorded;
 mod scenario;
@@ -29,7 +31,7 @@ struct Cli {
 enum Command {
     /// Record which pages a running guest writes
     Record(record::Args),
-    /// Look at, export or cut recorded histories
+    /// Look at, import, export, merge or cut histories
     #[command(subcommand)]
     History(history::Command),
     /// Forecast a migration from a history or from a constant dirty rate

@@ -10,8 +10,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use migcast_model::quantity;
 use migcast_model::units::{ByteCount, BytesPerSec, PagesPerSec};
 
-use super::recorded::Recorded;
-use super::scenario::{self, Options, QUANTILE, Request};
+use super::past::Past;
+use super::scenario::{self, Known, Options, QUANTILE, Request};
 use crate::report::{self, Limit, PlotFormat, Prediction, Quantity};
 
 /// Starting points of `--start all` beyond which they are thinned out evenly: quantiles are settled long before.
@@ -64,7 +64,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.plot {
         PlotFormat::of(path)?;
     }
-    args.options.refuse_idle(args.history.is_some())?;
     let limited = args.max_downtime.is_some() || args.max_time.is_some();
     ensure!(limited || args.quantile.is_none(), "--quantile belongs to a limit: give --max-downtime or --max-time");
     let mut prediction = forecast(args)?;
@@ -88,8 +87,13 @@ fn forecast(args: &Args) -> anyhow::Result<Prediction> {
     };
     let progress = progress_bar();
     match &args.history {
-        Some(dir) => Recorded::open(dir, args.options.start)?.forecast(&request, &progress),
+        Some(dir) => {
+            let past = Past::open(dir, args.options.start)?;
+            args.options.refuse_idle(past.known())?;
+            past.forecast(&request, &progress)
+        }
         None => {
+            args.options.refuse_idle(Known::Nothing)?;
             let guest = scenario::guest(args.memory.context("--memory is missing")?)?;
             request.at_rate(guest, args.dirty_rate.context("--dirty-rate is missing")?, &progress)
         }

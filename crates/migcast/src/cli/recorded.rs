@@ -42,9 +42,8 @@ pub(super) struct Recorded {
 }
 
 impl Recorded {
-    /// Opens the history in `dir`, for migrations that start at `start`.
-    pub(super) fn open(dir: &Path, start: Start) -> anyhow::Result<Recorded> {
-        let history = History::open(dir)?;
+    /// For migrations that start at `start` of `history`.
+    pub(super) fn new(history: History, start: Start) -> anyhow::Result<Recorded> {
         let manifest = history.manifest();
         let timeline = history.timeline()?;
         let mut warnings: Vec<String> =
@@ -58,7 +57,7 @@ impl Recorded {
         let part = replayed_part(start, &timeline)?;
         let replay = history.page_replay(part.clone())?;
         let vcpu_busy = history.vcpu_time(part.clone()).map(whole_percent);
-        let used = history_used(dir, manifest, &timeline, &replay, part.start);
+        let used = history_used(history.dir(), manifest, &timeline, &replay, part.start);
         Ok(Recorded { timeline, guest, replay, used, vcpu_busy, warnings, history })
     }
 

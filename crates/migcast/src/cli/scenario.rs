@@ -23,7 +23,7 @@ use migcast_model::speed::SpeedScatter;
 use migcast_model::units::{ByteCount, BytesPerSec, PageCount, PagesPerSec};
 
 use crate::platform_file::PlatformFile;
-use crate::report::{HistoryUsed, Model, Prediction};
+use crate::report::{HistoryUsed, Model, Prediction, RatesUsed};
 
 /// Where limits are judged if nothing is said.
 pub(super) const QUANTILE: f64 = 0.95;
@@ -94,6 +94,17 @@ impl Writes {
     }
 }
 
+/// What is known of a guest's past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Nothing: it is stated on the command line.
+    Nothing,
+    /// How much it wrote, not which pages.
+    Rates,
+    /// Which pages it wrote.
+    Pages,
+}
+
 /// What `--start` asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Start {
@@ -144,16 +155,21 @@ pub(super) fn guest(memory: ByteCount) -> anyhow::Result<Guest> {
 
 impl Options {
     /// An option that changes nothing is a misunderstanding.
-    pub(super) fn refuse_idle(&self, has_history: bool) -> anyhow::Result<()> {
-        let constant = !has_history || self.model == Some(ModelName::Avg);
+    pub(super) fn refuse_idle(&self, known: Known) -> anyhow::Result<()> {
+        let (has_history, has_pages) = (known != Known::Nothing, known == Known::Pages);
+        let constant = !has_pages || self.model == Some(ModelName::Avg);
         ensure!(constant || self.wws.is_none(), "--wws belongs to --model avg: a history knows its own write set");
         ensure!(
             constant || self.writes.is_none(),
             "--writes belongs to --model avg: a history knows which pages are written"
         );
         ensure!(
-            (has_history && constant) || self.avg_span.is_none(),
-            "--avg-span belongs to --model avg with a history, whose rate is taken over it"
+            (has_pages && constant) || self.avg_span.is_none(),
+            "--avg-span belongs to --model avg with a recorded history, whose rate is taken over it"
+        );
+        ensure!(
+            has_pages || !has_history || self.model != Some(ModelName::Hist),
+            "--model hist needs a recorded history: a rate series says nothing of which pages are written"
         );
         if !has_history {
             ensure!(self.model != Some(ModelName::Hist), "--model hist needs a history: give its directory");
@@ -224,6 +240,11 @@ impl Options {
         Model::Avg { rate, working_set, pattern: self.writes().name(), from }
     }
 
+    /// How rates of a series are described.
+    pub(super) fn rates_model(&self, used: RatesUsed) -> Model {
+        Model::Rates { used, pattern: self.writes().name() }
+    }
+
     /// The rate AVG takes from a history: distinct pages a span holds, as the paper does; with a working set the writes
     /// it takes to make so many pages of it distinct.
     pub(super) fn average_rate(
@@ -236,13 +257,25 @@ impl Options {
         if self.wws.is_none() {
             return Ok(replay.average_rate(span));
         }
-        let (set, distinct) = (self.working_set(guest), replay.write_set(span).mean);
+        self.rate_of(guest, replay.write_set(span).mean, span, "give a larger set or a shorter --avg-span")
+    }
+
+    /// The rate of writes that makes `distinct` pages distinct within `span`: without a working set just so many a second,
+    /// as the paper does. `remedy` is what to do where the working set has too few.
+    pub(super) fn rate_of(
+        &self,
+        guest: &Guest,
+        distinct: f64,
+        span: Duration,
+        remedy: &str,
+    ) -> anyhow::Result<PagesPerSec> {
+        if self.wws.is_none() {
+            return Ok(PagesPerSec::new(distinct / span.as_secs_f64()));
+        }
+        let set = self.working_set(guest);
         self.writes().pattern().rate_for(set, distinct, span).with_context(|| {
             let (set, span) = (quantity::show_count(set.get()), show_duration(span));
-            format!(
-                "--wws: {set} pages are too few: the guest writes {distinct:.0} of them in {span}; give a larger set or a \
-                 shorter --avg-span"
-            )
+            format!("--wws: {set} pages are too few: the guest writes {distinct:.0} of them in {span}; {remedy}")
         })
     }
 

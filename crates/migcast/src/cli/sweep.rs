@@ -16,8 +16,8 @@ use migcast_model::{manager, quantity};
 use rayon::prelude::*;
 use vary::Vary;
 
-use super::recorded::Recorded;
-use super::scenario::{self, ModelName, Options, Request, Start};
+use super::past::Past;
+use super::scenario::{self, Known, ModelName, Options, Request, Start};
 use crate::report::sweep::{self, Dimension, Point, Scales, Sweep, Value, Varied};
 use crate::report::{PlotFormat, Prediction};
 
@@ -190,7 +190,7 @@ impl Asked {
         Ok(Request { options, link, horizon_min: Duration::ZERO, starts_max: STARTS_MAX })
     }
 
-    fn guest(&self, recorded: Option<&Recorded>) -> anyhow::Result<Guest> {
+    fn guest(&self, recorded: Option<&Past>) -> anyhow::Result<Guest> {
         match recorded {
             Some(recorded) => Ok(recorded.guest().clone()),
             None => {
@@ -199,7 +199,7 @@ impl Asked {
         }
     }
 
-    fn forecast(&self, recorded: Option<&Recorded>) -> anyhow::Result<Prediction> {
+    fn forecast(&self, recorded: Option<&Past>) -> anyhow::Result<Prediction> {
         let (request, hidden) = (self.request()?, ProgressBar::hidden());
         match recorded {
             Some(recorded) => recorded.forecast(&request, &hidden),
@@ -215,7 +215,7 @@ impl Asked {
 fn simulate(args: &Args, x: Varied, curves: Option<Varied>) -> anyhow::Result<Sweep> {
     let Args { memory, dirty_rate, link, .. } = *args;
     let asked = Asked { memory, dirty_rate, link, options: args.options.clone() };
-    let recorded = args.history.as_ref().map(|dir| Recorded::open(dir, args.options.start)).transpose()?;
+    let recorded = args.history.as_ref().map(|dir| Past::open(dir, args.options.start)).transpose()?;
     let mut points = Vec::new();
     for curve in 0..curves.as_ref().map_or(1, |varied| varied.values.len()) {
         for index in 0..x.values.len() {
@@ -223,7 +223,7 @@ fn simulate(args: &Args, x: Varied, curves: Option<Varied>) -> anyhow::Result<Sw
             if let Some(varied) = &curves {
                 asked = asked.with(&varied.key, &varied.values[curve])?;
             }
-            asked.options.refuse_idle(recorded.is_some())?;
+            asked.options.refuse_idle(recorded.as_ref().map_or(Known::Nothing, Past::known))?;
             points.push((index, curve, asked));
         }
     }
@@ -250,11 +250,11 @@ fn simulate(args: &Args, x: Varied, curves: Option<Varied>) -> anyhow::Result<Sw
 fn refuse_unknown_setting(
     varied: &Varied,
     points: &[(usize, usize, Asked)],
-    recorded: Option<&Recorded>,
+    recorded: Option<&Past>,
 ) -> anyhow::Result<()> {
     for (_, _, asked) in points {
         let guest = asked.guest(recorded)?;
-        let manifest = recorded.map(Recorded::manifest);
+        let manifest = recorded.map(Past::manifest);
         let algorithm = |options: &Options| options.algorithm(&guest, manifest);
         let mut without = asked.options.clone();
         let Some(at) = without.settings.iter().position(|(set, _)| *set == varied.key) else { return Ok(()) };

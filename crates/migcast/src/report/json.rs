@@ -54,6 +54,13 @@ pub(super) enum Model<'a> {
     Hist {
         history: History<'a>,
     },
+    /// AVG at the rate in force at each start; the history's windows are rates.
+    Rates {
+        dirty_rate_pages_per_second: RateRange,
+        working_set_pages: u64,
+        writes: &'static str,
+        history: History<'a>,
+    },
     Avg {
         dirty_rate_pages_per_second: f64,
         working_set_pages: u64,
@@ -63,6 +70,14 @@ pub(super) enum Model<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         rate_span_seconds: Option<f64>,
     },
+}
+
+/// Rates over the starting points.
+#[derive(Serialize)]
+pub(super) struct RateRange {
+    mean: f64,
+    min: f64,
+    max: f64,
 }
 
 #[derive(Serialize)]
@@ -239,6 +254,12 @@ pub(super) fn link(link: &model_link::Link) -> Link {
 pub(super) fn model(model: &UsedModel) -> Model<'_> {
     match model {
         UsedModel::Hist(used) => Model::Hist { history: history(used) },
+        UsedModel::Rates { used, pattern } => Model::Rates {
+            dirty_rate_pages_per_second: RateRange { mean: used.mean.get(), min: used.min.get(), max: used.max.get() },
+            working_set_pages: used.working_set.get(),
+            writes: pattern,
+            history: history(&used.history),
+        },
         UsedModel::Avg { rate, working_set, pattern, from } => Model::Avg {
             dirty_rate_pages_per_second: rate.get(),
             working_set_pages: working_set.get(),

@@ -47,6 +47,8 @@ pub(crate) struct Prediction {
 pub(crate) enum Model {
     /// A recorded history, page by page.
     Hist(HistoryUsed),
+    /// A constant rate, the one of a series that is in force at the start.
+    Rates { used: RatesUsed, pattern: &'static str },
     /// A constant rate.
     Avg {
         rate: PagesPerSec,
@@ -55,6 +57,21 @@ pub(crate) enum Model {
         /// The history the rate was taken from, and the span it was taken over.
         from: Option<(HistoryUsed, Duration)>,
     },
+}
+
+/// What was used of a rate series.
+#[derive(Clone, Debug)]
+pub(crate) struct RatesUsed {
+    /// The series; its windows are rates.
+    pub(crate) history: HistoryUsed,
+    /// Mean over the starting points.
+    pub(crate) mean: PagesPerSec,
+    /// Least of them.
+    pub(crate) min: PagesPerSec,
+    /// Most of them.
+    pub(crate) max: PagesPerSec,
+    /// Pages that are written at all.
+    pub(crate) working_set: PageCount,
 }
 
 /// What was used of a history.

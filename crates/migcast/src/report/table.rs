@@ -10,7 +10,7 @@ use migcast_model::quantity::{show_bytes, show_count, show_duration, show_page_r
 use migcast_model::sampling::SamplingError;
 use migcast_model::units::ByteCount;
 
-use super::{HistoryUsed, Model, Prediction, Quantity};
+use super::{HistoryUsed, Model, Prediction, Quantity, RatesUsed};
 
 const NEVER: &str = "never";
 
@@ -145,7 +145,7 @@ fn write_model(out: &mut impl Write, model: &Model, sampling: &SamplingError) ->
     match model {
         Model::Hist(used) => {
             writeln!(out, "  model      hist: what was recorded, replayed page by page, over and over")?;
-            writeln!(out, "  history    {}", describe(used))?;
+            writeln!(out, "  history    {}", describe(used, "windows"))?;
             if used.sampled_one_in == 1 {
                 return Ok(());
             }
@@ -153,13 +153,27 @@ fn write_model(out: &mut impl Write, model: &Model, sampling: &SamplingError) ->
             let (time, down) = (sampling.time * 100.0, sampling.downtime_seconds * 1e3);
             writeln!(out, "  sampling   adds a standard error of {time:.1} % to times, {down:.0} ms to downtimes")
         }
+        Model::Rates { used, pattern } => {
+            let RatesUsed { mean, min, max, .. } = used;
+            let [mean, min, max] = [mean, min, max].map(|rate| show_page_rate(*rate));
+            let rates = if min == max { mean } else { format!("{mean} on average, {min} to {max}") };
+            let pages = show_count(used.working_set.get());
+            writeln!(out, "  model      rate series, AVG-like: a constant rate, the one in force at the start")?;
+            writeln!(out, "  rates      {rates}, {pattern} over {pages} pages")?;
+            writeln!(out, "  history    {}", describe(&used.history, "rates"))
+        }
         Model::Avg { rate, working_set, pattern, from } => {
             let rate = show_page_rate(*rate);
             let pages = show_count(working_set.get());
             writeln!(out, "  model      avg: a constant {rate}, {pattern} over {pages} pages")?;
             match from {
                 Some((used, span)) => {
-                    writeln!(out, "  history    {}; rate taken over {}", describe(used), show_duration(*span))
+                    writeln!(
+                        out,
+                        "  history    {}; rate taken over {}",
+                        describe(used, "windows"),
+                        show_duration(*span)
+                    )
                 }
                 None => Ok(()),
             }
@@ -167,8 +181,8 @@ fn write_model(out: &mut impl Write, model: &Model, sampling: &SamplingError) ->
     }
 }
 
-fn describe(used: &HistoryUsed) -> String {
+fn describe(used: &HistoryUsed, entries: &str) -> String {
     let sampled = if used.sampled_one_in == 1 { String::new() } else { format!(", 1 page of {}", used.sampled_one_in) };
     let (windows, recorded) = (show_count(used.windows as u64), show_duration(used.recorded));
-    format!("{}: {recorded} from {:.0} in {windows} windows{sampled}, {}", used.path, used.start, used.hypervisor)
+    format!("{}: {recorded} from {:.0} in {windows} {entries}{sampled}, {}", used.path, used.start, used.hypervisor)
 }

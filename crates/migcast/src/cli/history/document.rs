@@ -1,6 +1,9 @@
 //! `migcast history info --json`: format "migcast.history-info/1". Base units in the keys; pages are estimates for the
 //! whole memory.
-use migcast_history::format::{Block, WrittenMeans};
+use std::path::Path;
+
+use migcast_history::format::{Block, Manifest, WrittenMeans};
+use migcast_history::rates::RateSeries;
 use migcast_history::reader::History;
 use migcast_history::summary::Summary;
 use migcast_history::timeline::Timeline;
@@ -29,6 +32,20 @@ pub(super) struct Info<'a> {
     problems: Vec<String>,
     /// `null` where no segment was closed.
     recorded: Option<Recorded>,
+    /// Of a rate series, which has nothing else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rates: Option<Rates>,
+}
+
+#[derive(Debug, Serialize)]
+struct Rates {
+    start: jiff::Timestamp,
+    end: jiff::Timestamp,
+    duration_seconds: f64,
+    rates: usize,
+    /// Time for which there is a rate.
+    known_seconds: f64,
+    dirty_rate: DirtyRate,
 }
 
 #[derive(Debug, Serialize)]
@@ -113,8 +130,40 @@ impl<'a> Info<'a> {
     pub(super) fn of(history: &'a History, summary: Option<&Summary>) -> Info<'a> {
         let manifest = history.manifest();
         Info {
+            segments: history.segments().len(),
+            size_bytes: history.bytes_on_disk(),
+            problems: history.problems().iter().map(ToString::to_string).collect(),
+            recorded: summary.map(|summary| Recorded::of(summary, manifest.page_size_bytes)),
+            ..Info::of_manifest(manifest, history.dir(), history.tracked().count())
+        }
+    }
+
+    /// Of a rate series, with its dirty rate in so many slices.
+    pub(super) fn of_rates(series: &'a RateSeries, slices: u32) -> Info<'a> {
+        let manifest = series.manifest();
+        // No page is tracked.
+        let tracked_pages = 0;
+        let at = |unix_ns: i64| jiff::Timestamp::from_nanosecond(unix_ns.into()).unwrap_or_default();
+        let dirty_rate = DirtyRate {
+            mean_pages_per_second: series.mean_pages_per_second(),
+            slices: series.slices(slices).iter().map(Slice::of).collect(),
+        };
+        let rates = Rates {
+            start: at(series.start_unix_ns()),
+            end: at(series.end_unix_ns()),
+            duration_seconds: series.duration().as_secs_f64(),
+            rates: series.rates().len(),
+            known_seconds: series.known_duration().as_secs_f64(),
+            dirty_rate,
+        };
+        let info = Info::of_manifest(manifest, series.dir(), tracked_pages);
+        Info { size_bytes: series.bytes_on_disk(), rates: Some(rates), ..info }
+    }
+
+    fn of_manifest(manifest: &'a Manifest, dir: &Path, tracked_pages: u32) -> Info<'a> {
+        Info {
             format: "migcast.history-info/1",
-            path: history.dir().display().to_string(),
+            path: dir.display().to_string(),
             guest: Guest {
                 name: &manifest.guest_name,
                 id: manifest.guest_id.to_string(),
@@ -130,16 +179,13 @@ impl<'a> Info<'a> {
             memory_bytes: manifest.memory_bytes(),
             page_size_bytes: manifest.page_size_bytes,
             blocks: &manifest.blocks,
-            sample: Sample {
-                one_in: manifest.sample.one_in,
-                seed: manifest.sample.seed,
-                tracked_pages: history.tracked().count(),
-            },
+            sample: Sample { one_in: manifest.sample.one_in, seed: manifest.sample.seed, tracked_pages },
             window_seconds: manifest.window_seconds,
-            segments: history.segments().len(),
-            size_bytes: history.bytes_on_disk(),
-            problems: history.problems().iter().map(ToString::to_string).collect(),
-            recorded: summary.map(|summary| Recorded::of(summary, manifest.page_size_bytes)),
+            segments: 0,
+            size_bytes: 0,
+            problems: Vec::new(),
+            recorded: None,
+            rates: None,
         }
     }
 }
@@ -147,11 +193,6 @@ impl<'a> Info<'a> {
 impl Recorded {
     fn of(summary: &Summary, page_size_bytes: u64) -> Recorded {
         let timeline = &summary.timeline;
-        let slice = |slice: &migcast_history::summary::Slice| Slice {
-            offset_seconds: slice.offset.as_secs_f64(),
-            length_seconds: slice.length.as_secs_f64(),
-            pages_per_second: slice.pages_per_second,
-        };
         let set = |set: &migcast_history::summary::WriteSet| WriteSet {
             span_seconds: set.span.as_secs_f64(),
             windows: set.windows,
@@ -168,7 +209,7 @@ impl Recorded {
             migrating: Windows::of(timeline, State::Migrating),
             dirty_rate: DirtyRate {
                 mean_pages_per_second: summary.pages_per_second,
-                slices: summary.slices.iter().map(slice).collect(),
+                slices: summary.slices.iter().map(Slice::of).collect(),
             },
             wws: summary.wws.iter().map(set).collect(),
             zero_pages_start: summary.zero_pages_start,
@@ -191,6 +232,16 @@ impl VcpuTime {
             busy_seconds: time.busy_ns as f64 / 1e9,
             busy_share: time.busy_share(),
             mean_share: time.mean_share(),
+        }
+    }
+}
+
+impl Slice {
+    fn of(slice: &migcast_history::summary::Slice) -> Slice {
+        Slice {
+            offset_seconds: slice.offset.as_secs_f64(),
+            length_seconds: slice.length.as_secs_f64(),
+            pages_per_second: slice.pages_per_second,
         }
     }
 }

@@ -32,6 +32,7 @@ pub(super) fn info(out: &mut dyn Write, history: &History, summary: Option<&Summ
     let written = match manifest.written_means {
         WrittenMeans::Content => "written = content changed",
         WrittenMeans::DirtyLog => "written = dirty log",
+        WrittenMeans::Rate => "written = a rate",
     };
     writeln!(out, "  recorded    {} by {} ({}), {written}", manifest.resource, manifest.recorder, manifest.method)?;
     match summary {
@@ -118,15 +119,24 @@ fn recorded(out: &mut dyn Write, history: &History, summary: &Summary) -> io::Re
 }
 
 fn rate(out: &mut dyn Write, summary: &Summary, page_size: f64) -> io::Result<()> {
-    let mean = summary.pages_per_second;
-    writeln!(out, "  dirty rate  {}/s on average, {}", pages(mean), bits_per_second(mean * page_size * 8.0))?;
+    writeln!(out, "{}", rate_line(summary.pages_per_second, page_size))?;
     let values: Vec<Option<f64>> = summary.slices.iter().map(|slice| slice.pages_per_second).collect();
+    chart_over_time(out, &values, summary.timeline.duration())
+}
+
+/// The mean dirty rate, in pages per second.
+pub(super) fn rate_line(mean: f64, page_size: f64) -> String {
+    format!("  dirty rate  {}/s on average, {}", pages(mean), bits_per_second(mean * page_size * 8.0))
+}
+
+/// Dirty rates in equal slices of a time, as bars over an axis.
+pub(super) fn chart_over_time(out: &mut dyn Write, values: &[Option<f64>], length: Duration) -> io::Result<()> {
     let top = values.iter().flatten().copied().fold(0.0, f64::max);
-    for (row, line) in chart::bars(&values, CHART_ROWS).into_iter().enumerate() {
+    for (row, line) in chart::bars(values, CHART_ROWS).into_iter().enumerate() {
         let label = if row == 0 { format!("{}/s", pages(top)) } else { String::new() };
         writeln!(out, "    {label:>18} │{}", line.trim_end())?;
     }
-    let end = seconds(summary.timeline.duration());
+    let end = seconds(length);
     let width = values.len().saturating_sub(1);
     writeln!(out, "    {:>18} └{}", "", "─".repeat(values.len()))?;
     writeln!(out, "    {:>18}  0{end:>width$}", "")
@@ -160,7 +170,7 @@ fn pages(count: f64) -> String {
 }
 
 /// Bytes with an IEC prefix: "512 MiB", "1.4 GiB".
-fn bytes(count: f64) -> String {
+pub(super) fn bytes(count: f64) -> String {
     scaled(count, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"])
 }
 
@@ -187,7 +197,7 @@ fn scaled(value: f64, step: f64, units: &[&str]) -> String {
 }
 
 /// A time: "100 ms", "59.9 s", "5 min 3 s", "2 h 5 min".
-fn seconds(time: Duration) -> String {
+pub(super) fn seconds(time: Duration) -> String {
     let (whole, nanos) = (time.as_secs(), time.as_nanos());
     match nanos {
         0..1_000_000 => format!("{} µs", nanos / 1_000),

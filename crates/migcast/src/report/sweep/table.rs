@@ -137,6 +137,11 @@ fn write_model(out: &mut impl Write, sweep: &Sweep) -> io::Result<()> {
             show_duration(used.recorded),
             used.path
         ),
+        Model::Rates { used, pattern } => writeln!(
+            out,
+            "  model      rate series, AVG-like: a constant rate, {pattern}, the one in force at the start, of {}",
+            used.history.path
+        ),
         Model::Avg { rate, working_set, pattern, from } => {
             let rate = if sweep.varies("dirty-rate") { "rate".to_owned() } else { show_page_rate(*rate) };
             let all = *working_set == sweep.first.scenario.guest.memory;

@@ -1,0 +1,64 @@
+//! What is known of a guest's past, opened for forecasts.
+
+use std::path::Path;
+
+use indicatif::ProgressBar;
+use migcast_history::contents::Contents;
+use migcast_history::format::Manifest;
+use migcast_model::guest::Guest;
+
+use super::rated::Rated;
+use super::recorded::Recorded;
+use super::scenario::{Known, Request, Start};
+use crate::report::Prediction;
+
+/// A guest's past.
+#[derive(Debug)]
+pub(super) enum Past {
+    /// Which pages it wrote.
+    Recorded(Box<Recorded>),
+    /// How many it wrote.
+    Rated(Box<Rated>),
+}
+
+impl Past {
+    /// Opens the history in `dir`, for migrations that start at `start`.
+    pub(super) fn open(dir: &Path, start: Start) -> anyhow::Result<Past> {
+        Ok(match Contents::open(dir)? {
+            Contents::Windows(history) => Past::Recorded(Box::new(Recorded::new(history, start)?)),
+            Contents::Rates(series) => Past::Rated(Box::new(Rated::new(series)?)),
+        })
+    }
+
+    /// What options it gives a meaning to.
+    pub(super) fn known(&self) -> Known {
+        match self {
+            Past::Recorded(_) => Known::Pages,
+            Past::Rated(_) => Known::Rates,
+        }
+    }
+
+    /// Whose past it is.
+    pub(super) fn guest(&self) -> &Guest {
+        match self {
+            Past::Recorded(recorded) => recorded.guest(),
+            Past::Rated(rated) => rated.guest(),
+        }
+    }
+
+    /// What it says of itself.
+    pub(super) fn manifest(&self) -> &Manifest {
+        match self {
+            Past::Recorded(recorded) => recorded.manifest(),
+            Past::Rated(rated) => rated.manifest(),
+        }
+    }
+
+    /// Forecasts from it.
+    pub(super) fn forecast(&self, request: &Request, progress: &ProgressBar) -> anyhow::Result<Prediction> {
+        match self {
+            Past::Recorded(recorded) => recorded.forecast(request, progress),
+            Past::Rated(rated) => rated.forecast(request, progress),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! A guest of which only rates are known, opened for forecasts.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use indicatif::ProgressBar;
+use migcast_history::format::Manifest;
+use migcast_history::rates::{Rate, RateSeries};
+use migcast_history::timeline::Moment;
+use migcast_model::dirty::RateSteps;
+use migcast_model::guest::Guest;
+use migcast_model::quantity::show_duration;
+use migcast_model::units::{ByteCount, PageCount, PagesPerSec};
+
+use super::scenario::{Request, Start};
+use crate::report::{HistoryUsed, Prediction, RatesUsed};
+
+/// Starting points of a series of few rates: so many weigh each by the time it was in force, to a percent.
+const STARTS_MIN: usize = 100;
+
+/// A rate series with its guest.
+#[derive(Debug)]
+pub(super) struct Rated {
+    series: RateSeries,
+    guest: Guest,
+}
+
+impl Rated {
+    /// For forecasts from `series`.
+    pub(super) fn new(series: RateSeries) -> anyhow::Result<Rated> {
+        let manifest = series.manifest();
+        let memory = PageCount::new(manifest.memory_bytes() / manifest.page_size_bytes);
+        ensure!(memory.get() < 1 << 32, "a rate series of a guest of 2^32 pages or more is not supported");
+        let page_size = ByteCount::new(manifest.page_size_bytes);
+        let guest = Guest { name: manifest.guest_name.clone(), memory, page_size };
+        Ok(Rated { series, guest })
+    }
+
+    /// Whose rates they are.
+    pub(super) fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// What the series says of itself.
+    pub(super) fn manifest(&self) -> &Manifest {
+        self.series.manifest()
+    }
+
+    /// Forecasts with AVG at the rate in force at each start.
+    pub(super) fn forecast(&self, request: &Request, progress: &ProgressBar) -> anyhow::Result<Prediction> {
+        let options = &request.options;
+        let guest = self.guest.clone();
+        let algorithm = options.algorithm(&guest, Some(self.manifest()))?;
+        let in_force = self.in_force(options.start, request.starts_max)?;
+        let steps = in_force.iter().map(|(at, rate)| {
+            let rate = options.rate_of(&guest, rate.written as f64, rate.span, "give a larger set")?;
+            Ok((*at, rate))
+        });
+        let steps: Vec<(Duration, PagesPerSec)> = steps.collect::<anyhow::Result<_>>()?;
+        let any = options.constant_rate(&guest, PagesPerSec::ZERO);
+        let source = RateSteps::new(&any, &steps);
+        let starts = steps.iter().map(|(at, _)| *at).collect();
+        let model = options.rates_model(self.used(&steps, &any));
+        request.forecast(guest, algorithm, (&source, None), starts, model, self.warnings(), progress)
+    }
+
+    /// The rates from which a migration is to start, with when that is: time for which there are rates, since the first.
+    fn in_force(&self, start: Start, most: usize) -> anyhow::Result<Vec<(Duration, &Rate)>> {
+        let series = &self.series;
+        let last = series.rates().last().context("a series has a rate")?;
+        match start {
+            Start::All => {
+                let count = series.rates().len().max(STARTS_MIN).min(most);
+                Ok(series.spread(u32::try_from(count).unwrap_or(u32::MAX)))
+            }
+            Start::Now => Ok(vec![(Duration::ZERO, last)]),
+            Start::At(moment) => {
+                let unix_ns = match moment {
+                    Moment::Offset(offset) => {
+                        i64::try_from(offset.as_nanos()).ok().and_then(|ns| series.start_unix_ns().checked_add(ns))
+                    }
+                    Moment::Timestamp(timestamp) => i64::try_from(timestamp.as_nanosecond()).ok(),
+                };
+                let rate = unix_ns.and_then(|unix_ns| series.at(unix_ns)).with_context(|| {
+                    let begin = jiff::Timestamp::from_nanosecond(series.start_unix_ns().into()).unwrap_or_default();
+                    let length = show_duration(series.duration());
+                    format!("--start: outside of the series, which is {length} from {begin:.0} on")
+                })?;
+                Ok(vec![(Duration::ZERO, rate)])
+            }
+        }
+    }
+
+    fn used(&self, steps: &[(Duration, PagesPerSec)], guest: &migcast_model::dirty::ConstantRate) -> RatesUsed {
+        let manifest = self.manifest();
+        let start = jiff::Timestamp::from_nanosecond(self.series.start_unix_ns().into());
+        let rates = || steps.iter().map(|(_, rate)| rate.get());
+        RatesUsed {
+            history: HistoryUsed {
+                path: self.series.dir().display().to_string(),
+                guest_id: manifest.guest_id.to_string(),
+                hypervisor: "imported".to_owned(),
+                start: start.unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+                recorded: self.series.known_duration(),
+                windows: self.series.rates().len(),
+                sampled_one_in: manifest.sample.one_in,
+            },
+            mean: PagesPerSec::new(rates().sum::<f64>() / steps.len() as f64),
+            min: PagesPerSec::new(rates().fold(f64::INFINITY, f64::min)),
+            max: PagesPerSec::new(rates().fold(0.0, f64::max)),
+            working_set: guest.working_set(),
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = vec![
+            "rate series, AVG-like: says nothing of which pages are written again, nor of zero pages; `migcast record` \
+             tells both"
+                .to_owned(),
+            "a rate that a hypervisor reports during a migration depends on the link and is none of the guest's: leave such \
+             times out with `migcast history import --migrating FROM..TO`"
+                .to_owned(),
+        ];
+        let (known, all) = (self.series.known_duration(), self.series.duration());
+        if known < all {
+            let (missing, all) = (show_duration(all - known), show_duration(all));
+            warnings.push(format!("for {missing} of {all} there is no rate; no migration starts there"));
+        }
+        warnings
+    }
+}

@@ -1,0 +1,86 @@
+//! `migcast history` on a shipped history: what is cut, merged and exported is what was recorded.
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/histories").join(name)
+}
+
+/// Runs the program; what it printed.
+fn migcast(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_migcast")).args(arguments).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_history_cut_in_two_and_merged_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let whole = shipped("cpu").display().to_string();
+    let windows = migcast(&["history", "export", &whole]);
+    // The cut lies between two windows.
+    let cut = windows.lines().nth(301).unwrap().split(',').nth(1).unwrap();
+    migcast(&["history", "trim", &whole, "--to", cut, "--out", &path("early")]);
+    migcast(&["history", "trim", &whole, "--from", cut, "--out", &path("late")]);
+    let said = migcast(&["history", "merge", &path("late"), &path("early"), "--out", &path("again")]);
+    assert!(said.contains(&format!(": {} windows of 2 histories, ", windows.lines().count() - 1)), "{said}");
+    for table in ["windows", "pages", "wws"] {
+        let export = |dir: &str| migcast(&["history", "export", dir, "--table", table]);
+        assert_eq!(export(&path("again")), export(&whole), "{table}");
+    }
+}
+
+#[test]
+fn rates_that_are_exported_can_be_imported_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    fs::write(path("a.csv"), "time,rate (pages/s)\n1769860800.5,12\n1769860830,4000\n").unwrap();
+    let import = |from: &str, to: &str, more: &[&str]| {
+        let all = ["history", "import", "--format", "csv", from, "--memory", "1GiB", "--out", to];
+        migcast(&[&all[..], more].concat())
+    };
+    import(&path("a.csv"), &path("a.rates"), &[]);
+    migcast(&["history", "export", &path("a.rates"), "--out", &path("b.csv")]);
+    let rows = fs::read_to_string(path("b.csv")).unwrap();
+    assert_eq!(
+        rows,
+        "start,end,written_pages,span_ns\n\
+         2026-01-31T12:00:00.500000000Z,2026-01-31T12:00:30.000000000Z,12,1000000000\n\
+         2026-01-31T12:00:30.000000000Z,2026-01-31T12:00:31.000000000Z,4000,1000000000\n"
+    );
+    // Each was measured for a second, so pages are pages per second.
+    import(&path("b.csv"), &path("b.rates"), &["--rate-column", "written_pages", "--unit", "pages/s"]);
+    assert_eq!(migcast(&["history", "export", &path("b.rates")]), rows);
+}
+
+#[test]
+fn a_series_forecasts_like_the_constant_rate_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    fs::write(path("a.csv"), "time,rate (pages/s)\n1769860800,9000\n1769860830,2000\n").unwrap();
+    migcast(&["history", "import", "--format", "csv", &path("a.csv"), "--memory", "1GiB", "--out", &path("a.rates")]);
+    let predict = |source: &[&str]| -> serde_json::Value {
+        let all = [&["predict", "--link", "1Gbit/s", "--json"], source].concat();
+        serde_json::from_str(&migcast(&all)).unwrap()
+    };
+    let stated = |rate: &str| predict(&["--memory", "1GiB", "--dirty-rate", rate]);
+    let (fast, slow) = (stated("9000pages/s"), stated("2000pages/s"));
+    let at = |start: &str| predict(&[&path("a.rates"), "--start", start]);
+    for (series, constant) in [(at("now"), &slow), (at("29s"), &fast), (at("2026-01-31T12:00:30Z"), &slow)] {
+        for key in ["migration_time_seconds", "downtime_seconds", "sent_pages", "iterations_of_median", "bounds"] {
+            assert_eq!(series[key], constant[key], "{key}");
+        }
+        assert_eq!(series["model"]["name"], "rates");
+    }
+    let all = predict(&[&path("a.rates")]);
+    // In force for 30 s and for the second it was measured.
+    let mean = (9_000.0 * 97.0 + 2_000.0 * 3.0) / 100.0;
+    assert_eq!((all["starts"].as_u64(), all["converged"].as_u64()), (Some(100), Some(100)));
+    assert_eq!(all["model"]["dirty_rate_pages_per_second"]["mean"].as_f64(), Some(mean));
+    assert!(all["warnings"][0].as_str().unwrap().contains("says nothing of which pages are written again"));
+}
