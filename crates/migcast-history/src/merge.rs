@@ -8,6 +8,7 @@ use crate::format::Manifest;
 use crate::reader::{History, View, timestamp};
 use crate::runs::RankRuns;
 use crate::sample::Tracked;
+use crate::vcpu::VcpuShares;
 use crate::windows::State;
 use crate::writer::{NewWindow, WriteError, Writer, ZeroChange};
 
@@ -181,9 +182,14 @@ struct Copy<'a> {
 impl Copy<'_> {
     fn history(&mut self, history: &History) -> Result<(), MergeError> {
         let mut is_first = true;
+        let timeline = history.timeline()?;
+        let mut shares = VcpuShares::of_history(history, &timeline);
         let mut stream = history.stream(0..u32::MAX);
         while let Some(view) = stream.next_window()? {
             self.window(history.tracked(), &view, is_first)?;
+            if let (Some(writer), Some(time)) = (&mut self.writer, shares.of(view.index, &view.window)) {
+                writer.add_vcpu_time(time);
+            }
             is_first = false;
         }
         self.before = self.before.map(|(_, end)| (None, end));

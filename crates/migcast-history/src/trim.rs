@@ -3,10 +3,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::damage::ReadError;
-use crate::reader::{History, Segment, timestamp};
-use crate::timeline::Timeline;
-use crate::vcpu::VcpuTime;
-use crate::windows::{State, Window};
+use crate::reader::{History, timestamp};
+use crate::vcpu::VcpuShares;
+use crate::windows::State;
 use crate::writer::{NewWindow, WriteError, Writer, ZeroChange};
 
 /// Why a history could not be cut.
@@ -59,7 +58,7 @@ pub fn trim(history: &History, unix_ns: Range<i64>, out: &Path) -> Result<Trimme
         return Err(TrimError::Nothing { from, to, start, end });
     };
     let last = kept.next_back().unwrap_or(first);
-    let mut shares = VcpuShares { history, timeline: &timeline, segment: None };
+    let mut shares = VcpuShares::of_history(history, &timeline);
     let mut stream = history.stream(first.index..last.index + 1);
     let mut writer: Option<Writer> = None;
     let mut before: Option<(u32, i64)> = None;
@@ -104,34 +103,6 @@ pub fn trim(history: &History, unix_ns: Range<i64>, out: &Path) -> Result<Trimme
     let windows = timeline.entries().iter().filter(|entry| (first.index..=last.index).contains(&entry.index)).count();
     let windows = u32::try_from(windows).expect("windows are numbered with 32 bits");
     Ok(Trimmed { windows, start_unix_ns, end_unix_ns })
-}
-
-/// Deals the time of the vCPUs, which is known by segment, out to the windows in which it was watched.
-struct VcpuShares<'a> {
-    history: &'a History,
-    timeline: &'a Timeline,
-    /// The segment of the last window that was asked for, and the length of its recorded windows in nanoseconds.
-    segment: Option<(&'a Segment, u64)>,
-}
-
-impl VcpuShares<'_> {
-    /// The share of the window of this index.
-    fn of(&mut self, index: u32, window: &Window) -> Option<VcpuTime> {
-        if window.state != State::Recorded {
-            return None;
-        }
-        if self.segment.is_none_or(|(segment, _)| !segment.windows().contains(&index)) {
-            let segment = self.history.segments().iter().find(|segment| segment.windows().contains(&index))?;
-            let inside = self.timeline.recorded().filter(|entry| segment.windows().contains(&entry.index));
-            self.segment = Some((segment, inside.map(|entry| nanos(&entry.window)).sum()));
-        }
-        let (segment, recorded) = self.segment?;
-        segment.vcpu_time().map(|time| time.share(nanos(window), recorded))
-    }
-}
-
-fn nanos(window: &Window) -> u64 {
-    window.end_unix_ns.abs_diff(window.start_unix_ns)
 }
 
 fn gap(start_unix_ns: i64, end_unix_ns: i64) -> NewWindow<'static> {

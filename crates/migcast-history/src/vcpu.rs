@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::reader::{History, Segment};
+use crate::timeline::Timeline;
+use crate::windows::{State, Window};
+
 /// vCPUs a guest may have; more than any hypervisor gives one.
 const VCPUS_MAX: u32 = 1 << 16;
 
@@ -82,6 +86,40 @@ impl VcpuTime {
 fn part(value: u64, of: u64, whole: u64) -> u64 {
     let part = u128::from(value) * u128::from(of) / u128::from(whole);
     u64::try_from(part).expect("a part is at most the whole")
+}
+
+/// Deals the time of the vCPUs, which is known by segment, out to the windows in which it was watched.
+#[derive(Debug)]
+pub(crate) struct VcpuShares<'a> {
+    history: &'a History,
+    timeline: &'a Timeline,
+    /// The segment of the last window that was asked for, and the length of its recorded windows in nanoseconds.
+    segment: Option<(&'a Segment, u64)>,
+}
+
+impl<'a> VcpuShares<'a> {
+    /// Nothing dealt out yet.
+    pub(crate) fn of_history(history: &'a History, timeline: &'a Timeline) -> VcpuShares<'a> {
+        VcpuShares { history, timeline, segment: None }
+    }
+
+    /// The share of the window of this index.
+    pub(crate) fn of(&mut self, index: u32, window: &Window) -> Option<VcpuTime> {
+        if window.state != State::Recorded {
+            return None;
+        }
+        if self.segment.is_none_or(|(segment, _)| !segment.windows().contains(&index)) {
+            let segment = self.history.segments().iter().find(|segment| segment.windows().contains(&index))?;
+            let inside = self.timeline.recorded().filter(|entry| segment.windows().contains(&entry.index));
+            self.segment = Some((segment, inside.map(|entry| nanos(&entry.window)).sum()));
+        }
+        let (segment, recorded) = self.segment?;
+        segment.vcpu_time().map(|time| time.share(nanos(window), recorded))
+    }
+}
+
+fn nanos(window: &Window) -> u64 {
+    window.end_unix_ns.abs_diff(window.start_unix_ns)
 }
 
 #[cfg(test)]

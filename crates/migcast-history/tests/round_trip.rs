@@ -202,6 +202,17 @@ fn a_piece_of_a_history_has_its_share_of_the_vcpus_time() {
     let (time, recorded) = (cut.vcpu_time(0..u32::MAX).unwrap(), cut.timeline().unwrap().recorded_duration());
     assert!((time.watched_ns as f64 / recorded.as_nanos() as f64 - 1.0).abs() < 1e-3, "{time:?} of {recorded:?}");
     assert!((time.mean_share() - (0.2 + 2.0 / 3.0) / 2.0).abs() < 0.02, "{time:?}");
+    // Both halves laid together again have what the whole has.
+    let halves = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let (start, end) = (history.segments()[0].start_unix_ns(), history.segments().last().unwrap().end_unix_ns());
+    let middle = history.segments()[1].start_unix_ns();
+    migcast_history::trim::trim(&history, start..middle, halves[0].path()).unwrap();
+    migcast_history::trim::trim(&history, middle..end, halves[1].path()).unwrap();
+    let parts = [0, 1].map(|half| History::open(halves[half].path()).unwrap());
+    migcast_history::merge::merge(&parts, false, halves[2].path()).unwrap();
+    let together = History::open(halves[2].path()).unwrap().vcpu_time(0..u32::MAX).unwrap();
+    let shares = [together, history.vcpu_time(0..u32::MAX).unwrap()].map(|time| time.mean_share());
+    assert!((shares[0] - shares[1]).abs() < 1e-3, "{shares:?}");
     // What nobody watched stays unknown.
     let (plain, piece) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     made.write(plain.path()).unwrap();
