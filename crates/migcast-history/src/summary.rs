@@ -1,8 +1,9 @@
 //! What a history says in a few numbers.
 use std::time::Duration;
 
+use migcast_model::dirty::wws::WriteTracker;
+
 use crate::damage::ReadError;
-use crate::index::LastWrites;
 use crate::reader::History;
 use crate::timeline::{Entry, Timeline};
 use crate::vcpu::VcpuTime;
@@ -146,8 +147,7 @@ impl Cost {
 struct WriteSets {
     /// Recorded windows of the history.
     total: u64,
-    recorded: u32,
-    last: LastWrites,
+    writes: WriteTracker,
     /// Span, windows, and the sum over all places.
     spans: Vec<(Duration, u64, u128)>,
 }
@@ -160,20 +160,20 @@ impl WriteSets {
             let windows = (span.as_secs_f64() / window).round() as u64;
             (1..=total).contains(&windows).then_some((*span, windows, 0))
         });
-        WriteSets { total, recorded: 0, last: LastWrites::new(tracked), spans: spans.collect() }
+        WriteSets { total, writes: WriteTracker::new(tracked), spans: spans.collect() }
     }
 
     fn window(&mut self, ranks: &[u32]) {
-        self.recorded += 1;
-        let k = u64::from(self.recorded);
-        for &rank in ranks {
-            let before = self.last.replace(rank, self.recorded).map_or(0, u64::from);
-            for (_, s, sum) in &mut self.spans {
+        let WriteSets { total, writes, spans } = self;
+        let k = u64::from(writes.recorded()) + 1;
+        writes.window(ranks, |write| {
+            let before = if write.gap == 0 { 0 } else { k - u64::from(write.gap) };
+            for (_, s, sum) in spans.iter_mut() {
                 let first = before.max(k.saturating_sub(*s));
-                let last = (k - 1).min(self.total - *s);
+                let last = (k - 1).min(*total - *s);
                 *sum += u128::from((last + 1).saturating_sub(first));
             }
-        }
+        });
     }
 
     fn finish(self, tracked: u32, memory: u64) -> Vec<WriteSet> {
