@@ -16,6 +16,8 @@ use migcast_model::dirty::wws::{self, WriteTracker};
 pub use migcast_model::dirty::wws::band;
 pub use migcast_model::dirty::wws::gap::{BUCKETS, FIRST_WRITE, bucket, bucket_start};
 
+use crate::table::Values;
+
 /// Bands of an index.
 pub const BANDS: u16 = wws::BANDS as u16;
 
@@ -30,6 +32,18 @@ pub struct IndexRow {
     pub bucket: u16,
     /// How many there are, ≥ 1.
     pub events: u32,
+}
+
+impl IndexRow {
+    /// The columns of `wws/`.
+    pub(crate) fn columns(rows: &[IndexRow]) -> [Values; 4] {
+        [
+            Values::U32(rows.iter().map(|row| row.window.cast_signed()).collect()),
+            Values::U32(rows.iter().map(|row| i32::from(row.band)).collect()),
+            Values::U32(rows.iter().map(|row| i32::from(row.bucket)).collect()),
+            Values::U32(rows.iter().map(|row| row.events.cast_signed()).collect()),
+        ]
+    }
 }
 
 /// Builds the index while windows stream by.

@@ -13,6 +13,7 @@
 //!
 //! The format is described in `docs/history-format.md`.
 pub mod contents;
+mod copy;
 pub mod damage;
 pub mod export;
 pub mod format;

@@ -3,14 +3,14 @@ use std::path::{Path, PathBuf};
 
 use migcast_model::dirty as model;
 
+use crate::copy::CopyWriter;
 use crate::damage::ReadError;
 use crate::format::Manifest;
 use crate::reader::{History, View, timestamp};
 use crate::runs::RankRuns;
 use crate::sample::Tracked;
-use crate::vcpu::VcpuShares;
-use crate::windows::State;
-use crate::writer::{NewWindow, WriteError, Writer, ZeroChange};
+use crate::vcpu::{VcpuShares, VcpuTime};
+use crate::writer::WriteError;
 
 /// Why histories could not be merged.
 #[derive(Debug, thiserror::Error)]
@@ -95,12 +95,13 @@ pub fn merge(histories: &[History], same_guest: bool, out: &Path) -> Result<Merg
         return Err(MergeError::TooMany { windows });
     }
     let manifest = Manifest { created: timestamp(start(first)?), ..histories[0].manifest().clone() };
-    let mut copy = Copy { out, manifest, writer: None, zero: RankRuns::default(), before: None, windows: 0, gaps: 0 };
+    let mut merging =
+        Merging { out, manifest, copy: None, zero: RankRuns::default(), before: None, windows: 0, gaps: 0 };
     for history in &order {
-        copy.history(history)?;
+        merging.history(history)?;
     }
-    let Copy { writer, before, windows, gaps, .. } = copy;
-    writer.map_or(Ok(()), Writer::finish)?;
+    let Merging { copy, before, windows, gaps, .. } = merging;
+    copy.map_or(Ok(()), CopyWriter::finish)?;
     let end_unix_ns = before.map_or(start(first)?, |(_, end)| end);
     Ok(Merged { windows, gaps, start_unix_ns: start(first)?, end_unix_ns })
 }
@@ -167,10 +168,10 @@ fn check_apart(a: &History, b: &History) -> Result<(), MergeError> {
 }
 
 /// Where copying stands.
-struct Copy<'a> {
+struct Merging<'a> {
     out: &'a Path,
     manifest: Manifest,
-    writer: Option<Writer>,
+    copy: Option<CopyWriter>,
     /// The zero map after the last window written.
     zero: RankRuns,
     /// Index and end of the last window copied; no index after a history's end.
@@ -179,17 +180,14 @@ struct Copy<'a> {
     gaps: u32,
 }
 
-impl Copy<'_> {
+impl Merging<'_> {
     fn history(&mut self, history: &History) -> Result<(), MergeError> {
         let mut is_first = true;
-        let timeline = history.timeline()?;
-        let mut shares = VcpuShares::of_history(history, &timeline);
+        let mut shares = VcpuShares::of_history(history);
         let mut stream = history.stream(0..u32::MAX);
         while let Some(view) = stream.next_window()? {
-            self.window(history.tracked(), &view, is_first)?;
-            if let (Some(writer), Some(time)) = (&mut self.writer, shares.of(view.index, &view.window)) {
-                writer.add_vcpu_time(time);
-            }
+            let vcpu_time = shares.of(view.index, &view.window)?;
+            self.window(history.tracked(), &view, is_first, vcpu_time)?;
             is_first = false;
         }
         self.before = self.before.map(|(_, end)| (None, end));
@@ -197,16 +195,19 @@ impl Copy<'_> {
     }
 
     /// Copies a window, the first of its history or a later one.
-    fn window(&mut self, tracked: &Tracked, view: &View<'_>, is_first: bool) -> Result<(), MergeError> {
-        let page = |rank| tracked.page_of_rank(rank);
-        if self.writer.is_none() {
-            let zero: Vec<u64> = view.zero_at_start.iter().flatten().map(page).collect();
-            self.writer = Some(Writer::create(self.out, self.manifest.clone(), &zero)?);
-            self.zero = view.zero_at_start.clone();
-        }
-        let writer = self.writer.as_mut().expect("it was just made");
-        let in_pages = |changes: &[model::ZeroChange]| -> Vec<ZeroChange> {
-            changes.iter().map(|change| ZeroChange { page: page(change.rank), zero: change.zero }).collect()
+    fn window(
+        &mut self,
+        tracked: &Tracked,
+        view: &View<'_>,
+        is_first: bool,
+        vcpu_time: Option<VcpuTime>,
+    ) -> Result<(), MergeError> {
+        let copy = match &mut self.copy {
+            Some(copy) => copy,
+            None => {
+                self.zero = view.zero_at_start.clone();
+                self.copy.insert(CopyWriter::create(self.out, self.manifest.clone(), tracked, view)?)
+            }
         };
         let (start_unix_ns, end_unix_ns) = (view.window.start_unix_ns, view.window.end_unix_ns);
         let follows = |before: Option<u32>| before.is_some_and(|before| view.index == before + 1);
@@ -214,23 +215,15 @@ impl Copy<'_> {
         {
             // What changed between two histories did so in the gap.
             let meanwhile = if is_first { self.zero.changes_to(view.zero_at_start) } else { Vec::new() };
-            writer.push(gap(until, start_unix_ns, &in_pages(&meanwhile)))?;
+            copy.gap(until, start_unix_ns, &meanwhile)?;
             meanwhile.iter().for_each(|change| self.zero.set(change.rank, change.zero));
             self.gaps += u32::from(before.is_none());
         }
         let apart = if is_first { self.zero_of_first(view) } else { None };
         let changes = apart.as_deref().unwrap_or(view.zero_changes);
         changes.iter().for_each(|change| self.zero.set(change.rank, change.zero));
-        let writer = self.writer.as_mut().expect("it was just made");
-        let written: Vec<u64> = view.written.iter().map(|rank| page(*rank)).collect();
-        writer.push(NewWindow {
-            start_unix_ns,
-            end_unix_ns,
-            state: view.window.state,
-            written: &written,
-            zero_changes: &in_pages(changes),
-            cost_us: view.window.cost_us,
-        })?;
+        let copy = self.copy.as_mut().expect("it was made above");
+        copy.window(view, changes, vcpu_time)?;
         self.before = Some((Some(view.index), end_unix_ns));
         self.windows += 1;
         Ok(())
@@ -245,8 +238,4 @@ impl Copy<'_> {
             self.zero.changes_to(&after)
         })
     }
-}
-
-fn gap<'a>(start_unix_ns: i64, end_unix_ns: i64, zero_changes: &'a [ZeroChange]) -> NewWindow<'a> {
-    NewWindow { start_unix_ns, end_unix_ns, state: State::Gap, written: &[], zero_changes, cost_us: 0 }
 }

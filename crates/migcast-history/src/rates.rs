@@ -36,10 +36,10 @@ const FILE_BYTES_MAX: u64 = 256 << 20;
 const RATES: Table = Table {
     name: "rates",
     columns: &[
-        Column { name: "start", kind: Kind::Time, packing: Packing::Delta },
-        Column { name: "end", kind: Kind::Time, packing: Packing::Delta },
-        Column { name: "written", kind: Kind::U64, packing: Packing::Delta },
-        Column { name: "span_ns", kind: Kind::U64, packing: Packing::Delta },
+        Column::new("start", Kind::Time, Packing::Delta),
+        Column::new("end", Kind::Time, Packing::Delta),
+        Column::new("written", Kind::U64, Packing::Delta),
+        Column::new("span_ns", Kind::U64, Packing::Delta),
     ],
 };
 

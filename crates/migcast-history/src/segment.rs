@@ -17,37 +17,33 @@ pub(crate) const SEGMENT_EVENTS_MAX: usize = 8 << 20;
 /// A segment is closed before it holds more windows than this.
 pub(crate) const SEGMENT_WINDOWS_MAX: usize = 1 << 20;
 
-const fn column(name: &'static str, kind: Kind, packing: Packing) -> Column {
-    Column { name, kind, packing }
-}
-
 /// `windows/`: one row per window.
 pub(crate) const WINDOWS: Table = Table {
     name: "windows",
     columns: &[
-        column("start", Kind::Time, Packing::Delta),
-        column("end", Kind::Time, Packing::Delta),
-        column("state", Kind::Word, Packing::Dictionary),
-        column("written", Kind::U32, Packing::Delta),
-        column("zero", Kind::U32, Packing::Delta),
-        column("cost_us", Kind::U32, Packing::Delta),
+        Column::new("start", Kind::Time, Packing::Delta),
+        Column::new("end", Kind::Time, Packing::Delta),
+        Column::new("state", Kind::Word, Packing::Dictionary),
+        Column::new("written", Kind::U32, Packing::Delta),
+        Column::new("zero", Kind::U32, Packing::Delta),
+        Column::new("cost_us", Kind::U32, Packing::Delta),
     ],
 };
 
 /// `pages/`: one row per page written in a window, by window and page.
 pub(crate) const PAGES: Table = Table {
     name: "pages",
-    columns: &[column("window", Kind::U32, Packing::Dictionary), column("page", Kind::U64, Packing::Delta)],
+    columns: &[Column::new("window", Kind::U32, Packing::Dictionary), Column::new("page", Kind::U64, Packing::Delta)],
 };
 
 /// `zero/`: runs of zero pages at the segment's start, then changes by window and page.
 pub(crate) const ZERO: Table = Table {
     name: "zero",
     columns: &[
-        column("window", Kind::U32, Packing::Delta),
-        column("page", Kind::U64, Packing::Delta),
-        column("pages", Kind::U32, Packing::Dictionary),
-        column("zero", Kind::Bool, Packing::Plain),
+        Column::new("window", Kind::U32, Packing::Delta),
+        Column::new("page", Kind::U64, Packing::Delta),
+        Column::new("pages", Kind::U32, Packing::Dictionary),
+        Column::new("zero", Kind::Bool, Packing::Plain),
     ],
 };
 
@@ -55,10 +51,10 @@ pub(crate) const ZERO: Table = Table {
 pub(crate) const WWS: Table = Table {
     name: "wws",
     columns: &[
-        column("window", Kind::U32, Packing::Delta),
-        column("band", Kind::U16, Packing::Dictionary),
-        column("bucket", Kind::U16, Packing::Dictionary),
-        column("events", Kind::U32, Packing::Dictionary),
+        Column::new("window", Kind::U32, Packing::Delta),
+        Column::new("band", Kind::U16, Packing::Dictionary),
+        Column::new("bucket", Kind::U16, Packing::Dictionary),
+        Column::new("events", Kind::U32, Packing::Dictionary),
     ],
 };
 

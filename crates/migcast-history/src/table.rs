@@ -32,6 +32,12 @@ pub(crate) struct Column {
     pub(crate) packing: Packing,
 }
 
+impl Column {
+    pub(crate) const fn new(name: &'static str, kind: Kind, packing: Packing) -> Column {
+        Column { name, kind, packing }
+    }
+}
+
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

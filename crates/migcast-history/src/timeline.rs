@@ -63,6 +63,18 @@ impl std::str::FromStr for Moment {
     }
 }
 
+impl Moment {
+    /// Nanoseconds since the Unix epoch, in a past that starts then. A moment too far off for 64 bits is later than all.
+    pub fn unix_ns(self, start_unix_ns: i64) -> i64 {
+        match self {
+            Moment::Offset(offset) => {
+                start_unix_ns.saturating_add(i64::try_from(offset.as_nanos()).unwrap_or(i64::MAX))
+            }
+            Moment::Timestamp(timestamp) => i64::try_from(timestamp.as_nanosecond()).unwrap_or(i64::MAX),
+        }
+    }
+}
+
 impl Timeline {
     /// `None` without an entry.
     pub(crate) fn new(entries: Vec<Entry>) -> Option<Timeline> {
@@ -123,12 +135,7 @@ impl Timeline {
 
     /// A moment as nanoseconds since the Unix epoch, whether inside the history or not.
     pub fn unix_ns(&self, moment: Moment) -> i64 {
-        match moment {
-            Moment::Offset(offset) => {
-                self.start_unix_ns().saturating_add(i64::try_from(offset.as_nanos()).unwrap_or(i64::MAX))
-            }
-            Moment::Timestamp(timestamp) => i64::try_from(timestamp.as_nanosecond()).unwrap_or(i64::MAX),
-        }
+        moment.unix_ns(self.start_unix_ns())
     }
 
     /// The recorded window at a moment. Between recorded windows, the start of the next one; `None` before the history's

@@ -2,11 +2,11 @@
 use std::ops::Range;
 use std::path::Path;
 
+use crate::copy::CopyWriter;
 use crate::damage::ReadError;
 use crate::reader::{History, timestamp};
 use crate::vcpu::VcpuShares;
-use crate::windows::State;
-use crate::writer::{NewWindow, WriteError, Writer, ZeroChange};
+use crate::writer::WriteError;
 
 /// Why a history could not be cut.
 #[derive(Debug, thiserror::Error)]
@@ -58,53 +58,31 @@ pub fn trim(history: &History, unix_ns: Range<i64>, out: &Path) -> Result<Trimme
         return Err(TrimError::Nothing { from, to, start, end });
     };
     let last = kept.next_back().unwrap_or(first);
-    let mut shares = VcpuShares::of_history(history, &timeline);
+    let mut shares = VcpuShares::of_history(history);
     let mut stream = history.stream(first.index..last.index + 1);
-    let mut writer: Option<Writer> = None;
+    let mut copy: Option<CopyWriter> = None;
     let mut before: Option<(u32, i64)> = None;
-    let page = |rank| history.tracked().page_of_rank(rank);
     while let Some(view) = stream.next_window()? {
-        let writer = match &mut writer {
-            Some(writer) => writer,
+        let copy = match &mut copy {
+            Some(copy) => copy,
             None => {
                 let mut manifest = history.manifest().clone();
                 manifest.created = timestamp(view.window.start_unix_ns);
-                let zero: Vec<u64> = view.zero_at_start.iter().flatten().map(page).collect();
-                writer.insert(Writer::create(out, manifest, &zero)?)
+                copy.insert(CopyWriter::create(out, manifest, history.tracked(), &view)?)
             }
         };
         if let Some((index, end)) = before
             && view.index > index + 1
             && view.window.start_unix_ns > end
         {
-            writer.push(gap(end, view.window.start_unix_ns))?;
+            copy.gap(end, view.window.start_unix_ns, &[])?;
         }
-        let written: Vec<u64> = view.written.iter().map(|rank| page(*rank)).collect();
-        let change =
-            |change: &migcast_model::dirty::ZeroChange| ZeroChange { page: page(change.rank), zero: change.zero };
-        let zero_changes: Vec<ZeroChange> = view.zero_changes.iter().map(change).collect();
-        writer.push(NewWindow {
-            start_unix_ns: view.window.start_unix_ns,
-            end_unix_ns: view.window.end_unix_ns,
-            state: view.window.state,
-            written: &written,
-            zero_changes: &zero_changes,
-            cost_us: view.window.cost_us,
-        })?;
+        copy.window(&view, view.zero_changes, shares.of(view.index, &view.window)?)?;
         before = Some((view.index, view.window.end_unix_ns));
-        if let Some(time) = shares.of(view.index, &view.window) {
-            writer.add_vcpu_time(time);
-        }
     }
-    if let Some(writer) = writer {
-        writer.finish()?;
-    }
+    copy.map_or(Ok(()), CopyWriter::finish)?;
     let (start_unix_ns, end_unix_ns) = (first.window.start_unix_ns, last.window.end_unix_ns);
     let windows = timeline.entries().iter().filter(|entry| (first.index..=last.index).contains(&entry.index)).count();
     let windows = u32::try_from(windows).expect("windows are numbered with 32 bits");
     Ok(Trimmed { windows, start_unix_ns, end_unix_ns })
-}
-
-fn gap(start_unix_ns: i64, end_unix_ns: i64) -> NewWindow<'static> {
-    NewWindow { start_unix_ns, end_unix_ns, state: State::Gap, written: &[], zero_changes: &[], cost_us: 0 }
 }

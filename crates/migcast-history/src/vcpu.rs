@@ -1,9 +1,11 @@
 //! How busy a guest's vCPUs were while it was recorded.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
-use crate::reader::{History, Segment};
-use crate::timeline::Timeline;
+use crate::damage::ReadError;
+use crate::reader::History;
 use crate::windows::{State, Window};
 
 /// vCPUs a guest may have; more than any hypervisor gives one.
@@ -92,34 +94,33 @@ fn part(value: u64, of: u64, whole: u64) -> u64 {
 #[derive(Debug)]
 pub(crate) struct VcpuShares<'a> {
     history: &'a History,
-    timeline: &'a Timeline,
-    /// The segment of the last window that was asked for, and the length of its recorded windows in nanoseconds.
-    segment: Option<(&'a Segment, u64)>,
+    /// The segment of the last window that was asked for: its windows, its time, and the length of those of its windows
+    /// that are recorded, in nanoseconds.
+    segment: Option<(Range<u32>, VcpuTime, u64)>,
 }
 
 impl<'a> VcpuShares<'a> {
     /// Nothing dealt out yet.
-    pub(crate) fn of_history(history: &'a History, timeline: &'a Timeline) -> VcpuShares<'a> {
-        VcpuShares { history, timeline, segment: None }
+    pub(crate) fn of_history(history: &'a History) -> VcpuShares<'a> {
+        VcpuShares { history, segment: None }
     }
 
-    /// The share of the window of this index.
-    pub(crate) fn of(&mut self, index: u32, window: &Window) -> Option<VcpuTime> {
+    /// The share of the window of this index. Where nobody looked, nothing is read for it.
+    pub(crate) fn of(&mut self, index: u32, window: &Window) -> Result<Option<VcpuTime>, ReadError> {
         if window.state != State::Recorded {
-            return None;
+            return Ok(None);
         }
-        if self.segment.is_none_or(|(segment, _)| !segment.windows().contains(&index)) {
-            let segment = self.history.segments().iter().find(|segment| segment.windows().contains(&index))?;
-            let inside = self.timeline.recorded().filter(|entry| segment.windows().contains(&entry.index));
-            self.segment = Some((segment, inside.map(|entry| nanos(&entry.window)).sum()));
+        if self.segment.as_ref().is_none_or(|(windows, ..)| !windows.contains(&index)) {
+            let segment = self.history.segments().iter().find(|segment| segment.windows().contains(&index));
+            let Some((segment, time)) = segment.and_then(|segment| Some((segment, segment.vcpu_time()?))) else {
+                return Ok(None);
+            };
+            let windows = self.history.windows(segment)?;
+            let recorded = windows.iter().filter(|window| window.state == State::Recorded);
+            self.segment = Some((segment.windows(), time, recorded.map(Window::length_ns).sum()));
         }
-        let (segment, recorded) = self.segment?;
-        segment.vcpu_time().map(|time| time.share(nanos(window), recorded))
+        Ok(self.segment.as_ref().map(|(_, time, recorded)| time.share(window.length_ns(), *recorded)))
     }
-}
-
-fn nanos(window: &Window) -> u64 {
-    window.end_unix_ns.abs_diff(window.start_unix_ns)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! One recorded window.
 use std::time::Duration;
 
+use crate::table::Values;
+
 /// What the recorder did in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -48,6 +50,24 @@ pub struct Window {
 impl Window {
     /// Its length.
     pub fn length(&self) -> Duration {
-        Duration::from_nanos(self.end_unix_ns.abs_diff(self.start_unix_ns))
+        Duration::from_nanos(self.length_ns())
+    }
+
+    /// The same in nanoseconds.
+    pub(crate) fn length_ns(&self) -> u64 {
+        self.end_unix_ns.abs_diff(self.start_unix_ns)
+    }
+
+    /// The columns of `windows/`.
+    pub(crate) fn columns(windows: &[Window]) -> [Values; 6] {
+        let u32s = |value: fn(&Window) -> u32| Values::U32(windows.iter().map(|w| value(w).cast_signed()).collect());
+        [
+            Values::U64(windows.iter().map(|w| w.start_unix_ns).collect()),
+            Values::U64(windows.iter().map(|w| w.end_unix_ns).collect()),
+            Values::Word(windows.iter().map(|w| w.state.word()).collect()),
+            u32s(|w| w.written),
+            u32s(|w| w.zero),
+            u32s(|w| w.cost_us),
+        ]
     }
 }

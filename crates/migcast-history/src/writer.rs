@@ -7,7 +7,7 @@ use parquet::errors::ParquetError;
 
 use crate::disk::{self, DiskError};
 use crate::format::{MANIFEST, Manifest, ManifestError, VERSION};
-use crate::index::{BANDS, IndexBuilder};
+use crate::index::{BANDS, IndexBuilder, IndexRow};
 use crate::sample::Tracked;
 use crate::segment::{self, Commit, FileMark, PAGES, TABLES, WINDOWS, WWS, ZERO};
 use crate::table::{Table, Values, encode};
@@ -299,7 +299,7 @@ impl Writer {
             return Ok(());
         };
         let (start_unix_ns, end_unix_ns) = (first.start_unix_ns, last.end_unix_ns);
-        let windows = self.write(&WINDOWS, &window_columns(&self.open.windows), vec![])?;
+        let windows = self.write(&WINDOWS, &Window::columns(&self.open.windows), vec![])?;
         let pages = self.write(&PAGES, &self.open.page_columns(&self.tracked), vec![])?;
         let start_runs = (segment::KEY_START_RUNS.into(), self.open.start_runs.to_string());
         let zero = self.write(&ZERO, &zero_columns(&self.open.zero), vec![start_runs])?;
@@ -323,7 +323,7 @@ impl Writer {
             let text = serde_json::to_string(&time).expect("numbers make JSON");
             metadata.push((segment::KEY_VCPU_TIME.into(), text));
         }
-        let wws = self.write(&WWS, &index_columns(self.index.rows()), metadata)?;
+        let wws = self.write(&WWS, &IndexRow::columns(self.index.rows()), metadata)?;
         disk::sync_dir(&self.dir.join(WWS.name))?;
         self.bytes_on_disk += bytes + wws.bytes;
         self.index.clear();
@@ -421,32 +421,11 @@ fn lay_out(dir: &Path) -> Result<(), WriteError> {
     Ok(())
 }
 
-fn window_columns(windows: &[Window]) -> [Values; 6] {
-    let u32s = |value: fn(&Window) -> u32| Values::U32(windows.iter().map(|w| value(w).cast_signed()).collect());
-    [
-        Values::U64(windows.iter().map(|w| w.start_unix_ns).collect()),
-        Values::U64(windows.iter().map(|w| w.end_unix_ns).collect()),
-        Values::Word(windows.iter().map(|w| w.state.word()).collect()),
-        u32s(|w| w.written),
-        u32s(|w| w.zero),
-        u32s(|w| w.cost_us),
-    ]
-}
-
 fn zero_columns(rows: &[ZeroRun]) -> [Values; 4] {
     [
         Values::U32(rows.iter().map(|row| row.window.cast_signed()).collect()),
         Values::U64(rows.iter().map(|row| row.page.cast_signed()).collect()),
         Values::U32(rows.iter().map(|row| row.pages.cast_signed()).collect()),
         Values::Bool(rows.iter().map(|row| row.zero).collect()),
-    ]
-}
-
-fn index_columns(rows: &[crate::index::IndexRow]) -> [Values; 4] {
-    [
-        Values::U32(rows.iter().map(|row| row.window.cast_signed()).collect()),
-        Values::U32(rows.iter().map(|row| i32::from(row.band)).collect()),
-        Values::U32(rows.iter().map(|row| i32::from(row.bucket)).collect()),
-        Values::U32(rows.iter().map(|row| row.events.cast_signed()).collect()),
     ]
 }

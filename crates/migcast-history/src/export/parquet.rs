@@ -6,51 +6,34 @@ use parquet::file::writer::SerializedFileWriter;
 
 use super::ExportError;
 use crate::format::Manifest;
+use crate::index::IndexRow;
 use crate::rates::{self, RateSeries};
 use crate::reader::History;
-use crate::segment::KEY_GUEST;
+use crate::segment::{KEY_GUEST, PAGES, WWS};
 use crate::table::{Column, Kind, Packing, Table, Values, properties, schema, write_group};
 use crate::windows::Window;
 
-const fn column(name: &'static str, kind: Kind, packing: Packing) -> Column {
-    Column { name, kind, packing }
-}
-
+/// As in a segment, with the number of the window beside its times.
 const WINDOWS: Table = Table {
     name: "windows",
     columns: &[
-        column("window", Kind::U32, Packing::Delta),
-        column("start", Kind::Time, Packing::Delta),
-        column("end", Kind::Time, Packing::Delta),
-        column("state", Kind::Word, Packing::Dictionary),
-        column("written_pages", Kind::U32, Packing::Delta),
-        column("zero_pages", Kind::U32, Packing::Delta),
-        column("cost_us", Kind::U32, Packing::Delta),
-    ],
-};
-
-const PAGES: Table = Table {
-    name: "pages",
-    columns: &[column("window", Kind::U32, Packing::Dictionary), column("page", Kind::U64, Packing::Delta)],
-};
-
-const WWS: Table = Table {
-    name: "wws",
-    columns: &[
-        column("window", Kind::U32, Packing::Delta),
-        column("band", Kind::U16, Packing::Dictionary),
-        column("bucket", Kind::U16, Packing::Dictionary),
-        column("events", Kind::U32, Packing::Dictionary),
+        Column::new("window", Kind::U32, Packing::Delta),
+        Column::new("start", Kind::Time, Packing::Delta),
+        Column::new("end", Kind::Time, Packing::Delta),
+        Column::new("state", Kind::Word, Packing::Dictionary),
+        Column::new("written_pages", Kind::U32, Packing::Delta),
+        Column::new("zero_pages", Kind::U32, Packing::Delta),
+        Column::new("cost_us", Kind::U32, Packing::Delta),
     ],
 };
 
 const RATES: Table = Table {
     name: "rates",
     columns: &[
-        column("start", Kind::Time, Packing::Delta),
-        column("end", Kind::Time, Packing::Delta),
-        column("written_pages", Kind::U64, Packing::Delta),
-        column("span_ns", Kind::U64, Packing::Delta),
+        Column::new("start", Kind::Time, Packing::Delta),
+        Column::new("end", Kind::Time, Packing::Delta),
+        Column::new("written_pages", Kind::U64, Packing::Delta),
+        Column::new("span_ns", Kind::U64, Packing::Delta),
     ],
 };
 
@@ -59,16 +42,8 @@ pub fn windows_parquet(history: &History, out: &mut (dyn Write + Send)) -> Resul
     let mut file = Export::begin(&WINDOWS, history.manifest(), out)?;
     for segment in history.segments() {
         let windows = history.windows(segment)?;
-        let column = |value: fn(&Window) -> u32| Values::U32(windows.iter().map(|w| value(w).cast_signed()).collect());
-        file.group(&[
-            Values::U32(segment.windows().map(u32::cast_signed).collect()),
-            Values::U64(windows.iter().map(|window| window.start_unix_ns).collect()),
-            Values::U64(windows.iter().map(|window| window.end_unix_ns).collect()),
-            Values::Word(windows.iter().map(|window| window.state.word()).collect()),
-            column(|window| window.written),
-            column(|window| window.zero),
-            column(|window| window.cost_us),
-        ])?;
+        let numbers = Values::U32(segment.windows().map(u32::cast_signed).collect());
+        file.group(&std::iter::once(numbers).chain(Window::columns(&windows)).collect::<Vec<_>>())?;
     }
     file.end()
 }
@@ -92,13 +67,7 @@ pub fn pages_parquet(history: &History, out: &mut (dyn Write + Send)) -> Result<
 pub fn wws_parquet(history: &History, out: &mut (dyn Write + Send)) -> Result<(), ExportError> {
     let mut file = Export::begin(&WWS, history.manifest(), out)?;
     for segment in history.segments() {
-        let rows = history.index(segment)?;
-        file.group(&[
-            Values::U32(rows.iter().map(|row| row.window.cast_signed()).collect()),
-            Values::U32(rows.iter().map(|row| i32::from(row.band)).collect()),
-            Values::U32(rows.iter().map(|row| i32::from(row.bucket)).collect()),
-            Values::U32(rows.iter().map(|row| row.events.cast_signed()).collect()),
-        ])?;
+        file.group(&IndexRow::columns(&history.index(segment)?))?;
     }
     file.end()
 }

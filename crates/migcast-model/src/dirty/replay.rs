@@ -13,7 +13,7 @@ pub use builder::{PageReplayBuilder, ZeroChange};
 
 use super::{DirtySource, Estimate, PageCursor, PageSource};
 use crate::page_set::PageSet;
-use crate::units::{GuestTime, PageCount, PagesPerSec, multiply_and_divide};
+use crate::units::{GuestTime, PageCount, multiply_and_divide};
 
 /// Windows between two stored zero maps. A cursor starts at the last map before its start and applies what follows.
 const CHECKPOINT_WINDOWS: usize = 64;
@@ -83,12 +83,6 @@ impl PageReplay {
     /// Pages written in each window, scaled to the whole memory.
     pub fn written_per_window(&self) -> impl ExactSizeIterator<Item = PageCount> + '_ {
         self.written.iter().map(|written| self.scale(u64::from(*written)))
-    }
-
-    /// A source that holds the mean rate of this one: AVG made from a history. The rate is the mean number of distinct
-    /// pages written in `span`, divided by it.
-    pub fn average_rate(&self, span: Duration) -> PagesPerSec {
-        PagesPerSec::new(self.write_set(span).mean / span.as_secs_f64())
     }
 
     fn length_nanos(&self) -> u64 {

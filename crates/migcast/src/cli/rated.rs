@@ -6,8 +6,7 @@ use anyhow::{Context, ensure};
 use indicatif::ProgressBar;
 use migcast_history::format::Manifest;
 use migcast_history::rates::{Rate, RateSeries};
-use migcast_history::timeline::Moment;
-use migcast_model::dirty::RateSteps;
+use migcast_model::dirty::{ConstantRate, RateSteps};
 use migcast_model::guest::Guest;
 use migcast_model::quantity::show_duration;
 use migcast_model::units::{ByteCount, PageCount, PagesPerSec};
@@ -75,13 +74,7 @@ impl Rated {
             }
             Start::Now => Ok(vec![(Duration::ZERO, last)]),
             Start::At(moment) => {
-                let unix_ns = match moment {
-                    Moment::Offset(offset) => {
-                        i64::try_from(offset.as_nanos()).ok().and_then(|ns| series.start_unix_ns().checked_add(ns))
-                    }
-                    Moment::Timestamp(timestamp) => i64::try_from(timestamp.as_nanosecond()).ok(),
-                };
-                let rate = unix_ns.and_then(|unix_ns| series.at(unix_ns)).with_context(|| {
+                let rate = series.at(moment.unix_ns(series.start_unix_ns())).with_context(|| {
                     let begin = jiff::Timestamp::from_nanosecond(series.start_unix_ns().into()).unwrap_or_default();
                     let length = show_duration(series.duration());
                     format!("--start: outside of the series, which is {length} from {begin:.0} on")
@@ -91,7 +84,7 @@ impl Rated {
         }
     }
 
-    fn used(&self, steps: &[(Duration, PagesPerSec)], guest: &migcast_model::dirty::ConstantRate) -> RatesUsed {
+    fn used(&self, steps: &[(Duration, PagesPerSec)], guest: &ConstantRate) -> RatesUsed {
         let manifest = self.manifest();
         let start = jiff::Timestamp::from_nanosecond(self.series.start_unix_ns().into());
         let rates = || steps.iter().map(|(_, rate)| rate.get());

@@ -254,9 +254,6 @@ impl Options {
         span: Duration,
     ) -> anyhow::Result<PagesPerSec> {
         ensure!(guest.memory.get() < 1 << 32, "--model avg: a guest of more than 16TiB is not supported");
-        if self.wws.is_none() {
-            return Ok(replay.average_rate(span));
-        }
         self.rate_of(guest, replay.write_set(span).mean, span, "give a larger set or a shorter --avg-span")
     }
 
