@@ -7,11 +7,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use migcast_model::algorithm::Algorithm;
-use migcast_model::dirty::{PageReplay, PageReplayBuilder, WwsIndex, WwsIndexBuilder, ZeroChange};
+use migcast_model::algorithm::{Algorithm, Request};
+use migcast_model::dirty::{DirtySource, PageReplay, PageReplayBuilder, WwsIndex, WwsIndexBuilder, ZeroChange};
 use migcast_model::due::DueSource;
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
+use migcast_model::migration::{Event, Migration};
 use migcast_model::platform::Platform;
 use migcast_model::simulate::Scenario;
 use migcast_model::units::{ByteCount, BytesPerSec, PageCount};
@@ -61,9 +62,11 @@ fn strides(window: u64) -> Vec<u64> {
     (0..300).map(|write| (from + write * write) % PAGES).collect()
 }
 
-fn recorded(writes: Writes) -> (PageReplay, WwsIndex) {
-    let (pages, mut zero) = (PageCount::new(PAGES), ZERO.collect::<BTreeSet<u32>>());
-    let (mut replay, mut index) = (PageReplayBuilder::new(pages, pages), WwsIndexBuilder::new(pages, pages));
+/// Each of the pages stands for `each` of the guest.
+fn recorded(writes: Writes, each: u64) -> (PageReplay, WwsIndex) {
+    let (pages, memory) = (PageCount::new(PAGES), PageCount::new(PAGES * each));
+    let mut zero = ZERO.collect::<BTreeSet<u32>>();
+    let (mut replay, mut index) = (PageReplayBuilder::new(pages, memory), WwsIndexBuilder::new(pages, memory));
     replay.zero_at_start(std::iter::once(ZERO));
     index.zero_at_start(std::iter::once(ZERO));
     for window in 0..WINDOWS {
@@ -77,12 +80,16 @@ fn recorded(writes: Writes) -> (PageReplay, WwsIndex) {
     (replay.build().expect("it has windows"), index.build().expect("it has windows"))
 }
 
-fn scenario(name: &str, settings: &[(&str, &str)]) -> Scenario {
+/// A guest of `pages`, and a link that is as much faster as it is larger than the others.
+fn scenario(pages: PageCount, name: &str, settings: &[(&str, &str)]) -> Scenario {
     let mut algorithm = Algorithm::named(name).expect("a known algorithm");
     settings.iter().for_each(|(key, value)| algorithm.set(key, value).expect("a known setting"));
     Scenario {
-        guest: Guest::new("g", ByteCount::new(PAGES * 4096)),
-        link: Link { sender_buffer: ByteCount::new(1 << 20), ..Link::ethernet(BytesPerSec::from_bits(400_000_000)) },
+        guest: Guest::new("g", pages.bytes(Guest::PAGE_SIZE)),
+        link: Link {
+            sender_buffer: ByteCount::new(1 << 20),
+            ..Link::ethernet(BytesPerSec::from_bits(400_000_000 * (pages.get() / PAGES)))
+        },
         platform: Platform::free(),
         algorithm,
         horizon: Duration::from_secs(60),
@@ -93,7 +100,7 @@ fn scenario(name: &str, settings: &[(&str, &str)]) -> Scenario {
 fn run(scenario: &Scenario, source: &dyn DueSource) -> Vec<(f64, f64)> {
     let one = |start: u32| {
         let outcome = scenario.run(source, WINDOW * 5 * start);
-        let done = outcome.completed().expect("these guests converge");
+        let done = outcome.completed().unwrap_or_else(|| panic!("{outcome:?} {start}"));
         (done.migration_time.as_secs_f64(), done.downtime.total().as_secs_f64())
     };
     (0..150).map(one).collect()
@@ -104,11 +111,21 @@ fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
     values[((q * values.len() as f64).ceil() as usize).clamp(1, values.len()) - 1]
 }
 
+fn compare(guest: &str, writes: Writes, scenarios: &[(&str, &[(&str, &str)])], most: (f64, f64)) {
+    compare_sampled(guest, writes, 1, scenarios, most);
+}
+
 /// Compares the quantiles of both, each in relative terms.
-fn compare(guest: &str, writes: Writes, scenarios: &[(&str, &[(&str, &str)])], (time_max, downtime_max): (f64, f64)) {
-    let (replay, index) = recorded(writes);
+fn compare_sampled(
+    guest: &str,
+    writes: Writes,
+    each: u64,
+    scenarios: &[(&str, &[(&str, &str)])],
+    (time_max, downtime_max): (f64, f64),
+) {
+    let (replay, index) = recorded(writes, each);
     for (name, settings) in scenarios {
-        let scenario = scenario(name, settings);
+        let scenario = scenario(replay.memory(), name, settings);
         let (oracle, told) = (run(&scenario, &replay), run(&scenario, &index));
         let error = |of: fn(&(f64, f64)) -> f64, q: f64| {
             quantile(told.iter().map(of).collect(), q) / quantile(oracle.iter().map(of).collect(), q) - 1.0
@@ -172,4 +189,50 @@ fn phases_of_writes() {
 fn strides_of_writes() {
     compare("strides", strides, BY_COUNT, (0.01, 0.06));
     compare("strides", strides, BY_POSITION, (0.01, 0.03));
+}
+
+/// What else a due set is asked: pages found by channels, moved first, announced, visited out of order.
+const BY_SETTING: &[(&str, &[(&str, &str)])] = &[
+    ("qemu-10.1", &[("multifd", "on"), ("multifd-channels", "4")]),
+    ("qemu-10.1", &[("postcopy-after", "4s")]),
+    ("qemu-10.1", &[("dirty-limit", "on")]),
+    ("xen-classic", &[("guest", "hvm")]),
+    ("xen-classic", &[("scan", "rotated")]),
+    ("criu", &[]),
+];
+
+#[test]
+fn everything_a_due_set_is_asked() {
+    compare("hot-cold", hot_cold, BY_SETTING, (0.01, 0.05));
+    // What of a cache is still in it when the guest stops is a guess.
+    let encoded = &[("xbzrle", "on"), ("xbzrle-cache-size", "256MiB")];
+    compare("hot-cold", hot_cold, &[("qemu-10.1", encoded)], (0.01, 0.11));
+}
+
+/// A guest of 16 GiB, of which one page in 64 is tracked: KVM's and Propolis's chunks are no longer than a band, or
+/// shorter.
+#[test]
+fn chunks_shorter_than_a_band() {
+    let scenarios: &[(&str, &[(&str, &str)])] =
+        &[("propolis", &[]), ("qemu-10.1", &[("dirty-log", "kvm-manual"), ("max-bandwidth", "none")])];
+    compare_sampled("hot-cold of 16 GiB", hot_cold, 64, scenarios, (0.01, 0.05));
+}
+
+/// A step of QEMU ends after 51 ms, also where it has sent pages of zeros and comes to others.
+#[test]
+fn a_step_taken_at_once_is_no_longer_than_a_step() {
+    let (_, index) = recorded(|_| Vec::new(), 1);
+    let scenario = scenario(index.memory(), "qemu-10.1", &[("max-bandwidth", "none")]);
+    let due = index.due_set(Duration::ZERO, scenario.algorithm.scheme().tracking());
+    let request = Request { guest: &scenario.guest, link: &scenario.link, platform: &scenario.platform };
+    let mut migration = scenario.algorithm.migration(&request, due);
+    let step = Duration::from_millis(60);
+    loop {
+        let until = migration.progress().now + Duration::from_millis(1);
+        if matches!(migration.advance(scenario.link.goodput(), until), Event::Stopped) {
+            return;
+        }
+        let now = migration.progress().now;
+        assert!(now.since(until) < step, "{now:?} where {until:?} was asked for");
+    }
 }

@@ -282,7 +282,7 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
         iteration.skipped += skipped;
         if !places.is_zero() {
             // As many batches as its places fill.
-            let filled = if batches > 1 { places.get().div_ceil(frame.batch.get()) } else { 1 };
+            let filled = places.get().div_ceil(frame.batch.get());
             let around = ByteCount::new(frame.around.get() * filled);
             let bytes = around + sent.bytes(frame.page) + batch.announced.bytes(frame.announced);
             let cpu = self.platform.page_work(frame.weighed(sent));

@@ -9,6 +9,7 @@ mod halves;
 
 use std::time::Duration;
 
+pub(super) use builder::times_in_run;
 pub use builder::{PageReplayBuilder, ZeroChange};
 
 use super::{DirtySource, Estimate, PageCursor, PageSource};

@@ -10,12 +10,16 @@
 //! pages written since then are due, whichever they are. A cell is a band, or a part of one where the scan stood inside
 //! it at a sync. Within a cell zero and other pages lie evenly mixed, and so do pages written again.
 
+use std::time::Duration;
+
 use super::{Batch, DueSet, PageBytes, Rewritten, ScanOrder, SendLimit, Sent, Tracking};
 use crate::dirty::{BANDS, CountedSource, PerBand, SpanCounts};
 use crate::units::{GuestTime, PageCount};
 
 /// How long what is known of zero pages may be used, in guest time.
-const ZERO_KNOWN_FOR: std::time::Duration = std::time::Duration::from_millis(250);
+const ZERO_KNOWN_FOR: Duration = Duration::from_millis(250);
+/// Less than this of a page is the rounding of sums.
+const NOTHING: f64 = 1e-6;
 
 /// Due pages, dirty log and scan position of one migration over a [`CountedSource`].
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub struct Bands<'a, S: CountedSource + 'a> {
     /// Pages of a band. One band is told apart where nothing depends on the scan's position.
     band_pages: f64,
     bands: usize,
+    /// Pages among which the place of the scan makes no difference, at most.
+    alike_most: f64,
     cells: Vec<Cell>,
     /// The cell in which the scan stands.
     at: usize,
@@ -125,10 +131,8 @@ impl Rounded {
 /// A log that is cleared chunk by chunk, as the first page of each is sent.
 #[derive(Clone, Debug)]
 struct Chunks {
-    /// Bands of a chunk, at least one.
+    /// Bands of a chunk; one where a chunk is shorter, too: a band takes the scan little time.
     bands: usize,
-    /// Whether a chunk is shorter than a band, which then is cleared as the scan passes it.
-    are_short: bool,
     /// When each band's chunk was cleared since the last sync.
     cleared: Vec<Option<GuestTime>>,
 }
@@ -138,13 +142,13 @@ struct Chunks {
 struct Encoding {
     /// Pages it holds.
     pages: f64,
-    /// When the scan first went around: what is sent from then on is kept.
-    active: Option<GuestTime>,
+    /// Since when what is kept was written: when the scan first goes around, it begins with the pages that were due then.
+    keeps_since: Option<GuestTime>,
 }
 
 impl<'a, S: CountedSource> Bands<'a, S> {
     /// Nothing due yet; the migration is requested `start` into the source.
-    pub fn tracking(source: &'a S, start: std::time::Duration, tracking: Tracking) -> Self {
+    pub fn tracking(source: &'a S, start: Duration, tracking: Tracking) -> Self {
         let Tracking { log, order, cache, by_position } = tracking;
         let memory = source.memory();
         // A scan out of order meets every part of the memory all the time.
@@ -152,13 +156,13 @@ impl<'a, S: CountedSource> Bands<'a, S> {
         let band_pages = memory.get() as f64 / bands as f64;
         let chunks = log.chunk().map(|chunk| Chunks {
             bands: ((chunk.get() as f64 / band_pages).round() as usize).max(1),
-            are_short: (chunk.get() as f64) < band_pages,
             cleared: vec![None; bands],
         });
         Bands {
             counts: source.counts(start),
             band_pages,
             bands,
+            alike_most: if by_position { memory.get() as f64 / BANDS as f64 } else { f64::INFINITY },
             cells: Vec::with_capacity(if bands == 1 { 1 } else { bands + 8 }),
             at: 0,
             due: 0,
@@ -166,7 +170,7 @@ impl<'a, S: CountedSource> Bands<'a, S> {
             asked: GuestTime::ZERO,
             zero_counted: GuestTime::ZERO,
             chunks,
-            cache: cache.map(|pages| Encoding { pages: pages.get() as f64, active: None }),
+            cache: cache.map(|pages| Encoding { pages: pages.get() as f64, keeps_since: None }),
             sent: Rounded::default(),
             others: Rounded::default(),
         }
@@ -226,23 +230,21 @@ impl<'a, S: CountedSource> Bands<'a, S> {
 
     /// Joins neighbours that a later sync need not tell apart.
     fn join(&mut self) {
-        let mut at = self.at;
         let mut index = 1;
         while index < self.cells.len() {
             let (before, cell) = (self.cells[index - 1], self.cells[index]);
             // The scan's position is a border.
-            if before.band == cell.band && before.since == cell.since && index != at {
+            if before.band == cell.band && before.since == cell.since && index != self.at {
                 let joined = &mut self.cells[index - 1];
                 joined.share += cell.share;
                 joined.whole += cell.whole;
                 joined.due.add(cell.due);
                 self.cells.remove(index);
-                at -= usize::from(index < at);
+                self.at -= usize::from(index < self.at);
             } else {
                 index += 1;
             }
         }
-        self.at = at;
     }
 
     /// Since when the writes of a cell are due at `now`.
@@ -273,22 +275,17 @@ impl<'a, S: CountedSource> Bands<'a, S> {
     /// Sets what is due to what was written since each cell remembers, and starts anew from `now`.
     fn renew(&mut self, now: GuestTime, since: impl Fn(&Self, &Cell) -> Option<GuestTime>) {
         let mut known: Vec<(GuestTime, PerBand, f64)> = Vec::new();
-        let mut asked: Vec<(Option<GuestTime>, bool, usize, Option<GuestTime>)> = Vec::new();
+        // Neighbours mostly answer alike.
+        let mut neighbour: Option<(_, Option<GuestTime>)> = None;
         let encoded = self.encoded_share(now);
         let mut total = 0.0;
         for index in 0..self.cells.len() {
             let cell = self.cells[index];
-            // Neighbours mostly answer alike.
-            let chunk = self.chunks.as_ref().map_or(0, |chunks| cell.band / chunks.bands);
-            let alike = asked.last().filter(|(s, p, c, _)| (*s, *p, *c) == (cell.since, cell.passed, chunk));
-            let since = match alike {
-                Some((.., answer)) => *answer,
-                None => {
-                    let answer = since(self, &cell);
-                    asked.push((cell.since, cell.passed, chunk, answer));
-                    answer
-                }
-            };
+            let chunk = self.chunks.as_ref().map(|chunks| cell.band / chunks.bands);
+            let asked = (cell.since, cell.passed, chunk);
+            let answer = neighbour.filter(|(same, _)| *same == asked).map(|(_, answer)| answer);
+            let since = answer.unwrap_or_else(|| since(self, &cell));
+            neighbour = Some((asked, since));
             let mut renewed = Cell { since, passed: false, ..cell };
             if let Some(since) = since {
                 let position = known.iter().position(|(from, ..)| *from == since).unwrap_or_else(|| {
@@ -299,8 +296,6 @@ impl<'a, S: CountedSource> Bands<'a, S> {
                 let pages = written[cell.band].min(self.band_pages) * cell.share;
                 let data = pages * (1.0 - zero);
                 renewed.due = Mix { data: data * (1.0 - encoded), zero: pages * zero, encoded: data * encoded };
-            } else if cell.passed {
-                renewed.due = Mix::default();
             }
             total += renewed.due.pages();
             self.cells[index] = renewed;
@@ -320,31 +315,31 @@ impl<'a, S: CountedSource> Bands<'a, S> {
 
     /// Of the pages written since the last sync the share that the cache holds.
     fn encoded_share(&self, now: GuestTime) -> f64 {
-        let Some(Encoding { pages, active: Some(active) }) = self.cache else { return 0.0 };
-        let before = self.counts.written(active, self.synced.max(active));
-        let after = self.counts.written(self.synced.max(active), now);
+        let Some(Encoding { pages, keeps_since: Some(since) }) = self.cache else { return 0.0 };
+        let before = self.counts.written(since, self.synced);
+        let after = self.counts.written(self.synced, now);
         if before <= 0.0 || after <= 0.0 {
             return 0.0;
         }
-        let both = before + after - self.counts.written(active, now);
+        let both = before + after - self.counts.written(since, now);
         (both / after).clamp(0.0, 1.0) * (pages / before).min(1.0)
     }
 
-    /// The scan goes on to the next cell, around the end if it must.
-    fn go_on(&mut self, at: GuestTime) {
+    /// The scan leaves the cell in which it stands.
+    fn pass(&mut self) {
         let cell = &mut self.cells[self.at];
         (cell.passed, cell.due) = (true, Mix::default());
-        if let Some(chunks) = self.chunks.as_mut().filter(|chunks| chunks.are_short) {
-            // Cleared piece by piece: half-way on the mean.
-            if let Some(cleared) = &mut chunks.cleared[cell.band] {
-                *cleared += at.since(*cleared) / 2;
-            }
-        }
         self.at += 1;
+    }
+
+    /// The scan goes on to the next cell, around the end if it must.
+    fn go_on(&mut self) {
+        self.pass();
         if self.at == self.cells.len() {
             self.at = 0;
+            let next = self.cells[0].since.unwrap_or(self.synced);
             if let Some(cache) = &mut self.cache {
-                cache.active.get_or_insert(at);
+                cache.keeps_since.get_or_insert(next);
             }
         }
     }
@@ -399,9 +394,6 @@ impl<'a, S: CountedSource> Bands<'a, S> {
     }
 }
 
-/// Less than this of a page is the rounding of sums.
-const NOTHING: f64 = 1e-6;
-
 impl<S: CountedSource> DueSet for Bands<'_, S> {
     fn due(&self) -> PageCount {
         PageCount::new(self.due)
@@ -448,7 +440,7 @@ impl<S: CountedSource> DueSet for Bands<'_, S> {
                     parts.data += most - parts.pages();
                     break;
                 }
-                self.go_on(at);
+                self.go_on();
                 continue;
             }
             let due = self.cells[self.at].due;
@@ -497,8 +489,7 @@ impl<S: CountedSource> DueSet for Bands<'_, S> {
         let (mut room, mut sent, mut others) = (places.get() as f64, Mix::default(), 0.0);
         while room > NOTHING && self.at < self.cells.len() {
             if self.is_passed() {
-                self.cells[self.at].passed = true;
-                self.at += 1;
+                self.pass();
                 continue;
             }
             let cell = &self.cells[self.at];
@@ -534,10 +525,9 @@ impl<S: CountedSource> DueSet for Bands<'_, S> {
     }
 
     fn alike(&self) -> Option<PageCount> {
-        if self.bands == 1 {
-            return Some(PageCount::new(self.due));
-        }
         let mut cells = self.cells[self.at..].iter().map(|cell| cell.due.pages());
-        Some(PageCount::new(cells.find(|pages| *pages >= NOTHING).map_or(0, |pages| pages.ceil() as u64)))
+        let in_cell = cells.find(|pages| *pages >= NOTHING).unwrap_or(0.0);
+        // Where the scan's place matters and all of the memory is one cell, as much as a band would have.
+        Some(PageCount::new(in_cell.min(self.alike_most).ceil() as u64))
     }
 }

@@ -265,17 +265,20 @@ impl<D: DueSet> Qemu<D> {
 
     /// Pages up to the end of this step, if the due set can tell what they are: those that make it last too long.
     fn ahead(&self, began: SimTime, granted: BytesPerSec) -> Option<PageCount> {
+        // A set that tells pages apart is asked page by page; nothing is worked out for it.
+        self.due.alike()?;
         let left = (Duration::from_millis(STEP_MAX_MS as u64 + 1)).saturating_sub(self.now.since(began));
         let room = self.queue.room(self.now, left, granted);
         let most = PageCount::new(room.get() / self.stream.page.data.get().max(1) + PAGES_PER_TIME_CHECK);
         let ahead = self.due.ahead(most)?;
-        let pages = ahead.pages().get().max(1) as f64;
-        let bytes = ahead.bytes(self.stream.page).get() as f64 / pages;
-        let work = self.stream.work(ahead, &self.platform).as_secs_f64() / pages;
-        let time = left.as_secs_f64();
+        let sum = ahead.pages().get().max(1) as f64;
+        let bytes = ahead.bytes(self.stream.page).get() as f64 / sum;
+        let work = self.stream.work(ahead, &self.platform).as_secs_f64() / sum;
         // Whichever takes longer, the link or the work, ends the step.
-        let pages = (room.get() as f64 / bytes.max(1.0)).min(if work > 0.0 { time / work } else { f64::INFINITY });
-        Some(PageCount::new((pages.ceil() as u64).next_multiple_of(PAGES_PER_TIME_CHECK)))
+        let by_work = if work > 0.0 { left.as_secs_f64() / work } else { f64::INFINITY };
+        let pages = (room.get() as f64 / bytes.max(1.0)).min(by_work);
+        // And no further than was looked: behind zero pages may lie others.
+        Some(PageCount::new((pages.ceil() as u64).next_multiple_of(PAGES_PER_TIME_CHECK)).min(ahead.pages()))
     }
 
     /// Sends due pages while the guest runs or stands, as long as that takes.

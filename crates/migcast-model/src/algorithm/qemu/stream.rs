@@ -111,17 +111,18 @@ impl Stream {
         if !full && !filled {
             return (bytes, ByteCount::ZERO);
         }
-        // A set that counts sends many packets' pages at once.
-        let packets = (self.unflushed.pages / self.pages_per_flush()).max(1);
+        // As many flushes as they fill; headers that fill the buffer take all pages with them.
+        let (flushes, rest) =
+            (self.unflushed.pages / self.pages_per_flush(), self.unflushed.pages % self.pages_per_flush());
         if self.channels.is_some() {
-            let headers = ByteCount::new(PACKET_HEADER.get() * packets);
+            let headers = ByteCount::new(PACKET_HEADER.get() * flushes);
             bytes += headers;
             self.unflushed.bytes += headers;
         }
-        let rest = self.unflushed.pages % self.pages_per_flush();
-        let left = if packets > 1 { ByteCount::new(rest * self.page.data.get()) } else { ByteCount::ZERO };
+        let rest = if full { rest } else { 0 };
+        let left = ByteCount::new(rest * self.page.data.get());
         let flushed = self.unflushed.bytes.saturating_sub(left);
-        self.unflushed = Unflushed { bytes: left, pages: if packets > 1 { rest } else { 0 }, headers: ByteCount::ZERO };
+        self.unflushed = Unflushed { bytes: left, pages: rest, headers: ByteCount::ZERO };
         (bytes, flushed)
     }
 

@@ -139,10 +139,15 @@ fn times_written(replay: &PageReplay) -> Vec<u8> {
     for window in 0..replay.windows() {
         for index in written_in(replay, window) {
             let run = meet(replay.events[index], window, window.wrapping_sub(1)) + runs[index] - 1;
-            times[index] = libm::log(f64::from(run) + 1.0).round().max(1.0) as u8;
+            times[index] = times_in_run(run);
         }
     }
     times
+}
+
+/// How often a page counts as written in each window of a run of so many (≥ 1) on end: ln(n + 1), rounded, at least once.
+pub(in crate::dirty) fn times_in_run(windows: u32) -> u8 {
+    libm::log(f64::from(windows) + 1.0).round().max(1.0) as u8
 }
 
 /// Indices of a window's writes, while it has one event per page.

@@ -20,11 +20,12 @@ mod tracker;
 use std::ops::Range;
 use std::time::Duration;
 
-pub use periods::{BANDS, band};
+pub use periods::band;
 pub use tracker::{Lap, TIMES_MAX, TimesWritten, Write, WriteTracker};
 
 use self::levels::{Counts, Levels};
 use self::periods::{Periods, Shares};
+pub use super::BANDS;
 use super::{CountedSource, DirtySource, Estimate, PerBand, SpanCounts, ZeroChange};
 use crate::page_set::PageSet;
 use crate::units::{GuestTime, PageCount};
@@ -44,7 +45,7 @@ pub struct WwsIndex {
     ever_zero: u64,
 }
 
-/// Collects windows into a [`WwsIndex`]: from the pages of each, or from what was counted of them before.
+/// Collects windows into a [`WwsIndex`].
 #[derive(Clone, Debug)]
 pub struct WwsIndexBuilder {
     tracked: u32,
@@ -101,7 +102,10 @@ impl WwsIndexBuilder {
 
     /// Appends a recorded window: its length (> 0), the ranks written in it (each once) and the changes of the zero map.
     pub fn window(&mut self, length: Duration, written: &[u32], zero: &[ZeroChange]) {
-        let window = self.begin_window(length);
+        let window = self.counts.windows();
+        self.counts.window();
+        let nanos = u64::try_from(length.as_nanos()).expect("a window is shorter than 500 years").max(1);
+        self.time_bounds.push(self.time_bounds[self.time_bounds.len() - 1] + nanos);
         zero.iter().for_each(|change| self.set_zero(change.rank, change.zero));
         let period = self.periods.of(window);
         period.windows += 1.0;
@@ -114,14 +118,6 @@ impl WwsIndexBuilder {
             period.times.count(write.run);
             period.left_zero += f64::from(u8::from(self.zero.contains(write.rank)));
         });
-    }
-
-    fn begin_window(&mut self, length: Duration) -> u32 {
-        let window = self.counts.windows();
-        self.counts.window();
-        let nanos = u64::try_from(length.as_nanos()).expect("a window is shorter than 500 years").max(1);
-        self.time_bounds.push(self.time_bounds[self.time_bounds.len() - 1] + nanos);
-        window
     }
 
     /// The finished index, or `None` if it holds no window.

@@ -7,11 +7,9 @@
 //! ```
 //! A period grows with the history, so that there are never many: 1 window first, doubled when there are too many.
 
-use super::super::PerBand;
 use super::gap::{self, FIRST_WRITE};
 use super::tracker::TimesWritten;
-
-pub use super::super::BANDS;
+use crate::dirty::{BANDS, PerBand};
 
 /// Octaves of gaps that are told apart: 2^0, 2^1, … windows.
 pub(super) const OCTAVES: usize = 33;

@@ -1,8 +1,10 @@
 //! What a recorder keeps of every page to count write gaps while windows stream by: its last write, its first, and for
 //! how many windows on end it has been written.
 
-/// Most often that a page counts as written in a window.
-pub const TIMES_MAX: u8 = 12;
+use crate::dirty::replay::times_in_run;
+
+/// Most often that a page counts as written in a window: in a run of 2^16 windows or more, ln(2^16 + 1).
+pub const TIMES_MAX: u8 = 11;
 
 /// One page written in a recorded window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,15 +104,12 @@ pub struct TimesWritten(pub [f64; TIMES_MAX as usize]);
 impl TimesWritten {
     /// Counts a write that is the `run`-th window on end of its page.
     pub fn count(&mut self, run: u16) {
-        let (times, before) = (times(run), times(run - 1));
-        if times == before {
-            self.0[times - 1] += 1.0;
-        } else {
-            self.0[times - 1] += f64::from(run);
-            if before > 0 {
-                self.0[before - 1] -= f64::from(run - 1);
-            }
-        }
+        // The windows of the run before this one, none for its first, move to the new count.
+        let before = run.saturating_sub(1).max(1);
+        let [times, counted] = [run, before].map(|run| usize::from(times_in_run(run.into())));
+        let moved = if times == counted { 0.0 } else { f64::from(run - 1) };
+        self.0[times - 1] += 1.0 + moved;
+        self.0[counted - 1] -= moved;
     }
 
     /// All writes counted.
@@ -136,12 +135,6 @@ impl TimesWritten {
         let writes = self.writes();
         if writes > 0.0 { met.sum::<f64>() / writes } else { 1.0 }
     }
-}
-
-/// How often a page is written in each window of a run: none for none, else 1 to [`TIMES_MAX`].
-fn times(run: u16) -> usize {
-    let likeliest = libm::log(f64::from(run) + 1.0).round();
-    (likeliest as usize).clamp(usize::from(run > 0), usize::from(TIMES_MAX))
 }
 
 #[cfg(test)]
