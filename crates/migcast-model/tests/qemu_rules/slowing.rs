@@ -90,6 +90,23 @@ fn rule_7_5_a_guest_that_is_idle_part_of_its_time_sleeps_in_it_first() {
 }
 
 #[test]
+fn rule_7_6_under_tcg_a_reading_ends_when_a_sleeping_vcpu_wakes() {
+    let began = |log: DirtyLog| {
+        let mut run = Run::of(Version::V9_0);
+        run.settings.dirty_log = log;
+        run.settings.auto_converge = AutoConverge { is_on: true, initial: 99, ..AutoConverge::default() };
+        let trace = guest(12);
+        let iterations = run.completed(&trace).iterations;
+        let since = iterations[0].start;
+        iterations.iter().map(|iteration| millis(iteration.start.since(since))).collect::<Vec<_>>()
+    };
+    let (ring, tcg) = (began(DirtyLog::Ring), began(DirtyLog::Tcg));
+    // Slowed from 6240 ms on, the vCPU wakes each second. The log is read at 7670 ms, and the next page goes out at 8240.
+    assert!(tcg[3].abs_diff(7670) <= 1 && ring[3].abs_diff(7670) <= 1, "{tcg:?} {ring:?}");
+    assert!((tcg[4] - ring[4]).abs_diff(8240 - 7670) <= 2, "{tcg:?} {ring:?}");
+}
+
+#[test]
 fn rule_7_4_dirty_limit_slows_the_vcpus_to_their_quota() {
     // The same guest a hundred times as large and fast: 60,000 pages are 234 MiB a second. It is told to write 50. A step is
     // 51 of the tracked pages long here, so the first period ends after twenty of them, and from then on the guest runs

@@ -6,8 +6,8 @@ use super::dirty_limit::Limiter;
 use super::rules::{RateAccounting, Rules, Window};
 use super::settings::Settings;
 use super::stream::Stream;
-use super::throttle::{Period, SyncTimer};
-use crate::due::{DueSet, SendLimit, Sent};
+use super::throttle::{Period, Slices, SyncTimer};
+use crate::due::{DirtyLog, DueSet, SendLimit, Sent};
 use crate::guest::Guest;
 use crate::link::{Link, SendQueue};
 use crate::migration::{Command, Event, Migration, Progress};
@@ -38,6 +38,7 @@ pub struct Qemu<D> {
     standing: Option<SimTime>,
     /// Percent of its time the guest sleeps for auto-converge.
     throttle: u64,
+    slices: Slices,
     period: Period,
     timer: SyncTimer,
     limiter: Option<Limiter>,
@@ -103,6 +104,7 @@ impl<D: DueSet> Qemu<D> {
             stream,
             standing: None,
             throttle: 0,
+            slices: Slices::default(),
             period: Period::default(),
             timer: SyncTimer::start(SimTime::ZERO),
             limiter: None,
@@ -168,15 +170,32 @@ impl<D: DueSet> Qemu<D> {
         self.run_for(self.platform.log_reading(&self.guest));
         let dirtied = self.due.sync(self.guest_now).bytes(self.guest.page_size);
         self.begin_iteration();
+        self.await_vcpu();
         let threshold = self.settings.auto_converge.trigger_threshold;
         let much = self.period.after_sync(self.now, dirtied, self.sent_bytes, threshold);
         if let Some(much) = much.filter(|_| self.settings.auto_converge.is_on) {
+            if self.throttle == 0 {
+                self.slices.wake(self.now);
+            }
             self.throttle = self.settings.auto_converge.stepped(self.throttle, much);
             self.sleeping = self.settings.auto_converge.lost(self.throttle);
         }
         if much.is_some() && self.settings.dirty_limit.is_on && self.limiter.is_none() {
             self.due.written(self.guest_now);
             self.limiter = Some(Limiter::start(self.settings.dirty_limit, self.now));
+        }
+    }
+
+    /// Under TCG a reading ends when every vCPU has done a piece of work (system/physmem.c, `tcg_log_global_after_sync`),
+    /// which one that is made to sleep does when it wakes.
+    fn await_vcpu(&mut self) {
+        if self.settings.dirty_log != DirtyLog::Tcg || self.throttle == 0 {
+            return;
+        }
+        let sleeps_on = self.slices.sleeps_on(self.now, self.throttle);
+        if !sleeps_on.is_zero() {
+            self.run_for(sleeps_on);
+            self.slices.wake(self.now);
         }
     }
 

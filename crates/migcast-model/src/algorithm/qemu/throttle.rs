@@ -120,6 +120,31 @@ impl AutoConverge {
     }
 }
 
+/// The slices in which a vCPU that is made to sleep runs and sleeps (cpu-throttle.c, `cpu_throttle_thread`): it runs
+/// [`Slices::AWAKE`], then sleeps so long that its share comes out right.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Slices {
+    /// When it is known to have begun to run.
+    woke: SimTime,
+}
+
+impl Slices {
+    /// CPU_THROTTLE_TIMESLICE_NS.
+    const AWAKE: Duration = Duration::from_millis(10);
+
+    /// It runs from `now` on.
+    pub(super) fn wake(&mut self, now: SimTime) {
+        self.woke = now;
+    }
+
+    /// How long a vCPU that sleeps so many percent of its time, fewer than 100, still sleeps at `now`.
+    pub(super) fn sleeps_on(&self, now: SimTime, percent: u64) -> Duration {
+        let cycle = Self::AWAKE.mul_f64(100.0 / (100 - percent) as f64);
+        let passed = Duration::from_nanos((now.since(self.woke).as_nanos() % cycle.as_nanos()) as u64);
+        if passed <= Self::AWAKE { Duration::ZERO } else { cycle - passed }
+    }
+}
+
 /// From 9.2 on: every 5 s the log is read if nothing has read it since the last time, so that a long pass does not keep
 /// the throttle where it is. Not before the second reading.
 #[derive(Clone, Copy, Debug)]
@@ -203,6 +228,16 @@ mod tests {
         assert_eq!([lost(100, 0), lost(100, 20), lost(100, 99)].map(|lost| (lost * 100.0).round()), [0.0, 20.0, 99.0]);
         assert_eq!(AutoConverge::default().lost(30), lost(100, 30), "unknown");
         assert_eq!([lost(40, 20), lost(40, 60), lost(40, 80)].map(|lost| (lost * 100.0).round()), [0.0, 0.0, 50.0]);
+    }
+
+    #[test]
+    fn a_vcpu_runs_ten_milliseconds_of_each_cycle() {
+        let mut slices = Slices::default();
+        slices.wake(at(500));
+        let left = |percent, millis| slices.sleeps_on(at(millis), percent).as_millis();
+        assert_eq!([500, 510, 511, 1499, 1500, 1510, 1700].map(|now| left(99, now)), [0, 0, 989, 1, 0, 0, 800]);
+        assert_eq!([511, 519, 520].map(|now| left(50, now)), [9, 1, 0]);
+        assert_eq!(left(0, 505), 0, "it never sleeps");
     }
 
     #[test]
