@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::gap::{self, FIRST_WRITE};
+use super::gap;
 
 /// Buckets of level 0: gaps of 1 to 63 windows.
 const FINE: Range<u16> = 1..32;
@@ -33,13 +33,16 @@ const PER_LEVEL: u16 = 8;
 /// Gaps of a bucket that are looked at one by one when P is made; wider buckets are looked at in so many places.
 const SAMPLES_MAX: u32 = 8;
 
+/// Levels there are.
+pub(super) const LEVELS_MAX: usize = 27;
+
 /// The level of a bucket of known gap.
-fn level_of(bucket: u16) -> usize {
+pub(super) fn level_of(bucket: u16) -> usize {
     usize::from(bucket.saturating_sub(FINE.end - PER_LEVEL) / PER_LEVEL)
 }
 
 /// The buckets of a level.
-fn buckets_of(level: usize) -> Range<u16> {
+pub(super) fn buckets_of(level: usize) -> Range<u16> {
     if level == 0 {
         return FINE;
     }
@@ -61,10 +64,10 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// One more window.
-    pub(super) fn window(&mut self) {
+    /// One more window, in which so many tracked pages were written.
+    pub(super) fn window(&mut self, written: u32) {
         self.windows += 1;
-        self.all.push(0);
+        self.all.push(written);
     }
 
     /// Windows so far.
@@ -72,17 +75,27 @@ impl Counts {
         self.windows
     }
 
-    /// Counts writes of this bucket in a window there is.
-    pub(super) fn count(&mut self, window: u32, bucket: u16, events: u32) {
-        self.all[window as usize] += events;
-        self.count_gap(window, bucket, events);
+    /// Pages written in each window.
+    pub(super) fn written(&self) -> &[u32] {
+        &self.all
     }
 
-    /// The gap of writes that were counted as first ones is known after all.
-    pub(super) fn count_gap(&mut self, window: u32, bucket: u16, events: u32) {
-        if bucket == FIRST_WRITE {
-            return;
+    /// Counts writes of a known gap that were somewhere in these windows, evenly spread over them.
+    pub(super) fn spread(&mut self, windows: Range<u32>, bucket: u16, writes: u32) {
+        let (level, length) = (level_of(bucket), u64::from(windows.len() as u32));
+        let (mut from, mut left) = (windows.start, writes);
+        while from < windows.end && left > 0 {
+            let cell_end = ((from >> level) + 1) << level;
+            let end = cell_end.min(windows.end);
+            let part = u64::from(writes) * u64::from(end - from);
+            let here = if end == windows.end { left } else { (((part + length / 2) / length) as u32).min(left) };
+            self.count(from, bucket, here);
+            (from, left) = (end, left - here);
         }
+    }
+
+    /// Counts writes of a known gap in a window there is.
+    pub(super) fn count(&mut self, window: u32, bucket: u16, writes: u32) {
         let level = level_of(bucket);
         if self.levels.len() <= level {
             self.levels.resize_with(level + 1, Vec::new);
@@ -93,7 +106,7 @@ impl Counts {
         if counts.len() < (block + 1) * buckets.len() * BLOCK {
             counts.resize((block + 1) * buckets.len() * BLOCK, 0);
         }
-        counts[(block * buckets.len() + usize::from(bucket - buckets.start)) * BLOCK + cell] += events;
+        counts[(block * buckets.len() + usize::from(bucket - buckets.start)) * BLOCK + cell] += writes;
     }
 
     /// Sums them up.

@@ -1,36 +1,40 @@
 //! The WWS index: how many distinct pages were written in any span of a history, without the pages.
 //!
 //! ```text
-//!  windows of written pages ─► tracker: each write's gap ─► levels:  writes per window and gap bucket, whole memory
-//!                                                      └──► periods: the bands' shares, times written, zero pages
+//!  windows of written pages ─► part: what is kept of them ─► levels: writes per window and gap bucket, whole memory
+//!            a recorder, while it records; on disk      └──► shares: the bands' parts in them, times written, zero pages
 //! ```
 //! A write counts in a span if it is its page's first there: if its gap, the windows since that page was written before,
 //! reaches back to the span's beginning. So counting the writes by window and gap is enough (footprint theory of cache
-//! locality, Xiang, Ding et al., for writes). [`levels`] reads a span off in constant time; [`periods`] says how it falls
-//! on the bands of the memory.
+//! locality, Xiang, Ding et al., for writes). [`part`] is what is counted, [`levels`] reads a span off in constant time,
+//! [`shares`] says how it falls on the bands of the memory, [`seam`] how the history's end is joined to its beginning.
 //!
 //! As the replay does, the index runs in recorded time, gaps left out, starts over at the end, and takes the moments of a
 //! window's writes to be spread evenly over it.
 
 pub mod gap;
 mod levels;
-mod periods;
+pub mod part;
+mod seam;
+mod shares;
 mod tracker;
 
 use std::ops::Range;
 use std::time::Duration;
 
-pub use periods::band;
+pub use part::{PartRecorder, WwsPart};
+pub use shares::band;
 pub use tracker::{Lap, TIMES_MAX, TimesWritten, Write, WriteTracker};
 
-use self::levels::{Counts, Levels};
-use self::periods::{Periods, Shares};
+use self::levels::{Counts, Levels, level_of};
+use self::part::GapCount;
+use self::seam::Seam;
+use self::shares::{Shares, SharesBuilder};
 pub use super::BANDS;
 use super::{CountedSource, DirtySource, Estimate, PerBand, SpanCounts, ZeroChange};
-use crate::page_set::PageSet;
 use crate::units::{GuestTime, PageCount};
 
-/// What was written in any span, as counts. Memory: some 300 bytes for each window, and up to 20 MB.
+/// What was written in any span, as counts. Memory: some 400 bytes for each window.
 #[derive(Clone, Debug)]
 pub struct WwsIndex {
     tracked: u32,
@@ -39,24 +43,29 @@ pub struct WwsIndex {
     shares: Shares,
     /// Window k spans `time_bounds[k]..time_bounds[k + 1]`, in nanoseconds of recorded time.
     time_bounds: Vec<u64>,
+    /// Tracked pages written, each counted in every window it was written in.
+    written: u64,
     /// Writes by bucket.
     totals: Vec<u64>,
     /// Tracked pages that were zero at some moment, at most.
     ever_zero: u64,
 }
 
-/// Collects windows into a [`WwsIndex`].
+/// Collects windows into a [`WwsIndex`]: one by one, or parts that were recorded.
 #[derive(Clone, Debug)]
 pub struct WwsIndexBuilder {
     tracked: u32,
     memory: PageCount,
-    tracker: WriteTracker,
+    /// Where windows come one by one.
+    recorder: Option<PartRecorder>,
     counts: Counts,
-    periods: Periods,
+    shares: SharesBuilder,
     time_bounds: Vec<u64>,
     totals: Vec<u64>,
-    zero: PageSet,
-    zero_per_band: [u32; BANDS],
+    /// Writes of known gap by window, as differences from the window before.
+    known: Vec<f64>,
+    /// Windows that were recorded before the first.
+    before: u32,
     ever_zero: u64,
 }
 
@@ -67,81 +76,118 @@ impl WwsIndexBuilder {
     /// Unless 0 < `tracked` ≤ `memory`, and `tracked` < 2^32.
     pub fn new(tracked: PageCount, memory: PageCount) -> Self {
         assert!(!tracked.is_zero() && tracked <= memory, "some of the memory is tracked");
-        let tracked = u32::try_from(tracked.get()).expect("ranks of tracked pages are 32 bits");
         WwsIndexBuilder {
-            tracked,
+            tracked: u32::try_from(tracked.get()).expect("ranks of tracked pages are 32 bits"),
             memory,
-            tracker: WriteTracker::new(tracked),
+            recorder: None,
             counts: Counts::default(),
-            periods: Periods::new(),
+            shares: SharesBuilder::new(),
             time_bounds: vec![0],
             totals: vec![0; usize::from(gap::BUCKETS)],
-            zero: PageSet::empty(tracked),
-            zero_per_band: [0; BANDS],
+            known: Vec::new(),
+            before: 0,
             ever_zero: 0,
         }
+    }
+
+    fn recorder(&mut self) -> &mut PartRecorder {
+        self.recorder.get_or_insert_with(|| PartRecorder::new(self.tracked, 1))
     }
 
     /// The zero map at the start of the next window: runs of ranks that are zero, and no other is. Without it no page is
     /// zero at the start.
     pub fn zero_at_start(&mut self, runs: impl IntoIterator<Item = Range<u32>>) {
-        self.zero.clear();
-        self.zero_per_band = [0; BANDS];
-        runs.into_iter().flatten().for_each(|rank| self.set_zero(rank, true));
-    }
-
-    fn set_zero(&mut self, rank: u32, zero: bool) {
-        if self.zero.contains(rank) == zero {
-            return;
-        }
-        self.zero.set(rank, zero);
-        let of_band = &mut self.zero_per_band[usize::from(band(rank, self.tracked))];
-        *of_band = if zero { *of_band + 1 } else { *of_band - 1 };
-        self.ever_zero += u64::from(zero);
+        self.recorder().zero_at_start(runs);
     }
 
     /// Appends a recorded window: its length (> 0), the ranks written in it (each once) and the changes of the zero map.
     pub fn window(&mut self, length: Duration, written: &[u32], zero: &[ZeroChange]) {
-        let window = self.counts.windows();
-        self.counts.window();
-        let nanos = u64::try_from(length.as_nanos()).expect("a window is shorter than 500 years").max(1);
-        self.time_bounds.push(self.time_bounds[self.time_bounds.len() - 1] + nanos);
-        zero.iter().for_each(|change| self.set_zero(change.rank, change.zero));
-        let period = self.periods.of(window);
-        period.windows += 1.0;
-        period.zero.iter_mut().zip(self.zero_per_band).for_each(|(sum, pages)| *sum += f64::from(pages));
-        self.tracker.window(written, |write| {
-            let bucket = gap::bucket(write.gap);
-            self.counts.count(window, bucket, 1);
-            self.totals[usize::from(bucket)] += 1;
-            period.count(band(write.rank, self.tracked), bucket, 1.0);
-            period.times.count(write.run);
-            period.left_zero += f64::from(u8::from(self.zero.contains(write.rank)));
-        });
+        let recorder = self.recorder();
+        recorder.window(length, written, zero.iter().copied());
+        if recorder.windows() == part::STRETCH {
+            let part = recorder.take();
+            self.part(&part);
+        }
+    }
+
+    /// Appends a part, which was recorded after those before it. Gaps that reach back beyond the first part are not known.
+    pub fn part(&mut self, part: &WwsPart) {
+        let first = self.counts.windows();
+        for window in &part.windows {
+            self.counts.window(window.written);
+            self.time_bounds.push(self.time_bounds[self.time_bounds.len() - 1] + window.nanos);
+        }
+        if first == 0 {
+            (self.before, self.ever_zero) = (part.before, part.zero_at_start);
+        }
+        self.ever_zero += part.made_zero;
+        self.known.resize(self.time_bounds.len(), 0.0);
+        part.gaps.iter().for_each(|count| self.gap(first, *count));
+        self.shares.part(part);
+    }
+
+    /// Counts writes of a part that begins with window `first`.
+    fn gap(&mut self, first: u32, GapCount { window, bucket, writes }: GapCount) {
+        let (from, end) = (first + window, self.counts.windows());
+        let to = from.saturating_add(1 << level_of(bucket)).min(end);
+        // Of a page that was written before the first part it is not known when.
+        let start = gap::bucket_start(bucket);
+        let middle = from + (to - from) / 2;
+        let up_to = |longest: u32| longest.saturating_add(1).saturating_sub(start).min(gap::bucket_width(bucket));
+        let (seen, possible) = match self.before {
+            0 => (1, 1),
+            before => (up_to(middle), up_to(before.saturating_add(middle)).max(1)),
+        };
+        let writes = (u64::from(writes) * u64::from(seen) / u64::from(possible)) as u32;
+        if writes > 0 {
+            self.counts.spread(from..to, bucket, writes);
+            self.totals[usize::from(bucket)] += u64::from(writes);
+            let each = f64::from(writes) / f64::from(to - from);
+            self.known[from as usize] += each;
+            self.known[to as usize] -= each;
+        }
     }
 
     /// The finished index, or `None` if it holds no window.
     pub fn build(mut self) -> Option<WwsIndex> {
-        let windows = self.counts.windows();
-        if windows == 0 {
+        let recorder = self.recorder.take();
+        let last = recorder.map(|mut recorder| (recorder.take(), recorder));
+        if let Some((part, recorder)) = &last {
+            self.part(part);
+            recorder.laps(|lap| self.lap(lap.first, gap::bucket(lap.gap), 1));
+        }
+        if self.counts.windows() == 0 {
             return None;
         }
-        self.tracker.laps(|lap| {
-            let bucket = gap::bucket(lap.gap);
-            self.counts.count_gap(lap.first, bucket, 1);
-            self.periods.of(lap.first).lap(band(lap.rank, self.tracked), bucket);
-            self.totals[usize::from(gap::FIRST_WRITE)] -= 1;
-            self.totals[usize::from(bucket)] += 1;
-        });
+        if last.is_none() {
+            self.close_seam();
+        }
         Some(WwsIndex {
             tracked: self.tracked,
             memory: self.memory,
+            written: self.counts.written().iter().map(|pages| u64::from(*pages)).sum(),
             levels: self.counts.finish(),
-            shares: self.periods.finish(windows),
+            shares: self.shares.finish(),
             time_bounds: self.time_bounds,
             totals: self.totals,
             ever_zero: self.ever_zero.min(u64::from(self.tracked)),
         })
+    }
+
+    /// The first writes of pages have a gap after all: the history starts over.
+    fn lap(&mut self, window: u32, bucket: u16, writes: u32) {
+        self.counts.count(window, bucket, writes);
+        self.totals[usize::from(bucket)] += u64::from(writes);
+    }
+
+    fn close_seam(&mut self) {
+        let mut known = 0.0;
+        let unknown = self.counts.written().iter().zip(&self.known).map(|(written, more)| {
+            known += more;
+            f64::from(*written) - known
+        });
+        let unknown: Vec<f64> = unknown.collect();
+        Seam::new(&self.totals, &unknown).give(&unknown, |window, bucket, writes| self.lap(window, bucket, writes));
     }
 }
 
@@ -210,12 +256,12 @@ impl DirtySource for WwsIndex {
         let windows = self.levels.windows();
         let span = span.as_secs_f64() * 1e9 / self.length_nanos() as f64 * windows;
         let in_sample = if span < 1.0 {
-            let mean = self.totals.iter().sum::<u64>() as f64 / windows;
+            let mean = self.written as f64 / windows;
             mean * span * self.shares.within_any_window(span)
         } else {
             let covered = |(bucket, events): (usize, &u64)| {
                 let bucket = bucket as u16;
-                *events as f64 * if bucket == gap::FIRST_WRITE { span } else { mean_covered(bucket, span) }
+                *events as f64 * mean_covered(bucket, span)
             };
             self.totals.iter().enumerate().map(covered).sum::<f64>() / windows
         };

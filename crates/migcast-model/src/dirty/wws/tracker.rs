@@ -123,12 +123,6 @@ impl TimesWritten {
         self
     }
 
-    /// Each of these but those of `others`.
-    pub(super) fn without(mut self, others: &TimesWritten) -> TimesWritten {
-        self.0.iter_mut().zip(others.0).for_each(|(sum, less)| *sum -= less);
-        self
-    }
-
     /// Of the pages written in a window, those met in a part of it, `span` ≤ 1 window long; as a multiple of `span`.
     pub(super) fn met_within(&self, span: f64) -> f64 {
         let met = self.0.iter().enumerate().map(|(index, writes)| writes * (index as f64 + 1.0).min(1.0 / span));

@@ -1,0 +1,297 @@
+//! What a recorder keeps of a stretch of windows for the index, and how: small enough to keep for months.
+//!
+//! ```text
+//!  windows      length, pages written                                      of every window
+//!  gaps         writes by gap bucket, whole memory                         gaps below 64: of every window
+//!                                                                          64 … 127: of two, 128 … 255: of four, …
+//!  bands        pages written, left zero, zero now, per band               of a cell: 1 window, 8 on disk
+//!  band_gaps    writes by octave of their gap, per band                    of 1,024 windows ([`STRETCH`])
+//! ```
+//! A gap of g windows matters to spans of about g windows, so it need not be known to the window in which its write was;
+//! and how the gaps of a band are spread changes slowly, other than how much is written in it.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::gap;
+use super::levels::{LEVELS_MAX, buckets_of, level_of};
+use super::shares::band;
+use super::tracker::{Lap, TimesWritten, WriteTracker};
+use crate::dirty::{BANDS, ZeroChange};
+use crate::page_set::PageSet;
+
+/// Windows for which the gaps in the bands are counted together.
+pub const STRETCH: u32 = 1024;
+/// Octaves of gaps that are told apart: 2^0, 2^1, … windows.
+pub const OCTAVES: usize = 32;
+
+/// A recorded window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartWindow {
+    /// Its length, in nanoseconds, > 0.
+    pub nanos: u64,
+    /// Distinct tracked pages written in it.
+    pub written: u32,
+}
+
+/// Writes of one gap bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GapCount {
+    /// The first of the windows that are counted together, counted from the part's first. Their number is 2^level of the
+    /// bucket, fewer at the part's end.
+    pub window: u32,
+    /// The bucket, not that of first writes.
+    pub bucket: u16,
+    /// How many, ≥ 1.
+    pub writes: u32,
+}
+
+/// What happened in a band within a cell, which is shorter at the part's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BandCount {
+    /// The first of the windows, counted from the part's first.
+    pub window: u32,
+    /// The band.
+    pub band: u16,
+    /// Pages written, each counted in every window it was written in.
+    pub written: u32,
+    /// Of those the ones that were zero after their window.
+    pub left_zero: u32,
+    /// Tracked pages that are zero after the last of the windows.
+    pub zero: u32,
+}
+
+/// Writes of a band by octave of their gap, within [`STRETCH`] windows, fewer at the part's end. First writes are not
+/// among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BandGapCount {
+    /// The first of the windows, counted from the part's first.
+    pub window: u32,
+    /// The band.
+    pub band: u16,
+    /// Gaps from 2^octave to below 2^(octave + 1) windows.
+    pub octave: u16,
+    /// How many, ≥ 1.
+    pub writes: u32,
+}
+
+/// A run of recorded windows, as counts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WwsPart {
+    /// Windows that were recorded before it: no gap reaches back further.
+    pub before: u32,
+    /// Windows of a cell, ≥ 1.
+    pub cell: u32,
+    /// The windows.
+    pub windows: Vec<PartWindow>,
+    /// By window and bucket.
+    pub gaps: Vec<GapCount>,
+    /// By window and band. Bands that are missing have none of either.
+    pub bands: Vec<BandCount>,
+    /// By window, band and octave.
+    pub band_gaps: Vec<BandGapCount>,
+    /// How often the pages count as written within their windows.
+    pub times: TimesWritten,
+    /// Tracked pages that were zero at its start.
+    pub zero_at_start: u64,
+    /// How often one became zero since.
+    pub made_zero: u64,
+}
+
+/// Counts windows as they stream by.
+#[derive(Clone, Debug)]
+pub struct PartRecorder {
+    tracked: u32,
+    tracker: WriteTracker,
+    zero: PageSet,
+    zero_per_band: [u32; BANDS],
+    part: WwsPart,
+    /// Per level the counts of the windows that are counted together now, by bucket of the level.
+    open_gaps: Vec<Vec<u32>>,
+    open_cell: [(u32, u32); BANDS],
+    open_stretch: Vec<[u32; OCTAVES]>,
+}
+
+impl PartRecorder {
+    /// Nothing is known of any of so many tracked pages. `cell` windows are counted together for each band, a power of two.
+    pub fn new(tracked: u32, cell: u32) -> PartRecorder {
+        assert!(cell.is_power_of_two(), "cells of {cell} windows");
+        PartRecorder {
+            tracked,
+            tracker: WriteTracker::new(tracked),
+            zero: PageSet::empty(tracked),
+            zero_per_band: [0; BANDS],
+            part: WwsPart { cell, ..WwsPart::default() },
+            open_gaps: (0..LEVELS_MAX).map(|level| vec![0; buckets_of(level).len()]).collect(),
+            open_cell: [(0, 0); BANDS],
+            open_stretch: vec![[0; OCTAVES]; BANDS],
+        }
+    }
+
+    /// The zero map at the start of the next window: runs of ranks that are zero, and no other is. Without it no page is
+    /// zero at the start.
+    pub fn zero_at_start(&mut self, runs: impl IntoIterator<Item = Range<u32>>) {
+        self.zero.clear();
+        self.zero_per_band = [0; BANDS];
+        runs.into_iter().flatten().for_each(|rank| self.set_zero(rank, true));
+        self.part.zero_at_start = self.zero_pages();
+        self.part.made_zero = 0;
+    }
+
+    fn zero_pages(&self) -> u64 {
+        self.zero_per_band.iter().map(|pages| u64::from(*pages)).sum()
+    }
+
+    fn set_zero(&mut self, rank: u32, zero: bool) {
+        if self.zero.contains(rank) == zero {
+            return;
+        }
+        self.zero.set(rank, zero);
+        let of_band = &mut self.zero_per_band[usize::from(band(rank, self.tracked))];
+        *of_band = if zero { *of_band + 1 } else { *of_band - 1 };
+        self.part.made_zero += u64::from(zero);
+    }
+
+    /// Windows of the part that is being counted.
+    pub fn windows(&self) -> u32 {
+        self.part.windows.len() as u32
+    }
+
+    /// Counts a recorded window: its length (> 0), the ranks written in it (each once) and the changes of the zero map.
+    pub fn window(&mut self, length: Duration, written: &[u32], zero: impl IntoIterator<Item = ZeroChange>) {
+        zero.into_iter().for_each(|change| self.set_zero(change.rank, change.zero));
+        let nanos = u64::try_from(length.as_nanos()).expect("a window is shorter than 500 years").max(1);
+        self.part.windows.push(PartWindow { nanos, written: written.len() as u32 });
+        let (tracked, is_zero) = (self.tracked, &self.zero);
+        let (gaps, cell, stretch) = (&mut self.open_gaps, &mut self.open_cell, &mut self.open_stretch);
+        let times = &mut self.part.times;
+        let any_zero = self.zero_per_band.iter().any(|pages| *pages > 0);
+        self.tracker.window(written, |write| {
+            let band = usize::from(band(write.rank, tracked));
+            cell[band].0 += 1;
+            cell[band].1 += u32::from(any_zero && is_zero.contains(write.rank));
+            times.count(write.run);
+            if write.gap > 0 {
+                let bucket = gap::bucket(write.gap);
+                let level = level_of(bucket);
+                gaps[level][usize::from(bucket - buckets_of(level).start)] += 1;
+                stretch[band][write.gap.ilog2() as usize] += 1;
+            }
+        });
+        let windows = self.windows();
+        for level in 0..LEVELS_MAX {
+            if windows.is_multiple_of(1 << level) {
+                self.close_gaps(level, windows - (1 << level));
+            } else {
+                break;
+            }
+        }
+        let each = self.part.cell;
+        if windows.is_multiple_of(each) {
+            self.close_cell(windows - each);
+        }
+        if windows.is_multiple_of(STRETCH) {
+            self.close_stretch(windows - STRETCH);
+        }
+    }
+
+    fn close_gaps(&mut self, level: usize, window: u32) {
+        for (bucket, writes) in buckets_of(level).zip(&mut self.open_gaps[level]) {
+            if *writes > 0 {
+                self.part.gaps.push(GapCount { window, bucket, writes: std::mem::take(writes) });
+            }
+        }
+    }
+
+    fn close_cell(&mut self, window: u32) {
+        for (band, (counts, zero)) in (0..).zip(self.open_cell.iter_mut().zip(self.zero_per_band)) {
+            let (written, left_zero) = std::mem::take(counts);
+            if written > 0 || zero > 0 {
+                self.part.bands.push(BandCount { window, band, written, left_zero, zero });
+            }
+        }
+    }
+
+    fn close_stretch(&mut self, window: u32) {
+        for (band, counts) in (0..).zip(&mut self.open_stretch) {
+            for (octave, writes) in (0..).zip(counts.iter_mut()).filter(|(_, writes)| **writes > 0) {
+                self.part.band_gaps.push(BandGapCount { window, band, octave, writes: std::mem::take(writes) });
+            }
+        }
+    }
+
+    /// Ends the part, and begins another. What was written when is remembered.
+    pub fn take(&mut self) -> WwsPart {
+        let windows = self.windows();
+        let last = |each: u32| (!windows.is_multiple_of(each)).then(|| windows / each * each);
+        for level in 1..LEVELS_MAX {
+            if let Some(window) = last(1 << level) {
+                self.close_gaps(level, window);
+            }
+        }
+        last(self.part.cell).into_iter().for_each(|window| self.close_cell(window));
+        last(STRETCH).into_iter().for_each(|window| self.close_stretch(window));
+        self.part.gaps.sort_unstable();
+        let next = WwsPart {
+            before: self.tracker.recorded(),
+            cell: self.part.cell,
+            zero_at_start: self.zero_pages(),
+            ..WwsPart::default()
+        };
+        std::mem::replace(&mut self.part, next)
+    }
+
+    /// Tells how every page that was written goes on if all that was recorded starts over now.
+    pub fn laps(&self, tell: impl FnMut(Lap)) {
+        self.tracker.laps(tell);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(recorder: &mut PartRecorder, written: &[u32]) {
+        recorder.window(Duration::from_millis(100), written, []);
+    }
+
+    #[test]
+    fn gaps_are_counted_the_coarser_the_longer_they_are() {
+        let mut recorder = PartRecorder::new(64, 8);
+        for k in 0..140 {
+            window(&mut recorder, if k == 0 || k == 3 || k == 70 || k == 139 { &[5] } else { &[] });
+        }
+        let part = recorder.take();
+        let count = |window, gap: u32| GapCount { window, bucket: gap::bucket(gap), writes: 1 };
+        assert_eq!(part.gaps, [count(3, 3), count(70, 67), count(138, 69)]);
+        let written: Vec<(u32, u32)> = part.bands.iter().map(|cell| (cell.window, cell.written)).collect();
+        assert_eq!(written, [(0, 2), (64, 1), (136, 1)]);
+        let octaves: Vec<(u16, u32)> = part.band_gaps.iter().map(|count| (count.octave, count.writes)).collect();
+        assert_eq!(octaves, [(1, 1), (6, 2)]);
+    }
+
+    #[test]
+    fn a_part_ends_with_cells_that_are_not_full_and_the_next_remembers() {
+        let mut recorder = PartRecorder::new(64, 8);
+        (0..3).for_each(|_| window(&mut recorder, &[9]));
+        let first = recorder.take();
+        assert_eq!((first.windows.len(), first.bands[0].written, first.band_gaps[0].writes), (3, 3, 2));
+        (0..100).for_each(|_| window(&mut recorder, &[]));
+        window(&mut recorder, &[9]);
+        let second = recorder.take();
+        assert_eq!(second.gaps, [GapCount { window: 100, bucket: gap::bucket(101), writes: 1 }]);
+        assert_eq!(recorder.take(), WwsPart { before: 104, cell: 8, ..WwsPart::default() });
+    }
+
+    #[test]
+    fn zero_pages_are_told_per_band() {
+        let mut recorder = PartRecorder::new(128, 8);
+        recorder.zero_at_start(std::iter::once(0..4));
+        let change = |rank, zero| ZeroChange { rank, zero };
+        recorder.window(Duration::from_secs(1), &[0, 3, 127], [change(3, false), change(127, true)]);
+        let part = recorder.take();
+        let told: Vec<_> = part.bands.iter().map(|b| (b.band, b.written, b.left_zero, b.zero)).collect();
+        assert_eq!(told, [(0, 1, 1, 2), (1, 1, 0, 1), (63, 1, 1, 1)]);
+        assert_eq!((part.zero_at_start, part.made_zero, recorder.take().zero_at_start), (4, 1, 4));
+    }
+}

@@ -1,0 +1,111 @@
+//! What is not known of a history that starts over: when the pages it writes first were written last.
+//!
+//! Who has followed every page knows ([`WriteTracker::laps`]). Where counts are all there is, the seam is taken to be a
+//! moment like any other of this history: a page written `f` windows behind it for the first time has a gap longer than
+//! f, and of such gaps each is as frequent as it is elsewhere. Pages that are written once in all the history come back
+//! after all of it; they are as frequent as first writes late in the history are beyond what gaps explain.
+//!
+//! [`WriteTracker::laps`]: super::tracker::WriteTracker::laps
+
+use super::gap;
+
+/// Gaps for writes that have none.
+#[derive(Clone, Debug)]
+pub(super) struct Seam {
+    windows: u32,
+    /// Writes per window of each bucket, over the windows in which such a gap could be seen.
+    rates: Vec<f64>,
+    /// Likewise of pages that are written once in all the history.
+    once: f64,
+    /// Of each bucket what has been given out in parts of a write.
+    parts: Vec<f64>,
+}
+
+impl Seam {
+    /// `totals` are the writes of known gap by bucket, `unknown` those of unknown gap by window.
+    pub(super) fn new(totals: &[u64], unknown: &[f64]) -> Seam {
+        let windows = unknown.len() as u32;
+        let rate = |(bucket, writes): (usize, &u64)| {
+            let bucket = bucket as u16;
+            let middle = gap::bucket_start(bucket).saturating_add(gap::bucket_width(bucket) / 2);
+            let seen = windows.saturating_sub(middle).max(1);
+            if bucket == gap::FIRST_WRITE { 0.0 } else { *writes as f64 / f64::from(seen) }
+        };
+        let rates: Vec<f64> = totals.iter().enumerate().map(rate).collect();
+        let late = windows / 2;
+        let mut explained = 0.0;
+        for (bucket, rate) in (0..).zip(&rates).skip(1) {
+            // At window f those gaps of the bucket are explained that are longer than f.
+            let reach = gap::bucket_start(bucket).saturating_add(gap::bucket_width(bucket) / 2).min(windows);
+            explained += rate * f64::from(reach.saturating_sub(late));
+        }
+        let found: f64 = unknown[late as usize..].iter().sum();
+        let once = ((found - explained) / f64::from(windows - late)).max(0.0);
+        Seam { windows, parts: vec![0.0; rates.len()], rates, once }
+    }
+
+    /// Gives the first writes of all windows their gaps: tells window, bucket and how many.
+    pub(super) fn give(mut self, unknown: &[f64], mut tell: impl FnMut(u32, u16, u32)) {
+        let last = gap::bucket(self.windows);
+        let mut left = 0.0;
+        for (window, writes) in (0..).zip(unknown) {
+            left += writes;
+            if left < 0.5 {
+                continue;
+            }
+            let first = gap::bucket(window + 1);
+            let longer = |bucket: u16| {
+                let (start, width) = (gap::bucket_start(bucket), gap::bucket_width(bucket));
+                let share = f64::from((start + width).saturating_sub(window + 1).min(width)) / f64::from(width);
+                self.rates[usize::from(bucket)] * share
+            };
+            let all: f64 = (first..=last).map(longer).sum::<f64>() + self.once;
+            let shares: Vec<f64> =
+                (first..=last).map(|bucket| if all > 0.0 { longer(bucket) / all } else { 0.0 }).collect();
+            let once = if all > 0.0 { self.once / all } else { 1.0 };
+            for (bucket, mut share) in (first..=last).zip(shares) {
+                share += if bucket == last { once } else { 0.0 };
+                let part = &mut self.parts[usize::from(bucket)];
+                *part += left * share;
+                let whole = part.round().max(0.0);
+                *part -= whole;
+                if whole > 0.0 {
+                    tell(window, bucket, whole as u32);
+                }
+            }
+            left = 0.0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bucket and number of what is given.
+    fn given(totals: &[(u32, u64)], unknown: &[f64]) -> Vec<(u32, u16, u32)> {
+        let mut all = vec![0; usize::from(gap::BUCKETS)];
+        totals.iter().for_each(|(gap, writes)| all[usize::from(gap::bucket(*gap))] += writes);
+        let mut told = Vec::new();
+        Seam::new(&all, unknown).give(unknown, |window, bucket, writes| told.push((window, bucket, writes)));
+        told
+    }
+
+    #[test]
+    fn a_page_that_comes_back_every_five_windows_does_so_over_the_end() {
+        // Ten pages, two of them each window.
+        let mut unknown = vec![0.0; 100];
+        unknown[..5].fill(2.0);
+        let told = given(&[(5, 190)], &unknown);
+        let writes: u32 = told.iter().map(|(.., writes)| writes).sum();
+        assert_eq!(writes, 10);
+        assert!(told.iter().all(|(_, bucket, _)| *bucket == 5), "{told:?}");
+    }
+
+    #[test]
+    fn pages_written_once_come_back_after_all_of_it() {
+        let told = given(&[], &[3.0; 40]);
+        assert!(told.iter().all(|(_, bucket, writes)| *bucket == gap::bucket(40) && *writes == 3), "{told:?}");
+        assert_eq!(told.len(), 40);
+    }
+}

@@ -1,0 +1,334 @@
+//! How what was written falls on the bands of the memory, how often a page is written within a window, and which pages
+//! are zero.
+//!
+//! ```text
+//!  cell       │ │ │ │ │ │ │ │ │ │ │ │ │ │ │ │ │ │      writes per band, zero pages per band
+//!  stretch    │           │           │           │    how the gaps of each band are spread
+//! ```
+//! The bands' shares in the pages written in a span of s windows: each write of a band counts min(gap, s), over all
+//! positions of the span, and the mean of that over the band's writes is taken from the stretch, their number from the
+//! cells. How much is written in a band changes from one moment to the next; how soon its pages are written again, slowly.
+
+use std::ops::Range;
+
+use super::gap;
+use super::part::{OCTAVES, STRETCH, WwsPart};
+use super::tracker::TimesWritten;
+use crate::dirty::{BANDS, PerBand};
+
+/// Most cells that are held, in 70 MB. A longer history has longer ones.
+const CELLS_MAX: u32 = 1 << 17;
+/// Shorter stretches say too little of long gaps, and are joined to the next.
+const STRETCH_MIN: u32 = STRETCH / 2;
+
+/// The band of a tracked page. `rank` < `tracked`.
+pub fn band(rank: u32, tracked: u32) -> u16 {
+    let band = u64::from(rank) * BANDS as u64 / u64::from(tracked.max(1));
+    u16::try_from(band).expect("a rank below the count lies in one of 64 bands")
+}
+
+/// One whole number for each band.
+type Whole = [u32; BANDS];
+
+/// What was counted in a cell.
+#[derive(Clone, Debug)]
+struct Cell {
+    written: Whole,
+    zero: Whole,
+    left_zero: u32,
+}
+
+const EMPTY: Cell = Cell { written: [0; BANDS], zero: [0; BANDS], left_zero: 0 };
+
+/// The gaps of a stretch that is being counted.
+#[derive(Clone, Debug)]
+struct Gaps {
+    /// The window it begins with.
+    from: u32,
+    windows: u32,
+    /// Writes, those of unknown gap included.
+    written: PerBand,
+    /// Those of known gap, by octave.
+    octaves: Vec<PerBand>,
+    /// Of the whole memory, by octave: writes, and the sum of their gaps.
+    gaps: [(f64, f64); OCTAVES],
+    times: TimesWritten,
+}
+
+impl Gaps {
+    fn begin(from: u32) -> Gaps {
+        Gaps {
+            from,
+            windows: 0,
+            written: [0.0; BANDS],
+            octaves: Vec::new(),
+            gaps: [(0.0, 0.0); OCTAVES],
+            times: TimesWritten::default(),
+        }
+    }
+
+    /// The mean over a band's writes of min(gap, 2^octave); as many bands as there are.
+    fn covered(&self, octave: usize) -> [f32; BANDS] {
+        let span = (1u64 << octave) as f64;
+        let mut covered = self.written.map(|writes| writes * span);
+        for (known, (writes, (all, gaps))) in self.octaves.iter().zip(self.gaps).enumerate().take(octave) {
+            // An octave begins with its power of two: what lies below `span` lies below it whole.
+            let mean = if all > 0.0 { gaps / all } else { 1.5 * (1u64 << known) as f64 };
+            covered.iter_mut().zip(writes).for_each(|(covered, writes)| *covered -= writes * (span - mean));
+        }
+        std::array::from_fn(|band| (covered[band] / self.written[band].max(1.0)) as f32)
+    }
+}
+
+/// Cells and stretches while they are being counted.
+#[derive(Clone, Debug)]
+pub(super) struct SharesBuilder {
+    /// Windows of a cell.
+    each: u32,
+    cells: Vec<Cell>,
+    windows: u32,
+    stretches: Vec<Gaps>,
+}
+
+impl SharesBuilder {
+    pub(super) fn new() -> SharesBuilder {
+        SharesBuilder { each: 1, cells: Vec::new(), windows: 0, stretches: Vec::new() }
+    }
+
+    /// Appends a part.
+    pub(super) fn part(&mut self, part: &WwsPart) {
+        let (first, windows) = (self.windows, part.windows.len() as u32);
+        if first == 0 {
+            self.each = part.cell;
+        }
+        self.windows += windows;
+        while self.windows.div_ceil(self.each) > CELLS_MAX {
+            self.halve();
+        }
+        self.cells.resize(self.windows.div_ceil(self.each) as usize, EMPTY);
+        for count in &part.bands {
+            let from = first + count.window;
+            let to = (from + part.cell).min(self.windows);
+            self.count(from..to, usize::from(count.band), [count.written, count.left_zero, count.zero]);
+        }
+        for from in (0..windows).step_by(STRETCH as usize) {
+            self.stretch(first, from..(from + STRETCH).min(windows), part);
+        }
+    }
+
+    /// Joins cells in pairs.
+    fn halve(&mut self) {
+        self.each *= 2;
+        let joined = self.cells.chunks(2).map(|pair| {
+            let mut joined = pair[0].clone();
+            for other in &pair[1..] {
+                joined.written.iter_mut().zip(other.written).for_each(|(sum, more)| *sum += more);
+                joined.left_zero += other.left_zero;
+                joined.zero = other.zero;
+            }
+            joined
+        });
+        self.cells = joined.collect();
+    }
+
+    /// Counts what happened in a band within some windows: pages written, left zero, zero at the end.
+    fn count(&mut self, windows: Range<u32>, band: usize, [written, left_zero, zero]: [u32; 3]) {
+        let (mut from, mut left, mut left_zero) = (windows.start, written, left_zero);
+        while from < windows.end {
+            let cell = (from / self.each) as usize;
+            let end = windows.end.min((from / self.each + 1) * self.each);
+            let share = |of: u32| (u64::from(of) * u64::from(end - from) / u64::from(windows.end - from)) as u32;
+            let (here, here_zero) = (share(left), share(left_zero));
+            let cell = &mut self.cells[cell];
+            cell.written[band] += here;
+            cell.left_zero += here_zero;
+            cell.zero[band] = zero;
+            (from, left, left_zero) = (end, left - here, left_zero - here_zero);
+        }
+    }
+
+    /// Counts the gaps of the windows `windows` of a part that begins with window `first`.
+    fn stretch(&mut self, first: u32, windows: Range<u32>, part: &WwsPart) {
+        if self.stretches.last().is_none_or(|last| last.windows >= STRETCH_MIN) {
+            self.stretches.push(Gaps::begin(first + windows.start));
+        }
+        let stretch = self.stretches.last_mut().expect("there is one");
+        stretch.windows += windows.len() as u32;
+        for count in part.bands.iter().filter(|count| windows.contains(&count.window)) {
+            stretch.written[usize::from(count.band)] += f64::from(count.written);
+        }
+        for count in part.band_gaps.iter().filter(|count| windows.contains(&count.window)) {
+            let octave = usize::from(count.octave);
+            if stretch.octaves.len() <= octave {
+                stretch.octaves.resize(octave + 1, [0.0; BANDS]);
+            }
+            stretch.octaves[octave][usize::from(count.band)] += f64::from(count.writes);
+        }
+        for count in part.gaps.iter().filter(|count| windows.contains(&count.window)) {
+            let start = f64::from(gap::bucket_start(count.bucket));
+            let mean = start + (f64::from(gap::bucket_width(count.bucket)) - 1.0) / 2.0;
+            let (writes, gaps) = &mut stretch.gaps[gap::bucket_start(count.bucket).ilog2() as usize];
+            *writes += f64::from(count.writes);
+            *gaps += f64::from(count.writes) * mean;
+        }
+        if windows.start == 0 {
+            stretch.times = stretch.times.with(&part.times);
+        }
+    }
+
+    /// Ends the counting.
+    pub(super) fn finish(self) -> Shares {
+        let octaves = (self.windows.max(1).ilog2() as usize + 2).min(OCTAVES + 1);
+        let mut shares = Shares {
+            each: f64::from(self.each),
+            written: vec![[0; BANDS]],
+            zero: self.cells.iter().map(|cell| cell.zero).collect(),
+            left_zero: vec![0],
+            stretch_of: Vec::with_capacity(self.cells.len()),
+            first_cells: Vec::with_capacity(self.stretches.len() + 1),
+            octaves,
+            covered: Vec::with_capacity(self.stretches.len() * octaves),
+            sums: vec![[0.0; BANDS]; octaves],
+            times: self.stretches.iter().map(|stretch| stretch.times).collect(),
+            all_times: self.stretches.iter().fold(TimesWritten::default(), |all, stretch| all.with(&stretch.times)),
+        };
+        for cell in &self.cells {
+            let mut sum = shares.written[shares.written.len() - 1];
+            sum.iter_mut().zip(cell.written).for_each(|(sum, more)| *sum = sum.wrapping_add(more));
+            shares.written.push(sum);
+            shares.left_zero.push(shares.left_zero[shares.left_zero.len() - 1].wrapping_add(cell.left_zero));
+        }
+        let cells = self.cells.len() as u32;
+        shares.first_cells.extend(self.stretches.iter().map(|stretch| stretch.from.div_ceil(self.each).min(cells)));
+        shares.first_cells.push(cells);
+        for (index, stretch) in (0..).zip(&self.stretches) {
+            let of_stretch = shares.first_cells[index]..shares.first_cells[index + 1];
+            shares.stretch_of.extend(of_stretch.clone().map(|_| index as u32));
+            let written = shares.between(of_stretch.start as usize, of_stretch.end as usize);
+            for octave in 0..octaves {
+                let covered = stretch.covered(octave);
+                let before = shares.sums[index * octaves + octave];
+                let sum = |band: usize| before[band] + f64::from(written[band]) * f64::from(covered[band]);
+                shares.sums.push(std::array::from_fn(sum));
+                shares.covered.push(covered);
+            }
+        }
+        shares
+    }
+}
+
+/// How the writes of a span fall on the bands, and what else cells and stretches say.
+#[derive(Clone, Debug)]
+pub(super) struct Shares {
+    /// Windows of a cell.
+    each: f64,
+    /// Writes of the cells before, modulo 2^32; one entry more than there are cells.
+    written: Vec<Whole>,
+    /// Tracked zero pages at the end of a cell.
+    zero: Vec<Whole>,
+    /// Writes of the cells before that left their page zero, likewise.
+    left_zero: Vec<u32>,
+    /// The stretch a cell belongs to.
+    stretch_of: Vec<u32>,
+    /// The cell a stretch begins with, and the end.
+    first_cells: Vec<u32>,
+    octaves: usize,
+    /// The mean over the writes of min(gap, 2^octave); stretches × octaves.
+    covered: Vec<[f32; BANDS]>,
+    /// Writes × that, of the stretches before; (stretches + 1) × octaves.
+    sums: Vec<PerBand>,
+    times: Vec<TimesWritten>,
+    all_times: TimesWritten,
+}
+
+impl Shares {
+    fn cells(&self) -> usize {
+        self.zero.len()
+    }
+
+    /// Writes in the cells from..to, per band.
+    fn between(&self, from: usize, to: usize) -> Whole {
+        let (before, until) = (&self.written[from], &self.written[to]);
+        std::array::from_fn(|band| until[band].wrapping_sub(before[band]))
+    }
+
+    /// Cells of the windows (from, to], at least one. Windows at and beyond the end are those of the last cell.
+    fn cells_of(&self, from: f64, to: f64) -> (usize, usize) {
+        let first = ((from / self.each) as usize).min(self.cells() - 1);
+        (first, ((to / self.each).ceil() as usize).clamp(first + 1, self.cells()))
+    }
+
+    /// Shares of the bands, which add up to one, in the pages written in windows (from, to]. Equal ones where nothing
+    /// was written.
+    pub(super) fn of_span(&self, from: f64, to: f64) -> PerBand {
+        // Between two octaves the write set grows as a straight line would over the logarithm's mantissa.
+        let span = (to - from).max(1.0);
+        let low = (span.log2() as usize).min(self.octaves - 1);
+        let high = (low + 1).min(self.octaves - 1);
+        let weight = (span / (1u64 << low) as f64 - 1.0).clamp(0.0, 1.0);
+        let (first, end) = self.cells_of(from, to);
+        let [first_stretch, last_stretch] = [first, end - 1].map(|cell| self.stretch_of[cell] as usize);
+        let mut shares = [0.0; BANDS];
+        let mut add = |cells: Range<usize>, stretch: usize| {
+            let written = self.between(cells.start, cells.end);
+            let [low, high] = [low, high].map(|octave| &self.covered[stretch * self.octaves + octave]);
+            for band in 0..BANDS {
+                let each = f64::from(low[band]) + f64::from(high[band] - low[band]) * weight;
+                shares[band] += f64::from(written[band]) * each;
+            }
+        };
+        if first_stretch == last_stretch {
+            add(first..end, first_stretch);
+        } else {
+            add(first..self.first_cells[first_stretch + 1] as usize, first_stretch);
+            add(self.first_cells[last_stretch] as usize..end, last_stretch);
+            let at = |stretch: usize, octave: usize| &self.sums[stretch * self.octaves + octave];
+            let [low_first, low_end] = [first_stretch + 1, last_stretch].map(|stretch| at(stretch, low));
+            let [high_first, high_end] = [first_stretch + 1, last_stretch].map(|stretch| at(stretch, high));
+            for band in 0..BANDS {
+                let low = low_end[band] - low_first[band];
+                shares[band] += low + (high_end[band] - high_first[band] - low) * weight;
+            }
+        }
+        let total: f64 = shares.iter().sum();
+        if total > 0.0 {
+            shares.iter_mut().for_each(|share| *share /= total);
+        } else {
+            shares.fill(1.0 / BANDS as f64);
+        }
+        shares
+    }
+
+    /// Tracked zero pages per band at a window.
+    pub(super) fn zero(&self, window: f64) -> PerBand {
+        self.zero[self.cells_of(window, window).0].map(f64::from)
+    }
+
+    /// Tracked zero pages on average.
+    pub(super) fn zero_mean(&self) -> f64 {
+        let all = self.zero.iter().flatten().map(|pages| f64::from(*pages));
+        all.sum::<f64>() / self.cells() as f64
+    }
+
+    /// Of the pages written in windows (from, to] the share that was left zero.
+    pub(super) fn left_zero(&self, from: f64, to: f64) -> f64 {
+        let (first, end) = self.cells_of(from, to);
+        let left = self.left_zero[end].wrapping_sub(self.left_zero[first]);
+        if left == 0 {
+            return 0.0;
+        }
+        let written: f64 = self.between(first, end).iter().map(|writes| f64::from(*writes)).sum();
+        f64::from(left) / written
+    }
+
+    /// Of the pages written in this window those met in a part of it, `span` ≤ 1 window long; as a multiple of `span`.
+    pub(super) fn within_window(&self, window: f64, span: f64) -> f64 {
+        let stretch = self.stretch_of[self.cells_of(window, window).0];
+        self.times[stretch as usize].met_within(span)
+    }
+
+    /// The same over the whole history.
+    pub(super) fn within_any_window(&self, span: f64) -> f64 {
+        self.all_times.met_within(span)
+    }
+}
