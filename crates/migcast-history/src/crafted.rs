@@ -3,17 +3,20 @@ use std::path::Path;
 
 use crate::damage::{Problem, ReadError};
 use crate::format::Manifest;
-use crate::index::{BANDS, IndexRow};
+use crate::index::{BANDS, BandRow, IndexRow};
 use crate::reader::History;
-use crate::segment::{self, Commit, FileMark, PAGES, WINDOWS, WWS, ZERO};
+use crate::segment::{self, BANDS_TABLE, Commit, FileMark, PAGES, WINDOWS, WWS, ZERO};
 use crate::table::{Column, Kind, Packing, Table, Values, encode};
 use crate::zero::ZeroRun;
 
-const MANIFEST: &str = r#"{"format": "migcast.history/1", "created": "2026-01-01T00:00:00Z", "recorder": "t",
+const MANIFEST: &str = r#"{"format": "migcast.history/3", "created": "2026-01-01T00:00:00Z", "recorder": "t",
     "method": "import", "written_means": "content", "resource": "ram", "guest_name": "g",
     "guest_id": "67e55044-10b1-426f-9247-bb680e5fe0c8", "hypervisor": "qemu", "hypervisor_version": "",
     "accelerator": "tcg", "page_size_bytes": 4096, "window_seconds": 0.1,
     "blocks": [{"name": "a", "length_bytes": 409600}], "sample": {"one_in": 1, "seed": 0}}"#;
+
+const BESIDE: &str = r#"{"recorded_before": 0, "cell": 8, "stretch": 1024, "zero_at_start": 10, "made_zero": 2,
+    "times_written": [4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]}"#;
 
 /// Changes the commit record, or gives another text for it.
 type Spoil = Box<dyn FnOnce(&mut Commit) -> Option<String>>;
@@ -29,6 +32,8 @@ struct Craft {
     zero: Vec<ZeroRun>,
     start_runs: String,
     index: Vec<IndexRow>,
+    cells: Vec<BandRow>,
+    beside: String,
     pages_table: &'static Table,
     version: String,
     bands: String,
@@ -44,6 +49,10 @@ fn event(window: u32, band: u16, bucket: u16, events: u32) -> IndexRow {
     IndexRow { window, band, bucket, events }
 }
 
+fn cell(window: u32, band: u16, written: u32) -> BandRow {
+    BandRow { window, band, written, left_zero: 0, zero: 0 }
+}
+
 impl Craft {
     fn good() -> Craft {
         Craft {
@@ -55,9 +64,11 @@ impl Craft {
             pages: vec![(0, 1), (0, 5), (0, 99), (2, 5)],
             zero: vec![run(0, 20, 6, true), run(0, 40, 4, true), run(1, 60, 2, true), run(2, 22, 1, false)],
             start_runs: "2".into(),
-            index: vec![event(0, 0, 0, 1), event(0, 3, 0, 1), event(0, 63, 0, 1), event(2, 3, 1, 1)],
+            index: vec![event(0, 3, 1, 1), event(2, 64, 1, 1)],
+            cells: vec![cell(0, 0, 1), cell(0, 3, 2), cell(0, 63, 1)],
+            beside: BESIDE.into(),
             pages_table: &PAGES,
-            version: "1".into(),
+            version: "3".into(),
             bands: BANDS.to_string(),
             vcpu_time: None,
             commit: Box::new(|_| None),
@@ -103,13 +114,19 @@ impl Craft {
             write(&WINDOWS, &windows, vec![]),
             write(self.pages_table, &pages, vec![]),
             write(&ZERO, &zero, vec![(segment::KEY_START_RUNS, self.start_runs)]),
+            write(&BANDS_TABLE, &BandRow::columns(&self.cells), vec![]),
         ];
+        let files = files.into();
         let mut commit = Commit { first_window: 0, windows: 3, start_unix_ns: 0, end_unix_ns: 300, files };
         let text = (self.commit)(&mut commit).unwrap_or_else(|| serde_json::to_string(&commit).unwrap());
         let of = |value: fn(&IndexRow) -> u32| u32s(self.index.iter().map(|row| value(row).cast_signed()).collect());
         let wws = [of(|row| row.window), of(|row| row.band.into()), of(|row| row.bucket.into()), of(|row| row.events)];
-        let mut metadata =
-            vec![(segment::KEY_BANDS, self.bands), (segment::KEY_EDGES, segment::edges()), (segment::KEY_COMMIT, text)];
+        let mut metadata = vec![
+            (segment::KEY_BANDS, self.bands),
+            (segment::KEY_EDGES, segment::edges()),
+            (segment::KEY_INDEX, self.beside),
+            (segment::KEY_COMMIT, text),
+        ];
         metadata.extend(self.vcpu_time.map(|text| (segment::KEY_VCPU_TIME, text)));
         write(&WWS, &wws, metadata);
     }
@@ -183,12 +200,27 @@ fn the_zero_map_is_checked() {
 #[test]
 fn the_index_is_checked() {
     let rule = "window, band, bucket and events must be in range and in order";
-    expect(rule, |c| c.index[3].band = 64);
-    expect(rule, |c| c.index[3].bucket = 240);
-    expect(rule, |c| c.index[3].window = 3);
-    expect(rule, |c| c.index[3].events = 0);
-    expect(rule, |c| c.index[3].events = 101);
+    expect(rule, |c| c.index[1].band = 65);
+    expect(rule, |c| c.index[1].bucket = 240);
+    expect(rule, |c| c.index[1].window = 3);
+    expect(rule, |c| c.index[1].events = 0);
     expect(rule, |c| c.index.swap(0, 1));
+    let rule = "rows must begin where counting begins, with buckets of their band";
+    expect(rule, |c| c.index[1].bucket = 0);
+    expect(rule, |c| c.index[1].window = 1);
+    expect(rule, |c| c.index[0].bucket = 17);
+    expect(rule, |c| c.index[1].band = 4);
+    let rule = "window, band and counts must be in range and in order";
+    expect(rule, |c| c.cells.swap(0, 1));
+    expect(rule, |c| c.cells[2].band = 64);
+    expect(rule, |c| c.cells[2].left_zero = 2);
+    expect(rule, |c| c.cells[2].zero = 101);
+    expect(rule, |c| c.cells[2].window = 2);
+    let rule = "writes of the index must be those of the windows";
+    expect(rule, |c| c.cells[2].written = 2);
+    expect(rule, |c| c.index[1].events = 5);
+    expect("metadata migcast.index is \"{}\"", |c| c.beside = "{}".into());
+    expect("metadata migcast.index is ", |c| c.beside = BESIDE.replace("8", "9"));
 }
 
 #[test]
@@ -231,8 +263,9 @@ fn times_of_vcpus_that_do_not_fit_together_are_refused() {
 
 #[test]
 fn a_newer_segment_is_named_as_such() {
-    expect("segment format \"2\" is newer than this program reads (up to 1)", |c| c.version = "2".into());
-    expect("metadata migcast.version is \"\", allowed: 1", |c| c.version = String::new());
+    expect("segment format \"4\" is newer than this program reads (up to 3)", |c| c.version = "4".into());
+    expect("metadata migcast.version is \"\", allowed: the version of the manifest", |c| c.version = String::new());
+    expect("metadata migcast.version is \"1\", allowed: the version of the manifest", |c| c.version = "1".into());
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub enum ReadError {
         version: String,
     },
     /// A segment's file is not what was committed.
-    #[error("{}: damaged; take the four files of this number away to use the rest", path.display())]
+    #[error("{}: damaged; take the files of this number away to use the rest", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

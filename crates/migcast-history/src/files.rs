@@ -4,14 +4,17 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use migcast_model::dirty::wws::WwsPart;
 use parquet::data_type::{ByteArrayType, Int32Type, Int64Type};
 
 use crate::damage::{Damage, ReadError};
-use crate::format::{Manifest, VERSION};
-use crate::index::{BANDS, BUCKETS, IndexRow};
+use crate::format::{Manifest, VERSION, VERSION_FIRST};
+use crate::index::{ALL_BANDS, BANDS, BUCKETS, BandRow, Beside, CELL, IndexRow, Kept, Misfit};
 use crate::quote::quoted;
 use crate::seal;
-use crate::segment::{self, Commit, FileMark, PAGES, SEGMENT_EVENTS_MAX, SEGMENT_WINDOWS_MAX, WINDOWS, WWS, ZERO};
+use crate::segment::{
+    self, BANDS_TABLE, Commit, FileMark, PAGES, SEGMENT_EVENTS_MAX, SEGMENT_WINDOWS_MAX, WINDOWS, WWS, ZERO,
+};
 use crate::table::{Encoded, Table};
 use crate::vcpu::VcpuTime;
 use crate::windows::{State, Window};
@@ -59,8 +62,8 @@ pub(crate) fn commit(dir: &Path, manifest: &Manifest, number: u32) -> Result<Com
     let mut length = bytes.len() as u64;
     let opened = open(&WWS, path, bytes, INDEX_ROWS_MAX)?;
     check_identity(&opened, manifest, number)?;
-    let (commit, vcpu_time) = (parse_commit(&opened)?, parse_vcpu_time(&opened)?);
-    for (mark, table) in commit.files.iter().zip([&WINDOWS, &PAGES, &ZERO]) {
+    let (commit, vcpu_time) = (parse_commit(&opened, manifest)?, parse_vcpu_time(&opened)?);
+    for (mark, table) in commit.files.iter().zip(segment::tables(manifest.version())) {
         let path = segment::path(dir, table, number);
         let found = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
@@ -121,18 +124,21 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// The rows of `wws/`, checked.
-    pub(crate) fn index(&self, tracked: u32) -> Result<Vec<IndexRow>, ReadError> {
+    /// The rows of `wws/`, checked, and its file.
+    pub(crate) fn index(&self, tracked: u32) -> Result<(Vec<IndexRow>, Opened), ReadError> {
         let path = segment::path(self.dir, &WWS, self.number);
         let opened = open(&WWS, path.clone(), read(&path, FILE_BYTES_MAX)?, INDEX_ROWS_MAX)?;
         check_identity(&opened, self.manifest, self.number)?;
         let windows = self.commit.first_window..self.commit.first_window + self.commit.windows;
         let rows = read_index(&opened.table).map_err(|damage| opened.damaged(damage))?;
+        let has_pages_beside = self.manifest.version() == VERSION_FIRST;
+        let bands = if has_pages_beside { 0..=BANDS - 1 } else { 0..=ALL_BANDS };
+        let events_max = if has_pages_beside { tracked } else { u32::MAX };
         let good = |row: &IndexRow| {
             windows.contains(&row.window)
-                && row.band < BANDS
+                && bands.contains(&row.band)
                 && row.bucket < BUCKETS
-                && (1..=tracked).contains(&row.events)
+                && (1..=events_max).contains(&row.events)
         };
         let order = |pair: &[IndexRow]| {
             let key = |row: &IndexRow| (row.window, row.band, row.bucket);
@@ -142,10 +148,55 @@ impl<'a> Files<'a> {
             let rule = "window, band, bucket and events must be in range and in order";
             return Err(opened.damaged(Damage::Row { row: row as u64, rule }));
         }
-        Ok(rows)
+        Ok((rows, opened))
     }
 
-    /// Reads one of the three files that the commit mark vouches for.
+    /// The rows of `wws/` and what lies beside them, of a segment without damage.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn index_and_beside(&self) -> (Vec<IndexRow>, Option<Beside>) {
+        let (rows, opened) = self.index(u32::MAX).expect("there is no damage");
+        let beside = opened.table.metadata(segment::KEY_INDEX);
+        (rows, beside.map(|text| serde_json::from_str(text).expect("it is what was written")))
+    }
+
+    /// What is kept of the segment for an index; `None` where that needs its pages.
+    pub(crate) fn part(&self, tracked: u32) -> Result<Option<WwsPart>, ReadError> {
+        let (index, opened) = self.index(tracked)?;
+        if self.manifest.version() == VERSION_FIRST {
+            return Ok(None);
+        }
+        let windows = self.windows()?;
+        let text = opened.table.metadata(segment::KEY_INDEX).unwrap_or_default();
+        let beside = serde_json::from_str::<Beside>(text).map_err(|_| wrong_beside(&opened, text))?;
+        let rows_max = (u64::from(self.commit.windows) / u64::from(CELL) + 1) * u64::from(BANDS);
+        let bands_file = self.open(&BANDS_TABLE, 3, rows_max)?;
+        let bands = read_bands(&bands_file.table).map_err(|damage| bands_file.damaged(damage))?;
+        let order = |pair: &[BandRow]| (pair[0].window, pair[0].band) < (pair[1].window, pair[1].band);
+        let unordered = bands.windows(2).position(|pair| !order(pair));
+        let of_bands = |row: usize| {
+            let rule = "window, band and counts must be in range and in order";
+            bands_file.damaged(Damage::Row { row: row as u64, rule })
+        };
+        if let Some(row) = unordered.or(bands.iter().position(|row| row.band >= BANDS)) {
+            return Err(of_bands(row));
+        }
+        let kept = Kept { index, bands, beside };
+        let part = kept.part(self.commit.first_window, &windows, tracked).map_err(|misfit| match misfit {
+            Misfit::Index { row } => {
+                let rule = "rows must begin where counting begins, with buckets of their band";
+                opened.damaged(Damage::Row { row, rule })
+            }
+            Misfit::Bands { row } => of_bands(row as usize),
+            Misfit::Beside => wrong_beside(&opened, text),
+            Misfit::Sums => {
+                let rule = "writes of the index must be those of the windows";
+                opened.damaged(Damage::Row { row: opened.table.rows(), rule })
+            }
+        })?;
+        Ok(Some(part))
+    }
+
+    /// Reads one of the files that the commit mark vouches for.
     fn open(&self, table: &'static Table, index: usize, rows_max: u64) -> Result<Opened, ReadError> {
         let path = segment::path(self.dir, table, self.number);
         let bytes = read(&path, FILE_BYTES_MAX)?;
@@ -214,11 +265,11 @@ fn check_identity(opened: &Opened, manifest: &Manifest, number: u32) -> Result<(
     let value = |key| opened.table.metadata(key).unwrap_or_default();
     let version = value(segment::KEY_VERSION);
     match version.parse::<u32>() {
-        Ok(VERSION) => {}
+        Ok(same) if same == manifest.version() => {}
         Ok(newer) if newer > VERSION => {
             return Err(ReadError::Newer { path: opened.path.clone(), version: quoted(version) });
         }
-        _ => return Err(opened.damaged(metadata(segment::KEY_VERSION, version, "1"))),
+        _ => return Err(opened.damaged(metadata(segment::KEY_VERSION, version, "the version of the manifest"))),
     }
     let (found, expected) = (value(segment::KEY_GUEST), manifest.guest_id.to_string());
     if found != expected {
@@ -232,20 +283,21 @@ fn check_identity(opened: &Opened, manifest: &Manifest, number: u32) -> Result<(
     Ok(())
 }
 
-fn parse_commit(opened: &Opened) -> Result<Commit, ReadError> {
+fn parse_commit(opened: &Opened, manifest: &Manifest) -> Result<Commit, ReadError> {
     let value = |key| opened.table.metadata(key).unwrap_or_default();
     for (key, expected) in [(segment::KEY_BANDS, BANDS.to_string()), (segment::KEY_EDGES, segment::edges())] {
         if value(key) != expected {
-            return Err(opened.damaged(metadata(key, value(key), "the value of format version 1")));
+            return Err(opened.damaged(metadata(key, value(key), "the value of this format")));
         }
     }
-    let text = value(segment::KEY_COMMIT);
+    let (text, tables) = (value(segment::KEY_COMMIT), segment::tables(manifest.version()));
     let commit = serde_json::from_str::<Commit>(text).ok().filter(|commit| {
         commit.windows >= 1
             && commit.windows as usize <= SEGMENT_WINDOWS_MAX
             && commit.first_window.checked_add(commit.windows).is_some()
             && commit.start_unix_ns < commit.end_unix_ns
-            && commit.files.iter().zip([&WINDOWS, &PAGES, &ZERO]).all(|(mark, table)| mark.name == table.name)
+            && commit.files.len() + 1 == tables.len()
+            && commit.files.iter().zip(tables).all(|(mark, table)| mark.name == table.name)
     });
     commit.ok_or_else(|| {
         opened.damaged(metadata(segment::KEY_COMMIT, text, "a commit record, see docs/history-format.md"))
@@ -265,6 +317,30 @@ fn parse_vcpu_time(opened: &Opened) -> Result<Option<VcpuTime>, ReadError> {
 
 fn metadata(key: &'static str, value: &str, allowed: &'static str) -> Damage {
     Damage::Metadata { key, value: value.chars().take(80).collect(), allowed }
+}
+
+fn wrong_beside(opened: &Opened, text: &str) -> ReadError {
+    opened.damaged(metadata(segment::KEY_INDEX, text, "what an index needs, see docs/history-format.md"))
+}
+
+fn read_bands(table: &Encoded) -> Result<Vec<BandRow>, Damage> {
+    let columns = [0, 1, 2, 3, 4].map(|column| table.column::<Int32Type>(column).read_all());
+    let [window, band, written, left_zero, zero] = columns;
+    let (window, band, written, left_zero, zero) = (window?, band?, written?, left_zero?, zero?);
+    if [band.len(), written.len(), left_zero.len(), zero.len()].iter().any(|length| *length != window.len()) {
+        return Err(Damage::Row { row: window.len() as u64, rule: "columns must be of one length" });
+    }
+    let row = |row: usize| {
+        let out = |_| Damage::Row { row: row as u64, rule: "band must be 16 bits" };
+        Ok(BandRow {
+            window: window[row].cast_unsigned(),
+            band: band[row].try_into().map_err(out)?,
+            written: written[row].cast_unsigned(),
+            left_zero: left_zero[row].cast_unsigned(),
+            zero: zero[row].cast_unsigned(),
+        })
+    };
+    (0..window.len()).map(row).collect()
 }
 
 fn read_windows(table: &Encoded) -> Result<Vec<Window>, Damage> {

@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 use crate::quote::{JsonError, quoted};
 use crate::sample::SampleError;
 
-/// Version of a history of windows: the one that is written, and the newest of them that is read.
-pub const VERSION: u32 = 1;
+/// Version of a history of windows: the one that is written, and the newest that is read.
+pub const VERSION: u32 = 3;
 
-/// Version of a history of rates, likewise. A number of its own, so that programs which know windows only refuse it by
-/// its version.
+/// The first version of a history of windows, whose index is of each window and band and needs the pages beside it.
+pub const VERSION_FIRST: u32 = 1;
+
+/// Version of a history of rates. A number of its own, so that programs which know windows only refuse it by its version.
 pub const VERSION_RATES: u32 = 2;
 
 /// The manifest's file name in the history's directory.
@@ -34,10 +36,10 @@ const MEMORY_BYTES_MAX: u64 = 1 << 60;
 /// Page sizes a manifest may state, in bytes: the smallest and the largest of any processor in use.
 const PAGE_SIZES: std::ops::RangeInclusive<u64> = 512..=(1 << 30);
 
-/// The manifest of a history (`format` = "migcast.history/1", or "migcast.history/2" for one of rates).
+/// The manifest of a history (`format` = "migcast.history/3", or "migcast.history/2" for one of rates).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// "migcast.history/1"; "migcast.history/2" where [`Self::written_means`] is a rate.
+    /// "migcast.history/3", or "migcast.history/1" of old; "migcast.history/2" where [`Self::written_means`] is a rate.
     pub format: String,
     /// When the recording began, UTC.
     pub created: jiff::Timestamp,
@@ -82,12 +84,9 @@ pub enum WrittenMeans {
 }
 
 impl WrittenMeans {
-    /// The version of a history in which written means this.
-    const fn version(self) -> u32 {
-        match self {
-            WrittenMeans::Content | WrittenMeans::DirtyLog => VERSION,
-            WrittenMeans::Rate => VERSION_RATES,
-        }
+    /// Whether written can mean this in a history of this version.
+    const fn is_known_in(self, version: u32) -> bool {
+        matches!(self, WrittenMeans::Rate) == (version == VERSION_RATES)
     }
 }
 
@@ -145,7 +144,7 @@ pub enum ManifestError {
         format: String,
     },
     /// A later program's file.
-    #[error("{}: history format {version} is newer than this program reads (up to {VERSION_RATES}); use a newer migcast", path.display())]
+    #[error("{}: history format {version} is newer than this program reads (up to {VERSION}); use a newer migcast", path.display())]
     Newer {
         /// The manifest.
         path: PathBuf,
@@ -185,6 +184,11 @@ impl Manifest {
         format!("{FORMAT}{VERSION_RATES}")
     }
 
+    /// The version in `format`. The manifest must have been validated.
+    pub(crate) fn version(&self) -> u32 {
+        check_format(&self.format, Path::new(MANIFEST)).unwrap_or(VERSION)
+    }
+
     /// Memory of the guest in bytes: its blocks together. The manifest must have been validated.
     pub fn memory_bytes(&self) -> u64 {
         self.blocks.iter().map(|block| block.length_bytes).sum()
@@ -217,8 +221,8 @@ impl Manifest {
         let version = check_format(&self.format, path)?;
         let field =
             |field, value: String, allowed| Err(ManifestError::Field { path: path.into(), field, value, allowed });
-        if version != self.written_means.version() {
-            let allowed = "content or dirty-log in format 1, rate in format 2";
+        if !self.written_means.is_known_in(version) {
+            let allowed = "content or dirty-log in formats 1 and 3, rate in format 2";
             return field("written_means", format!("{:?} in format {version}", self.written_means), allowed);
         }
         let page_size = self.page_size_bytes;
@@ -253,10 +257,10 @@ impl Manifest {
 
 /// The version in a manifest's `format`.
 fn check_format(format: &str, path: &Path) -> Result<u32, ManifestError> {
+    let known = [VERSION_FIRST, VERSION_RATES, VERSION];
     match format.strip_prefix(FORMAT).map(str::parse::<u32>) {
-        Some(Ok(version)) if version > VERSION_RATES => Err(ManifestError::Newer { path: path.into(), version }),
-        Some(Ok(VERSION)) if format == Manifest::format_now() => Ok(VERSION),
-        Some(Ok(VERSION_RATES)) if format == Manifest::format_of_rates() => Ok(VERSION_RATES),
+        Some(Ok(version)) if version > VERSION => Err(ManifestError::Newer { path: path.into(), version }),
+        Some(Ok(version)) if known.contains(&version) && format == format!("{FORMAT}{version}") => Ok(version),
         _ => Err(ManifestError::Foreign { path: path.into(), format: format.chars().take(80).collect() }),
     }
 }
@@ -282,7 +286,7 @@ mod tests {
 
     fn manifest() -> serde_json::Value {
         serde_json::json!({
-            "format": "migcast.history/1", "created": "2026-01-01T00:00:00Z", "recorder": "migcast 0.1.0",
+            "format": "migcast.history/3", "created": "2026-01-01T00:00:00Z", "recorder": "migcast 0.1.0",
             "method": "qemu", "written_means": "content", "resource": "ram", "guest_name": "g",
             "guest_id": "67e55044-10b1-426f-9247-bb680e5fe0c8", "hypervisor": "qemu", "hypervisor_version": "10.0.2",
             "accelerator": "tcg", "page_size_bytes": 4096, "window_seconds": 0.1,
@@ -307,9 +311,9 @@ mod tests {
     #[test]
     fn each_bad_field_is_named_in_one_line() {
         let cases: [(&str, serde_json::Value, &str); 10] = [
-            ("format", "migcast.history/3".into(), "m: history format 3 is newer"),
+            ("format", "migcast.history/4".into(), "m: history format 4 is newer"),
             ("format", "migcast.history/2".into(), "m: written_means is Content in format 2, allowed: content or"),
-            ("written_means", "rate".into(), "m: written_means is Rate in format 1, allowed: content or"),
+            ("written_means", "rate".into(), "m: written_means is Rate in format 3, allowed: content or"),
             ("format", "migcast.history/01".into(), "m: format is \"migcast.history/01\""),
             ("format", "tar".into(), "m: format is \"tar\""),
             ("page_size_bytes", 1000.into(), "m: page_size_bytes is 1000, allowed: a power of two"),

@@ -137,7 +137,7 @@ mod tests {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/segment");
         let survives = |name| {
             let input = fs::read(corpus.join(name)).unwrap();
-            stage.survives(input[0].into(), input[1..].to_vec())
+            stage.first().survives(input[0].into(), input[1..].to_vec())
         };
         for honest in ["plain-pages", "plain-windows", "plain-zero", "plain-wws", "dictionary-windows"] {
             assert!(survives(honest), "{honest}");

@@ -1,34 +1,43 @@
-//! The WWS index: how many pages were written again after how long, per window and part of memory.
+//! The WWS index on disk: how many pages were written again after how long, without the pages.
 //!
 //! An *event* is a page written in a recorded window. Its *gap* is the number of recorded windows since the one in
-//! which that page was last written (1 = the window before). Events are counted per window, band and bucket:
+//! which that page was last written (1 = the window before). Of a segment is kept what the model calls a part
+//! ([`WwsPart`]), in two tables:
 //!
 //! ```text
-//! band     tracked ranks, cut into 64 equal ranges:  rank × 64 ÷ tracked, rounded down
-//! bucket   0: first write of this page    1 … 15: that gap exactly    16 …: 8 buckets per octave
+//! wws     band 64     whole memory: events by bucket of their gap; of 2^level windows, 1 for gaps below 64
+//!         band 0 … 63 events by octave of their gap, of 1,024 windows
+//! bands   per band: pages written, left zero, zero; of 8 windows
 //! ```
-//!
-//! From such counts the number of distinct pages written in any span follows without the pages themselves:
-//! |W(a, b]| = events in (a, b] whose previous write is at or before a (footprint theory of cache locality).
+//! Format version 1 has events by window, band and bucket, first writes included, and no `bands`.
 
-use migcast_model::dirty::wws::{self, WriteTracker};
+use migcast_model::dirty::wws::part::{BandCount, BandGapCount, GapCount, OCTAVES, PartWindow, STRETCH, windows_of};
+use migcast_model::dirty::wws::{self, TIMES_MAX, TimesWritten, WwsPart};
+use serde::{Deserialize, Serialize};
 
 pub use migcast_model::dirty::wws::band;
 pub use migcast_model::dirty::wws::gap::{BUCKETS, FIRST_WRITE, bucket, bucket_start};
 
 use crate::table::Values;
+use crate::windows::{State, Window};
 
 /// Bands of an index.
 pub const BANDS: u16 = wws::BANDS as u16;
 
+/// The band of rows that are about the whole memory.
+pub const ALL_BANDS: u16 = BANDS;
+
+/// Recorded windows whose writes are counted together in `bands/`.
+pub const CELL: u32 = 8;
+
 /// One row of `wws/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IndexRow {
-    /// Window, counted from the start of the history.
+    /// The first of the windows that are counted together, counted from the start of the history.
     pub window: u32,
-    /// Band of the pages, below [`BANDS`].
+    /// Band of the pages, below [`BANDS`], or [`ALL_BANDS`].
     pub band: u16,
-    /// Bucket of their gaps, below [`BUCKETS`].
+    /// Bucket of their gaps, below [`BUCKETS`]; of rows for a band the first bucket of an octave.
     pub bucket: u16,
     /// How many there are, ≥ 1.
     pub events: u32,
@@ -46,63 +55,218 @@ impl IndexRow {
     }
 }
 
-/// Builds the index while windows stream by.
-#[derive(Debug)]
-pub(crate) struct IndexBuilder {
-    tracked: u32,
-    writes: WriteTracker,
-    /// Events of the current window per band and bucket, all zero between windows.
-    counts: Vec<u32>,
-    touched: Vec<u16>,
-    rows: Vec<IndexRow>,
+/// One row of `bands/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BandRow {
+    /// The first of up to [`CELL`] recorded windows, counted from the start of the history.
+    pub window: u32,
+    /// The band.
+    pub band: u16,
+    /// Pages written in them, each counted in every window it was written in.
+    pub written: u32,
+    /// Of those the ones that were zero after their window.
+    pub left_zero: u32,
+    /// Tracked pages that are zero after the last of the windows.
+    pub zero: u32,
 }
 
-impl IndexBuilder {
-    pub(crate) fn new(tracked: u32) -> IndexBuilder {
-        let counts = vec![0; usize::from(BANDS) * usize::from(BUCKETS)];
-        IndexBuilder { tracked, writes: WriteTracker::new(tracked), counts, touched: Vec::new(), rows: Vec::new() }
+impl BandRow {
+    /// The columns of `bands/`.
+    pub(crate) fn columns(rows: &[BandRow]) -> [Values; 5] {
+        let column =
+            |value: fn(&BandRow) -> u32| Values::U32(rows.iter().map(|row| value(row).cast_signed()).collect());
+        [
+            column(|row| row.window),
+            column(|row| row.band.into()),
+            column(|row| row.written),
+            column(|row| row.left_zero),
+            column(|row| row.zero),
+        ]
     }
+}
 
-    /// Counts a recorded window in which the pages of `ranks` were written, ascending, each once.
-    pub(crate) fn window(&mut self, window: u32, ranks: &[u32]) {
-        let IndexBuilder { tracked, writes, counts, touched, .. } = self;
-        writes.window(ranks, |write| {
-            let cell = band(write.rank, *tracked) * BUCKETS + bucket(write.gap);
-            let count = &mut counts[usize::from(cell)];
-            if *count == 0 {
-                touched.push(cell);
-            }
-            *count += 1;
+/// What an index needs of a segment beside rows: the metadata `migcast.index`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Beside {
+    /// Windows that were recorded before the segment.
+    recorded_before: u32,
+    /// Recorded windows whose writes are counted together in `bands/`.
+    cell: u32,
+    /// Likewise in rows of `wws/` for a band.
+    stretch: u32,
+    /// Tracked pages that were zero at the segment's start.
+    zero_at_start: u64,
+    /// How often one became zero in it.
+    made_zero: u64,
+    /// Writes by how often they count as written in their window: once, twice, …
+    times_written: [i64; TIMES_MAX as usize],
+}
+
+/// What a segment keeps for an index.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) index: Vec<IndexRow>,
+    pub(crate) bands: Vec<BandRow>,
+    pub(crate) beside: Beside,
+}
+
+impl Kept {
+    /// What is kept of `part`, whose windows have these numbers.
+    pub(crate) fn of(part: &WwsPart, numbers: &[u32]) -> Kept {
+        let number = |window: u32| numbers[window as usize];
+        let all = |count: &GapCount| IndexRow {
+            window: number(count.window),
+            band: ALL_BANDS,
+            bucket: count.bucket,
+            events: count.writes,
+        };
+        let in_band = |count: &BandGapCount| IndexRow {
+            window: number(count.window),
+            band: count.band,
+            bucket: bucket(1 << count.octave),
+            events: count.writes,
+        };
+        let mut index: Vec<IndexRow> = part.gaps.iter().map(all).chain(part.band_gaps.iter().map(in_band)).collect();
+        index.sort_unstable();
+        let bands = part.bands.iter().map(|&BandCount { window, band, written, left_zero, zero }| BandRow {
+            window: number(window),
+            band,
+            written,
+            left_zero,
+            zero,
         });
-        self.touched.sort_unstable();
-        for cell in self.touched.drain(..) {
-            let events = std::mem::take(&mut self.counts[usize::from(cell)]);
-            self.rows.push(IndexRow { window, band: cell / BUCKETS, bucket: cell % BUCKETS, events });
+        let beside = Beside {
+            recorded_before: part.before,
+            cell: part.cell,
+            stretch: STRETCH,
+            zero_at_start: part.zero_at_start,
+            made_zero: part.made_zero,
+            times_written: part.times.0.map(|writes| writes as i64),
+        };
+        Kept { index, bands: bands.collect(), beside }
+    }
+
+    /// The part this was kept of, if it fits together and to the segment's windows, the first of which is `first`.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub(crate) fn part(&self, first: u32, windows: &[Window], tracked: u32) -> Result<WwsPart, Misfit> {
+        let recorded = || (first..).zip(windows).filter(|(_, window)| window.state == State::Recorded);
+        // The place of each of the segment's windows among the recorded ones.
+        let mut places = vec![None; windows.len()];
+        (0..).zip(recorded()).for_each(|(place, (number, _))| places[(number - first) as usize] = Some(place));
+        let place = |number: u32| places.get(number.checked_sub(first)? as usize).copied().flatten();
+        let Beside { recorded_before, cell, stretch, zero_at_start, made_zero, times_written } = self.beside;
+        if cell != CELL || stretch != STRETCH {
+            return Err(Misfit::Beside);
         }
+        let mut part = WwsPart {
+            before: recorded_before,
+            cell,
+            zero_at_start,
+            made_zero,
+            times: TimesWritten(times_written.map(|writes| writes as f64)),
+            ..WwsPart::default()
+        };
+        part.windows.extend(recorded().map(|(_, window)| PartWindow {
+            nanos: window.end_unix_ns.abs_diff(window.start_unix_ns),
+            written: window.written,
+        }));
+        for (row, &IndexRow { window, band, bucket: in_bucket, events }) in self.index.iter().enumerate() {
+            let misfit = Misfit::Index { row: row as u64 };
+            let window = place(window).ok_or(misfit)?;
+            if band == ALL_BANDS && in_bucket != FIRST_WRITE && window % windows_of(in_bucket) == 0 {
+                part.gaps.push(GapCount { window, bucket: in_bucket, writes: events });
+            } else if band < BANDS && in_bucket != FIRST_WRITE && window % STRETCH == 0 {
+                let octave = bucket_start(in_bucket).ilog2() as u16;
+                if bucket(1 << octave) != in_bucket || usize::from(octave) >= OCTAVES {
+                    return Err(misfit);
+                }
+                part.band_gaps.push(BandGapCount { window, band, octave, writes: events });
+            } else {
+                return Err(misfit);
+            }
+        }
+        for (row, &BandRow { window, band, written, left_zero, zero }) in self.bands.iter().enumerate() {
+            let window = place(window).filter(|window| window % CELL == 0);
+            let (Some(window), true) = (window, left_zero <= written && zero <= tracked) else {
+                return Err(Misfit::Bands { row: row as u64 });
+            };
+            part.bands.push(BandCount { window, band, written, left_zero, zero });
+        }
+        let written: u64 = part.windows.iter().map(|window| u64::from(window.written)).sum();
+        let sum = |counts: &mut dyn Iterator<Item = u32>| counts.map(u64::from).sum::<u64>();
+        let fits = sum(&mut part.bands.iter().map(|count| count.written)) == written
+            && sum(&mut part.gaps.iter().map(|count| count.writes)) <= written
+            && sum(&mut part.band_gaps.iter().map(|count| count.writes)) <= written
+            && times_written.iter().map(|writes| i128::from(*writes)).sum::<i128>() == i128::from(written)
+            && zero_at_start <= u64::from(tracked)
+            && made_zero <= u64::from(tracked) * windows.len() as u64;
+        if fits { Ok(part) } else { Err(Misfit::Sums) }
     }
+}
 
-    /// Rows since the last [`Self::clear`], by window, band and bucket.
-    pub(crate) fn rows(&self) -> &[IndexRow] {
-        &self.rows
-    }
-
-    /// Forgets the rows, not the pages.
-    pub(crate) fn clear(&mut self) {
-        self.rows.clear();
-    }
+/// What of an index does not fit to the rest of its segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Misfit {
+    /// A row of `wws/`.
+    Index { row: u64 },
+    /// A row of `bands/`.
+    Bands { row: u64 },
+    /// The metadata.
+    Beside,
+    /// More or fewer writes than the windows have.
+    Sums,
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use migcast_model::dirty::wws::PartRecorder;
+
     use super::*;
 
+    /// Windows of which every third was not recorded, and what is kept of them.
+    fn kept() -> (Vec<Window>, Kept, WwsPart) {
+        let mut recorder = PartRecorder::new(128, CELL);
+        let (mut windows, mut numbers) = (Vec::new(), Vec::new());
+        for number in 0..600u32 {
+            let state = if number % 3 == 2 { State::Gap } else { State::Recorded };
+            let ranks: Vec<u32> = (0..128).filter(|rank| (number * 7 + rank * 13) % (rank + 2) == 0).collect();
+            let written = if state == State::Recorded { ranks.len() as u32 } else { 0 };
+            if state == State::Recorded {
+                recorder.window(Duration::from_nanos(5), &ranks);
+                numbers.push(100 + number);
+            }
+            let start = i64::from(number) * 5;
+            windows.push(Window { start_unix_ns: start, end_unix_ns: start + 5, state, written, zero: 0, cost_us: 0 });
+        }
+        let part = recorder.take();
+        (windows, Kept::of(&part, &numbers), part)
+    }
+
     #[test]
-    fn events_carry_their_gap_in_recorded_windows() {
-        let mut index = IndexBuilder::new(64);
-        index.window(5, &[0, 63]);
-        index.window(9, &[0]);
-        index.window(10, &[63]);
-        let row = |window, band, bucket| IndexRow { window, band, bucket, events: 1 };
-        assert_eq!(index.rows(), [row(5, 0, 0), row(5, 63, 0), row(9, 0, 1), row(10, 63, 2)]);
+    fn what_is_kept_gives_the_part_back() {
+        let (windows, kept, part) = kept();
+        assert!(kept.index.len() > 100 && kept.bands.len() > 100);
+        assert_eq!(kept.part(100, &windows, 128).unwrap(), part);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told() {
+        let misfit = |spoil: fn(&mut Kept)| {
+            let (windows, mut kept, _) = kept();
+            spoil(&mut kept);
+            kept.part(100, &windows, 128).unwrap_err()
+        };
+        assert_eq!(misfit(|kept| kept.index[3].window = 99), Misfit::Index { row: 3 });
+        assert_eq!(misfit(|kept| kept.index[0].window = 102), Misfit::Index { row: 0 });
+        assert_eq!(misfit(|kept| kept.index[0].bucket = FIRST_WRITE), Misfit::Index { row: 0 });
+        assert_eq!(misfit(|kept| kept.bands[1].left_zero = 5_000), Misfit::Bands { row: 1 });
+        assert_eq!(misfit(|kept| kept.bands[1].window += 1), Misfit::Bands { row: 1 });
+        assert_eq!(misfit(|kept| kept.bands[1].written += 1), Misfit::Sums);
+        assert_eq!(misfit(|kept| kept.beside.times_written[0] += 1), Misfit::Sums);
+        assert_eq!(misfit(|kept| kept.beside.stretch = 7), Misfit::Beside);
     }
 }

@@ -4,9 +4,10 @@
 //! recorder ──► Writer ──► DIR/manifest.json                 what the history is about
 //!                         DIR/windows/NNNNNN.parquet ┐
 //!                         DIR/pages/NNNNNN.parquet   │ one segment of at most 60 s, immutable
-//!                         DIR/zero/NNNNNN.parquet    │
+//!                         DIR/zero/NNNNNN.parquet    │ (pages and zero are kept as long as wanted)
+//!                         DIR/bands/NNNNNN.parquet   │
 //!                         DIR/wws/NNNNNN.parquet     ┘ written last: its name commits the segment
-//!             History ◄── DIR ──► page replay, summary, export, trim
+//!             History ◄── DIR ──► page replay, WWS index, summary, export, trim
 //!
 //! import ──► RateSeries ──► DIR/manifest.json, DIR/rates/000000.parquet   how much was written when, not which pages
 //! ```

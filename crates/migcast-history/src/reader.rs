@@ -6,22 +6,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use migcast_model::dirty::{PageReplay, PageReplayBuilder, ZeroChange};
+use migcast_model::dirty::{PageReplay, PageReplayBuilder, WwsIndex, WwsIndexBuilder, ZeroChange};
 use migcast_model::units::PageCount;
+use rayon::prelude::*;
 
 use crate::damage::{Damage, Problem, ReadError};
 use crate::disk::TEMPORARY;
 use crate::files::{self, Committed, Files};
-use crate::format::{Manifest, WrittenMeans};
+use crate::format::{Manifest, VERSION_FIRST, WrittenMeans};
 use crate::index::IndexRow;
 use crate::runs::RankRuns;
 use crate::sample::Tracked;
-use crate::segment::{self, Commit, TABLES, WWS};
+use crate::segment::{self, Commit, WWS};
 use crate::stream::SegmentWindows;
 use crate::timeline::{Entry, Timeline};
 use crate::vcpu::VcpuTime;
 use crate::windows::{State, Window};
+
+/// Segments whose parts of an index are in memory at once: some 40 MB.
+const PARTS_AT_ONCE: usize = 64;
 
 /// A history on disk.
 #[derive(Debug)]
@@ -98,7 +103,7 @@ impl History {
             })
         })?;
         let mut history = History { dir: dir.into(), manifest, tracked, segments: Vec::new(), problems: Vec::new() };
-        let (closed, begun) = list(dir)?;
+        let (closed, begun) = list(dir, history.manifest.version())?;
         let last_closed = closed.last().copied();
         for number in closed {
             history.add(number);
@@ -143,11 +148,7 @@ impl History {
     /// How busy the guest's vCPUs were in the segments that have windows in `range`; `None` where nobody looked in any of
     /// them.
     pub fn vcpu_time(&self, range: Range<u32>) -> Option<VcpuTime> {
-        let touches = |segment: &&Segment| {
-            let windows = segment.windows();
-            windows.start < range.end && range.start < windows.end
-        };
-        self.segments.iter().filter(touches).filter_map(Segment::vcpu_time).reduce(VcpuTime::and)
+        self.segments_in(&range).iter().filter_map(Segment::vcpu_time).reduce(VcpuTime::and)
     }
 
     /// All windows that can be read.
@@ -174,9 +175,9 @@ impl History {
         SegmentWindows::open(&files, self.tracked.clone())
     }
 
-    /// The WWS index of a segment: rows by window, band and bucket.
+    /// The rows of a segment's `wws/`, by window, band and bucket.
     pub fn index(&self, segment: &Segment) -> Result<Vec<IndexRow>, ReadError> {
-        self.files(segment).index(self.tracked.count())
+        self.files(segment).index(self.tracked.count()).map(|(rows, _)| rows)
     }
 
     /// The windows of `range` (counted from the start of the history) one by one, across segments, with the pages
@@ -197,28 +198,65 @@ impl History {
         }
         let tracked = PageCount::new(u64::from(self.tracked.count()));
         let mut builder = PageReplayBuilder::new(tracked, PageCount::new(self.tracked.memory()));
-        let mut stream = self.stream(range.clone());
+        self.replay_into(range.clone(), &mut builder)?;
+        let (start, end) = (range.start, range.end);
+        builder.build().ok_or_else(|| ReadError::NothingRecorded { dir: self.dir.clone(), start, end })
+    }
+
+    /// Walks through the recorded windows of `range`.
+    fn replay_into(&self, range: Range<u32>, into: &mut impl Recorded) -> Result<(), ReadError> {
+        let mut stream = self.stream(range);
         let mut begun = false;
         // Changes in windows that are left out. They come with the next window; the last of a page counts.
         let mut waiting = BTreeMap::new();
         while let Some(view) = stream.next_window()? {
             if !begun {
-                builder.zero_at_start(view.zero_at_start.iter());
+                into.zero_at_start(view.zero_at_start);
                 begun = true;
             }
             if view.window.state != State::Recorded {
                 waiting.extend(view.zero_changes.iter().map(|change| (change.rank, change.zero)));
             } else if waiting.is_empty() {
-                builder.window(view.window.length(), view.written, view.zero_changes);
+                into.window(view.window.length(), view.written, view.zero_changes);
             } else {
                 waiting.extend(view.zero_changes.iter().map(|change| (change.rank, change.zero)));
                 let changes: Vec<_> = waiting.iter().map(|(&rank, &zero)| ZeroChange { rank, zero }).collect();
                 waiting.clear();
-                builder.window(view.window.length(), view.written, &changes);
+                into.window(view.window.length(), view.written, &changes);
+            }
+        }
+        Ok(())
+    }
+
+    /// The recorded windows of the segments that have windows in `range` as the model's index: from what the segments keep
+    /// for it, at once; of a history of version 1 from its pages.
+    ///
+    /// # Errors
+    /// Damage in a file that is read; [`ReadError::NothingRecorded`] where no window of these segments was recorded.
+    pub fn wws_index(&self, range: Range<u32>) -> Result<WwsIndex, ReadError> {
+        let touching = self.segments_in(&range);
+        let tracked = PageCount::new(u64::from(self.tracked.count()));
+        let mut builder = WwsIndexBuilder::new(tracked, PageCount::new(self.tracked.memory()));
+        if self.manifest.version() == VERSION_FIRST {
+            let windows = touching.first().zip(touching.last());
+            let windows = windows.map_or(range.clone(), |(first, last)| first.windows().start..last.windows().end);
+            self.replay_into(windows, &mut builder)?;
+        } else {
+            for some in touching.chunks(PARTS_AT_ONCE) {
+                let part = |segment: &Segment| self.files(segment).part(self.tracked.count());
+                let parts: Vec<_> = some.par_iter().map(part).collect::<Result<_, _>>()?;
+                parts.iter().flatten().for_each(|part| builder.part(part));
             }
         }
         let (start, end) = (range.start, range.end);
         builder.build().ok_or_else(|| ReadError::NothingRecorded { dir: self.dir.clone(), start, end })
+    }
+
+    /// The segments that have windows in `range`.
+    fn segments_in(&self, range: &Range<u32>) -> &[Segment] {
+        let first = self.segments.partition_point(|segment| segment.windows().end <= range.start);
+        let end = self.segments.partition_point(|segment| segment.windows().start < range.end);
+        &self.segments[first.min(end)..end]
     }
 
     /// The same history without the segments that [`Self::verify`] finds damaged; they are named in
@@ -237,7 +275,7 @@ impl History {
         let check = |segment: &Segment| {
             let mut stream = self.read(segment)?;
             while stream.advance()?.is_some() {}
-            self.index(segment).map(drop)
+            self.files(segment).part(self.tracked.count()).map(drop)
         };
         let damaged =
             |segment: &Segment| check(segment).err().map(|error| Problem::Damaged { segment: segment.number, error });
@@ -290,6 +328,32 @@ impl History {
             }
             expected = number.saturating_add(1);
         }
+    }
+}
+
+/// What recorded windows are collected into, page by page.
+trait Recorded {
+    fn zero_at_start(&mut self, zero: &RankRuns);
+    fn window(&mut self, length: Duration, written: &[u32], zero: &[ZeroChange]);
+}
+
+impl Recorded for PageReplayBuilder {
+    fn zero_at_start(&mut self, zero: &RankRuns) {
+        self.zero_at_start(zero.iter());
+    }
+
+    fn window(&mut self, length: Duration, written: &[u32], zero: &[ZeroChange]) {
+        self.window(length, written, zero);
+    }
+}
+
+impl Recorded for WwsIndexBuilder {
+    fn zero_at_start(&mut self, zero: &RankRuns) {
+        self.zero_at_start(zero.iter());
+    }
+
+    fn window(&mut self, length: Duration, written: &[u32], zero: &[ZeroChange]) {
+        self.window(length, written, zero);
     }
 }
 
@@ -389,9 +453,9 @@ impl<'a> HistoryWindows<'a> {
 }
 
 /// Segments whose commit mark is there, and segments of which something else is, ascending.
-fn list(dir: &Path) -> Result<(BTreeSet<u32>, BTreeSet<u32>), ReadError> {
+fn list(dir: &Path, version: u32) -> Result<(BTreeSet<u32>, BTreeSet<u32>), ReadError> {
     let (mut closed, mut begun) = (BTreeSet::new(), BTreeSet::new());
-    for table in TABLES {
+    for table in segment::tables(version) {
         let path = dir.join(table.name);
         let io = |source| ReadError::Io { path: path.clone(), source };
         for entry in fs::read_dir(&path).map_err(io)? {

@@ -1,9 +1,10 @@
-//! A segment's four files: their names, tables, and the commit mark that binds them together.
+//! A segment's files: their names, tables, and the commit mark that binds them together.
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
+use crate::format::VERSION_FIRST;
 use crate::index::{BUCKETS, bucket_start};
 use crate::seal;
 use crate::table::{Column, Kind, Packing, Table};
@@ -47,6 +48,18 @@ pub(crate) const ZERO: Table = Table {
     ],
 };
 
+/// `bands/`: what happened in the bands of the memory, by cells of [`crate::index::CELL`] recorded windows.
+pub(crate) const BANDS_TABLE: Table = Table {
+    name: "bands",
+    columns: &[
+        Column::new("window", Kind::U32, Packing::Delta),
+        Column::new("band", Kind::U16, Packing::Dictionary),
+        Column::new("written", Kind::U32, Packing::Dictionary),
+        Column::new("left_zero", Kind::U32, Packing::Dictionary),
+        Column::new("zero", Kind::U32, Packing::Dictionary),
+    ],
+};
+
 /// `wws/`: events per window, band and bucket.
 pub(crate) const WWS: Table = Table {
     name: "wws",
@@ -59,7 +72,14 @@ pub(crate) const WWS: Table = Table {
 };
 
 /// The tables in the order their files are written. `wws` last: its name in the directory is the commit mark.
-pub(crate) const TABLES: [&Table; 4] = [&WINDOWS, &PAGES, &ZERO, &WWS];
+pub(crate) const TABLES: [&Table; 5] = [&WINDOWS, &PAGES, &ZERO, &BANDS_TABLE, &WWS];
+
+/// The tables of a history of this version, likewise.
+pub(crate) fn tables(version: u32) -> &'static [&'static Table] {
+    const FIRST: [&Table; 4] = [&WINDOWS, &PAGES, &ZERO, &WWS];
+    const NOW: [&Table; 5] = TABLES;
+    if version == VERSION_FIRST { &FIRST } else { &NOW }
+}
 
 /// Metadata key: the guest's id. In every file.
 pub(crate) const KEY_GUEST: &str = "migcast.guest_id";
@@ -78,6 +98,9 @@ pub(crate) const KEY_BANDS: &str = "migcast.bands";
 /// Metadata key of `wws/`: the smallest gap of each bucket from bucket 1 on, separated by commas.
 pub(crate) const KEY_EDGES: &str = "migcast.bucket_starts";
 
+/// Metadata key of `wws/`: what the index needs beside rows, see [`crate::index::Beside`].
+pub(crate) const KEY_INDEX: &str = "migcast.index";
+
 /// What a closed segment consists of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Commit {
@@ -88,8 +111,8 @@ pub(crate) struct Commit {
     /// Start of the first and end of the last, nanoseconds since the Unix epoch.
     pub(crate) start_unix_ns: i64,
     pub(crate) end_unix_ns: i64,
-    /// The other three files, in the order of [`TABLES`].
-    pub(crate) files: [FileMark; 3],
+    /// The other files, in the order of [`tables`].
+    pub(crate) files: Vec<FileMark>,
 }
 
 /// By what a file is known again.
@@ -107,7 +130,7 @@ impl FileMark {
     }
 }
 
-/// The value of [`KEY_EDGES`] in version 1.
+/// The value of [`KEY_EDGES`].
 pub(crate) fn edges() -> String {
     (1..BUCKETS).map(|bucket| bucket_start(bucket).to_string()).collect::<Vec<_>>().join(",")
 }

@@ -2,14 +2,17 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use migcast_model::dirty as model;
+use migcast_model::dirty::wws::PartRecorder;
 use parquet::errors::ParquetError;
 
 use crate::disk::{self, DiskError};
 use crate::format::{MANIFEST, Manifest, ManifestError, VERSION};
-use crate::index::{BANDS, IndexBuilder, IndexRow};
+use crate::index::{BANDS, BandRow, CELL, IndexRow, Kept};
 use crate::sample::Tracked;
-use crate::segment::{self, Commit, FileMark, PAGES, TABLES, WINDOWS, WWS, ZERO};
+use crate::segment::{self, BANDS_TABLE, Commit, FileMark, PAGES, TABLES, WINDOWS, WWS, ZERO};
 use crate::table::{Table, Values, encode};
 use crate::vcpu::VcpuTime;
 use crate::windows::{State, Window};
@@ -24,7 +27,7 @@ pub struct Writer {
     dir: PathBuf,
     guest_id: String,
     tracked: Tracked,
-    index: IndexBuilder,
+    index: PartRecorder,
     zero: ZeroMap,
     open: OpenSegment,
     next_segment: u32,
@@ -156,9 +159,10 @@ impl From<DiskError> for WriteError {
 }
 
 impl Writer {
-    /// Creates `dir` (which must not exist, or be empty) and writes the manifest. `zero_pages` is the zero map of the
-    /// tracked pages at the start of the first window: page numbers, ascending.
+    /// Creates `dir` (which must not exist, or be empty) and writes the manifest, of this version whatever it was before.
+    /// `zero_pages` is the zero map of the tracked pages at the start of the first window: page numbers, ascending.
     pub fn create(dir: &Path, manifest: Manifest, zero_pages: &[u64]) -> Result<Writer, WriteError> {
+        let manifest = Manifest { format: Manifest::format_now(), ..manifest };
         let path = dir.join(MANIFEST);
         manifest.validate(&path)?;
         let tracked = Tracked::of(&manifest).map_err(|source| ManifestError::Sample { path: path.clone(), source })?;
@@ -168,6 +172,8 @@ impl Writer {
         for &page in zero_pages {
             zero.set(tracked.rank_of_page(page).ok_or(broken(WindowRule::Untracked { page }))?, true);
         }
+        let mut index = PartRecorder::new(tracked.count(), CELL);
+        index.zero_at_start(zero.runs());
         lay_out(dir)?;
         let text = serde_json::to_vec_pretty(&manifest)
             .map_err(|source| ManifestError::Json { path: path.clone(), source: source.into() })?;
@@ -176,7 +182,7 @@ impl Writer {
         Ok(Writer {
             dir: dir.into(),
             guest_id: manifest.guest_id.to_string(),
-            index: IndexBuilder::new(tracked.count()),
+            index,
             tracked,
             zero,
             open: OpenSegment::default(),
@@ -196,8 +202,13 @@ impl Writer {
             self.begin()?;
         }
         let written = u32::try_from(ranks.len()).expect("ranks are 32 bits and each comes once");
+        self.index.change_zero(window.zero_changes.iter().map(|change| model::ZeroChange {
+            rank: self.tracked.rank_of_page(change.page).expect("its pages were checked"),
+            zero: change.zero,
+        }));
         if window.state == State::Recorded {
-            self.index.window(number, &ranks);
+            let length = window.end_unix_ns.abs_diff(window.start_unix_ns);
+            self.index.window(Duration::from_nanos(length), &ranks);
         }
         self.open.ranks.extend_from_slice(&ranks);
         self.change_zero(number, window.zero_changes);
@@ -303,30 +314,35 @@ impl Writer {
         let pages = self.write(&PAGES, &self.open.page_columns(&self.tracked), vec![])?;
         let start_runs = (segment::KEY_START_RUNS.into(), self.open.start_runs.to_string());
         let zero = self.write(&ZERO, &zero_columns(&self.open.zero), vec![start_runs])?;
-        for table in [&WINDOWS, &PAGES, &ZERO] {
-            disk::sync_dir(&self.dir.join(table.name))?;
+        let kept = self.kept();
+        let bands = self.write(&BANDS_TABLE, &BandRow::columns(&kept.bands), vec![])?;
+        let files = vec![windows, pages, zero, bands];
+        for file in &files {
+            disk::sync_dir(&self.dir.join(&file.name))?;
         }
-        let bytes = windows.bytes + pages.bytes + zero.bytes;
+        let bytes: u64 = files.iter().map(|file| file.bytes).sum();
         let commit = Commit {
             first_window: self.open.first_window,
             windows: u32::try_from(self.open.windows.len()).expect("windows are numbered with 32 bits"),
             start_unix_ns,
             end_unix_ns,
-            files: [windows, pages, zero],
+            files,
         };
+        let json = "strings and numbers make JSON";
         let mut metadata = vec![
             (segment::KEY_BANDS.into(), BANDS.to_string()),
             (segment::KEY_EDGES.into(), segment::edges()),
-            (segment::KEY_COMMIT.into(), serde_json::to_string(&commit).expect("strings and numbers make JSON")),
+            (segment::KEY_INDEX.into(), serde_json::to_string(&kept.beside).expect(json)),
+            (segment::KEY_COMMIT.into(), serde_json::to_string(&commit).expect(json)),
         ];
         if let Some(time) = self.open.vcpu_time {
             let text = serde_json::to_string(&time).expect("numbers make JSON");
             metadata.push((segment::KEY_VCPU_TIME.into(), text));
         }
-        let wws = self.write(&WWS, &IndexRow::columns(self.index.rows()), metadata)?;
+        let wws = self.write(&WWS, &IndexRow::columns(&kept.index), metadata)?;
         disk::sync_dir(&self.dir.join(WWS.name))?;
         self.bytes_on_disk += bytes + wws.bytes;
-        self.index.clear();
+        self.index.take();
         self.next_segment += 1;
         self.open = OpenSegment {
             first_window: self.open.next_window(),
@@ -334,6 +350,13 @@ impl Writer {
             ..OpenSegment::default()
         };
         Ok(())
+    }
+
+    /// What is kept of the open segment for an index.
+    fn kept(&self) -> Kept {
+        let windows = (self.open.first_window..).zip(&self.open.windows);
+        let recorded = windows.filter(|(_, window)| window.state == State::Recorded);
+        Kept::of(&self.index.part(), &recorded.map(|(number, _)| number).collect::<Vec<_>>())
     }
 
     /// Writes one file of the open segment.

@@ -12,7 +12,7 @@ use migcast_history::sample::Sample;
 use support::{Chance, Recording, line, manifest};
 use tempfile::TempDir;
 
-const TABLES: [&str; 4] = ["windows", "pages", "zero", "wws"];
+const TABLES: [&str; 5] = ["windows", "pages", "zero", "bands", "wws"];
 
 /// A history of three segments.
 fn history() -> (TempDir, Recording) {
@@ -187,7 +187,7 @@ fn damage_met_while_reading_is_one_line_that_names_the_cure() {
     bytes[100] ^= 1;
     fs::write(&path, bytes).unwrap();
     let error = History::open(dir.path()).unwrap().page_replay(0..u32::MAX).unwrap_err();
-    assert_one_line(&line(&error), "pages/000001.parquet: damaged; take the four files of this number away");
+    assert_one_line(&line(&error), "pages/000001.parquet: damaged; take the files of this number away");
     // Segments that are not asked for are not read.
     assert!(History::open(dir.path()).unwrap().page_replay(0..20).is_ok());
 }
@@ -230,7 +230,7 @@ fn every_damaged_manifest_is_one_line() {
 #[test]
 fn a_newer_history_is_named_as_such_even_with_unknown_fields() {
     let (dir, _) = history();
-    fs::write(dir.path().join("manifest.json"), r#"{"format": "migcast.history/3", "guests": []}"#).unwrap();
+    fs::write(dir.path().join("manifest.json"), r#"{"format": "migcast.history/4", "guests": []}"#).unwrap();
     let error = History::open(dir.path()).unwrap_err();
-    assert_one_line(&line(&error), "history format 3 is newer than this program reads (up to 2)");
+    assert_one_line(&line(&error), "history format 4 is newer than this program reads (up to 3)");
 }

@@ -234,7 +234,8 @@ fn stored(writes: Writes, first_kept: usize) -> WwsIndex {
     let (mut recorder, mut index) = (PartRecorder::new(PAGES as u32, 8), WwsIndexBuilder::new(pages, pages));
     recorder.zero_at_start(std::iter::once(ZERO));
     for (number, (written, changes)) in windows(writes).enumerate() {
-        recorder.window(WINDOW, &written, changes);
+        recorder.change_zero(changes);
+        recorder.window(WINDOW, &written);
         if number % 100 == 99 {
             let part = recorder.take();
             if number >= first_kept {

@@ -106,7 +106,8 @@ impl Counts {
         if counts.len() < (block + 1) * buckets.len() * BLOCK {
             counts.resize((block + 1) * buckets.len() * BLOCK, 0);
         }
-        counts[(block * buckets.len() + usize::from(bucket - buckets.start)) * BLOCK + cell] += writes;
+        let count = &mut counts[(block * buckets.len() + usize::from(bucket - buckets.start)) * BLOCK + cell];
+        *count = count.wrapping_add(writes);
     }
 
     /// Sums them up.
@@ -240,7 +241,7 @@ fn reaching_back(grid: Grid, before: &[u32], bucket: u16) -> Vec<f32> {
     let gaps: Vec<f64> = (0..samples).map(gap).map(|gap| gap.min(windows)).collect();
     let count = |at: f64| {
         let (cell, part) = grid.place(at);
-        f64::from(before[cell]) + part * f64::from(before[cell + 1] - before[cell])
+        f64::from(before[cell]) + part * f64::from(before[cell + 1].wrapping_sub(before[cell]))
     };
     let total = f64::from(before[grid.cells()]);
     let across = |cell: usize| {

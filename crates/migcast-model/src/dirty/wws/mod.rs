@@ -103,7 +103,8 @@ impl WwsIndexBuilder {
     /// Appends a recorded window: its length (> 0), the ranks written in it (each once) and the changes of the zero map.
     pub fn window(&mut self, length: Duration, written: &[u32], zero: &[ZeroChange]) {
         let recorder = self.recorder();
-        recorder.window(length, written, zero.iter().copied());
+        recorder.change_zero(zero.iter().copied());
+        recorder.window(length, written);
         if recorder.windows() == part::STRETCH {
             let part = recorder.take();
             self.part(&part);

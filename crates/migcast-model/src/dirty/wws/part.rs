@@ -25,6 +25,11 @@ pub const STRETCH: u32 = 1024;
 /// Octaves of gaps that are told apart: 2^0, 2^1, … windows.
 pub const OCTAVES: usize = 32;
 
+/// How many windows are counted together for a gap bucket.
+pub fn windows_of(bucket: u16) -> u32 {
+    1 << level_of(bucket)
+}
+
 /// A recorded window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartWindow {
@@ -105,15 +110,26 @@ pub struct PartRecorder {
     tracker: WriteTracker,
     zero: PageSet,
     zero_per_band: [u32; BANDS],
+    open: Open,
+}
+
+/// The part that is being counted.
+#[derive(Clone, Debug)]
+struct Open {
     part: WwsPart,
     /// Per level the counts of the windows that are counted together now, by bucket of the level.
-    open_gaps: Vec<Vec<u32>>,
-    open_cell: [(u32, u32); BANDS],
-    open_stretch: Vec<[u32; OCTAVES]>,
+    gaps: Vec<Vec<u32>>,
+    /// Written and left zero, per band, in the cell.
+    cell: [(u32, u32); BANDS],
+    /// By octave, per band, in the stretch.
+    stretch: Vec<[u32; OCTAVES]>,
 }
 
 impl PartRecorder {
     /// Nothing is known of any of so many tracked pages. `cell` windows are counted together for each band, a power of two.
+    ///
+    /// # Panics
+    /// If it is none.
     pub fn new(tracked: u32, cell: u32) -> PartRecorder {
         assert!(cell.is_power_of_two(), "cells of {cell} windows");
         PartRecorder {
@@ -121,10 +137,12 @@ impl PartRecorder {
             tracker: WriteTracker::new(tracked),
             zero: PageSet::empty(tracked),
             zero_per_band: [0; BANDS],
-            part: WwsPart { cell, ..WwsPart::default() },
-            open_gaps: (0..LEVELS_MAX).map(|level| vec![0; buckets_of(level).len()]).collect(),
-            open_cell: [(0, 0); BANDS],
-            open_stretch: vec![[0; OCTAVES]; BANDS],
+            open: Open {
+                part: WwsPart { cell, ..WwsPart::default() },
+                gaps: (0..LEVELS_MAX).map(|level| vec![0; buckets_of(level).len()]).collect(),
+                cell: [(0, 0); BANDS],
+                stretch: vec![[0; OCTAVES]; BANDS],
+            },
         }
     }
 
@@ -134,8 +152,8 @@ impl PartRecorder {
         self.zero.clear();
         self.zero_per_band = [0; BANDS];
         runs.into_iter().flatten().for_each(|rank| self.set_zero(rank, true));
-        self.part.zero_at_start = self.zero_pages();
-        self.part.made_zero = 0;
+        self.open.part.zero_at_start = self.zero_pages();
+        self.open.part.made_zero = 0;
     }
 
     fn zero_pages(&self) -> u64 {
@@ -149,28 +167,31 @@ impl PartRecorder {
         self.zero.set(rank, zero);
         let of_band = &mut self.zero_per_band[usize::from(band(rank, self.tracked))];
         *of_band = if zero { *of_band + 1 } else { *of_band - 1 };
-        self.part.made_zero += u64::from(zero);
+        self.open.part.made_zero += u64::from(zero);
+    }
+
+    /// Notes changes of the zero map.
+    pub fn change_zero(&mut self, changes: impl IntoIterator<Item = ZeroChange>) {
+        changes.into_iter().for_each(|change| self.set_zero(change.rank, change.zero));
     }
 
     /// Windows of the part that is being counted.
     pub fn windows(&self) -> u32 {
-        self.part.windows.len() as u32
+        self.open.windows()
     }
 
-    /// Counts a recorded window: its length (> 0), the ranks written in it (each once) and the changes of the zero map.
-    pub fn window(&mut self, length: Duration, written: &[u32], zero: impl IntoIterator<Item = ZeroChange>) {
-        zero.into_iter().for_each(|change| self.set_zero(change.rank, change.zero));
+    /// Counts a recorded window: its length (> 0) and the ranks written in it (each once). The zero map is by now the one
+    /// at its end.
+    pub fn window(&mut self, length: Duration, written: &[u32]) {
         let nanos = u64::try_from(length.as_nanos()).expect("a window is shorter than 500 years").max(1);
-        self.part.windows.push(PartWindow { nanos, written: written.len() as u32 });
-        let (tracked, is_zero) = (self.tracked, &self.zero);
-        let (gaps, cell, stretch) = (&mut self.open_gaps, &mut self.open_cell, &mut self.open_stretch);
-        let times = &mut self.part.times;
+        let Open { part, gaps, cell, stretch } = &mut self.open;
+        part.windows.push(PartWindow { nanos, written: written.len() as u32 });
         let any_zero = self.zero_per_band.iter().any(|pages| *pages > 0);
         self.tracker.window(written, |write| {
-            let band = usize::from(band(write.rank, tracked));
+            let band = usize::from(band(write.rank, self.tracked));
             cell[band].0 += 1;
-            cell[band].1 += u32::from(any_zero && is_zero.contains(write.rank));
-            times.count(write.run);
+            cell[band].1 += u32::from(any_zero && self.zero.contains(write.rank));
+            part.times.count(write.run);
             if write.gap > 0 {
                 let bucket = gap::bucket(write.gap);
                 let level = level_of(bucket);
@@ -178,67 +199,20 @@ impl PartRecorder {
                 stretch[band][write.gap.ilog2() as usize] += 1;
             }
         });
-        let windows = self.windows();
-        for level in 0..LEVELS_MAX {
-            if windows.is_multiple_of(1 << level) {
-                self.close_gaps(level, windows - (1 << level));
-            } else {
-                break;
-            }
-        }
-        let each = self.part.cell;
-        if windows.is_multiple_of(each) {
-            self.close_cell(windows - each);
-        }
-        if windows.is_multiple_of(STRETCH) {
-            self.close_stretch(windows - STRETCH);
-        }
+        self.open.close_full(&self.zero_per_band);
     }
 
-    fn close_gaps(&mut self, level: usize, window: u32) {
-        for (bucket, writes) in buckets_of(level).zip(&mut self.open_gaps[level]) {
-            if *writes > 0 {
-                self.part.gaps.push(GapCount { window, bucket, writes: std::mem::take(writes) });
-            }
-        }
-    }
-
-    fn close_cell(&mut self, window: u32) {
-        for (band, (counts, zero)) in (0..).zip(self.open_cell.iter_mut().zip(self.zero_per_band)) {
-            let (written, left_zero) = std::mem::take(counts);
-            if written > 0 || zero > 0 {
-                self.part.bands.push(BandCount { window, band, written, left_zero, zero });
-            }
-        }
-    }
-
-    fn close_stretch(&mut self, window: u32) {
-        for (band, counts) in (0..).zip(&mut self.open_stretch) {
-            for (octave, writes) in (0..).zip(counts.iter_mut()).filter(|(_, writes)| **writes > 0) {
-                self.part.band_gaps.push(BandGapCount { window, band, octave, writes: std::mem::take(writes) });
-            }
-        }
+    /// The part as it is if it ends now.
+    pub fn part(&self) -> WwsPart {
+        self.open.clone().end(&self.zero_per_band)
     }
 
     /// Ends the part, and begins another. What was written when is remembered.
     pub fn take(&mut self) -> WwsPart {
-        let windows = self.windows();
-        let last = |each: u32| (!windows.is_multiple_of(each)).then(|| windows / each * each);
-        for level in 1..LEVELS_MAX {
-            if let Some(window) = last(1 << level) {
-                self.close_gaps(level, window);
-            }
-        }
-        last(self.part.cell).into_iter().for_each(|window| self.close_cell(window));
-        last(STRETCH).into_iter().for_each(|window| self.close_stretch(window));
-        self.part.gaps.sort_unstable();
-        let next = WwsPart {
-            before: self.tracker.recorded(),
-            cell: self.part.cell,
-            zero_at_start: self.zero_pages(),
-            ..WwsPart::default()
-        };
-        std::mem::replace(&mut self.part, next)
+        let ended = self.open.end(&self.zero_per_band);
+        self.open.part.before = self.tracker.recorded();
+        self.open.part.zero_at_start = self.zero_pages();
+        ended
     }
 
     /// Tells how every page that was written goes on if all that was recorded starts over now.
@@ -247,12 +221,69 @@ impl PartRecorder {
     }
 }
 
+impl Open {
+    fn windows(&self) -> u32 {
+        self.part.windows.len() as u32
+    }
+
+    /// Notes what is counted together up to here.
+    fn close_full(&mut self, zero: &[u32; BANDS]) {
+        let (windows, cell) = (self.windows(), self.part.cell);
+        let levels = (windows.trailing_zeros() as usize + 1).min(LEVELS_MAX);
+        (0..levels).for_each(|level| self.close_gaps(level, windows - (1 << level)));
+        if windows.is_multiple_of(cell) {
+            self.close_cell(windows - cell, zero);
+        }
+        if windows.is_multiple_of(STRETCH) {
+            self.close_stretch(windows - STRETCH);
+        }
+    }
+
+    fn close_gaps(&mut self, level: usize, window: u32) {
+        for (bucket, writes) in buckets_of(level).zip(&mut self.gaps[level]) {
+            if *writes > 0 {
+                self.part.gaps.push(GapCount { window, bucket, writes: std::mem::take(writes) });
+            }
+        }
+    }
+
+    fn close_cell(&mut self, window: u32, zero: &[u32; BANDS]) {
+        for (band, (counts, &zero)) in (0..).zip(self.cell.iter_mut().zip(zero)) {
+            let (written, left_zero) = std::mem::take(counts);
+            if written > 0 || zero > 0 {
+                self.part.bands.push(BandCount { window, band, written, left_zero, zero });
+            }
+        }
+    }
+
+    fn close_stretch(&mut self, window: u32) {
+        for (band, counts) in (0..).zip(&mut self.stretch) {
+            for (octave, writes) in (0..).zip(counts.iter_mut()).filter(|(_, writes)| **writes > 0) {
+                self.part.band_gaps.push(BandGapCount { window, band, octave, writes: std::mem::take(writes) });
+            }
+        }
+    }
+
+    /// Ends the part; the next has the same cells.
+    fn end(&mut self, zero: &[u32; BANDS]) -> WwsPart {
+        let (windows, cell) = (self.windows(), self.part.cell);
+        let last = |each: u32| (!windows.is_multiple_of(each)).then(|| windows / each * each);
+        for level in 1..LEVELS_MAX {
+            last(1 << level).into_iter().for_each(|window| self.close_gaps(level, window));
+        }
+        last(cell).into_iter().for_each(|window| self.close_cell(window, zero));
+        last(STRETCH).into_iter().for_each(|window| self.close_stretch(window));
+        self.part.gaps.sort_unstable();
+        std::mem::replace(&mut self.part, WwsPart { cell, ..WwsPart::default() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn window(recorder: &mut PartRecorder, written: &[u32]) {
-        recorder.window(Duration::from_millis(100), written, []);
+        recorder.window(Duration::from_millis(100), written);
     }
 
     #[test]
@@ -288,8 +319,10 @@ mod tests {
         let mut recorder = PartRecorder::new(128, 8);
         recorder.zero_at_start(std::iter::once(0..4));
         let change = |rank, zero| ZeroChange { rank, zero };
-        recorder.window(Duration::from_secs(1), &[0, 3, 127], [change(3, false), change(127, true)]);
-        let part = recorder.take();
+        recorder.change_zero([change(3, false), change(127, true)]);
+        recorder.window(Duration::from_secs(1), &[0, 3, 127]);
+        let part = recorder.part();
+        assert_eq!(recorder.take(), part);
         let told: Vec<_> = part.bands.iter().map(|b| (b.band, b.written, b.left_zero, b.zero)).collect();
         assert_eq!(told, [(0, 1, 1, 2), (1, 1, 0, 1), (63, 1, 1, 1)]);
         assert_eq!((part.zero_at_start, part.made_zero, recorder.take().zero_at_start), (4, 1, 4));

@@ -122,8 +122,8 @@ impl SharesBuilder {
         let joined = self.cells.chunks(2).map(|pair| {
             let mut joined = pair[0].clone();
             for other in &pair[1..] {
-                joined.written.iter_mut().zip(other.written).for_each(|(sum, more)| *sum += more);
-                joined.left_zero += other.left_zero;
+                joined.written.iter_mut().zip(other.written).for_each(|(sum, more)| *sum = sum.wrapping_add(more));
+                joined.left_zero = joined.left_zero.wrapping_add(other.left_zero);
                 joined.zero = other.zero;
             }
             joined
@@ -140,8 +140,8 @@ impl SharesBuilder {
             let share = |of: u32| (u64::from(of) * u64::from(end - from) / u64::from(windows.end - from)) as u32;
             let (here, here_zero) = (share(left), share(left_zero));
             let cell = &mut self.cells[cell];
-            cell.written[band] += here;
-            cell.left_zero += here_zero;
+            cell.written[band] = cell.written[band].wrapping_add(here);
+            cell.left_zero = cell.left_zero.wrapping_add(here_zero);
             cell.zero[band] = zero;
             (from, left, left_zero) = (end, left - here, left_zero - here_zero);
         }

@@ -1,4 +1,4 @@
-//! A history written when the format was young, kept for ever: every later version must read it the same.
+//! Histories as each version of the format wrote them, kept for ever: every later program must read them the same.
 #![allow(clippy::unwrap_used, clippy::cast_possible_wrap)] // helpers of tests
 
 mod support;
@@ -11,8 +11,8 @@ use migcast_history::reader::History;
 use migcast_history::sample::Sample;
 use support::{Recording, manifest};
 
-fn room() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/format/v1")
+fn room(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/format").join(version)
 }
 
 /// What the history says, as text: both exports, the zero map before each window in runs, and the index.
@@ -36,8 +36,19 @@ fn text(history: &History) -> String {
 
 #[test]
 fn version_1_is_read_as_it_was_written() {
-    let room = room();
-    if std::env::var_os("MIGCAST_WRITE_FORMAT_V1").is_some() && !room.exists() {
+    let room = room("v1");
+    let history = History::open(&room.join("history")).unwrap();
+    assert!(history.problems().is_empty() && history.verify().is_empty());
+    assert_eq!(history.segments().len(), 2);
+    assert_eq!(text(&history), fs::read_to_string(room.join("content.txt")).unwrap());
+    // Its index is made from its pages.
+    assert_eq!(history.wws_index(0..u32::MAX).unwrap().windows(), history.timeline().unwrap().recorded().count());
+}
+
+#[test]
+fn version_3_is_read_as_it_was_written() {
+    let room = room("v3");
+    if std::env::var_os("MIGCAST_WRITE_FORMAT_V3").is_some() && !room.exists() {
         let sample = Sample { one_in: 3, seed: 42 };
         let made = Recording::made_up_every(manifest(&[400, 0, 90], sample), 1, 45, 25, 2_500_000_000);
         made.write(&room.join("history")).unwrap();
@@ -47,4 +58,5 @@ fn version_1_is_read_as_it_was_written() {
     assert!(history.problems().is_empty() && history.verify().is_empty());
     assert_eq!(history.segments().len(), 2);
     assert_eq!(text(&history), fs::read_to_string(room.join("content.txt")).unwrap());
+    assert_eq!(history.wws_index(0..u32::MAX).unwrap().windows(), history.timeline().unwrap().recorded().count());
 }
