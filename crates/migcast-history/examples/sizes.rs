@@ -95,5 +95,6 @@ fn manifest() -> Manifest {
         blocks: vec![Block { name: "ram".into(), length_bytes: PAGES * 4096, guest_physical_address: None }],
         window_seconds: 0.1,
         sample: Sample::full(),
+        keep_pages_seconds: None,
     }
 }

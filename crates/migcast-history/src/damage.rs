@@ -63,6 +63,14 @@ pub enum ReadError {
         /// The history.
         dir: PathBuf,
     },
+    /// The pages of a segment are no longer kept.
+    #[error("{}: which pages were written in segment {segment} is no longer kept; it is of the last segments, see `migcast history info`", dir.display())]
+    NoPages {
+        /// The history.
+        dir: PathBuf,
+        /// The segment.
+        segment: u32,
+    },
     /// There is no closed segment.
     #[error("{}: holds no closed segment yet, so no window can be read", dir.display())]
     Empty {

@@ -51,8 +51,10 @@ pub(crate) struct Committed {
     pub(crate) commit: Commit,
     /// How busy the vCPUs were, where that is known.
     pub(crate) vcpu_time: Option<VcpuTime>,
-    /// Length of all four files.
+    /// Length of all its files.
     pub(crate) bytes: u64,
+    /// Whether pages and zero map are still kept.
+    pub(crate) has_pages: bool,
 }
 
 /// Reads a segment's commit mark and looks whether the other files are there in the right length.
@@ -63,10 +65,15 @@ pub(crate) fn commit(dir: &Path, manifest: &Manifest, number: u32) -> Result<Com
     let opened = open(&WWS, path, bytes, INDEX_ROWS_MAX)?;
     check_identity(&opened, manifest, number)?;
     let (commit, vcpu_time) = (parse_commit(&opened, manifest)?, parse_vcpu_time(&opened)?);
+    let mut has_pages = true;
     for (mark, table) in commit.files.iter().zip(segment::tables(manifest.version())) {
         let path = segment::path(dir, table, number);
         let found = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
+            Err(error) if may_go(table, manifest) && error.kind() == io::ErrorKind::NotFound => {
+                has_pages = false;
+                continue;
+            }
             Err(error) => return Err(missing(path, error)),
         };
         if found != mark.bytes {
@@ -74,7 +81,12 @@ pub(crate) fn commit(dir: &Path, manifest: &Manifest, number: u32) -> Result<Com
         }
         length += found;
     }
-    Ok(Committed { commit, vcpu_time, bytes: length })
+    Ok(Committed { commit, vcpu_time, bytes: length, has_pages })
+}
+
+/// Whether a file of this table may have been taken away when it was old.
+fn may_go(table: &Table, manifest: &Manifest) -> bool {
+    manifest.keep_pages_seconds.is_some() && [PAGES.name, ZERO.name].contains(&table.name)
 }
 
 impl<'a> Files<'a> {

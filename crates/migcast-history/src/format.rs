@@ -33,6 +33,9 @@ const BLOCKS_MAX: usize = 65_536;
 /// Memory a guest may have, in bytes: 2^48 pages of 4 KiB.
 const MEMORY_BYTES_MAX: u64 = 1 << 60;
 
+/// Pages are kept by whole segments.
+pub const KEEP_SECONDS_MIN: f64 = 60.0;
+
 /// Page sizes a manifest may state, in bytes: the smallest and the largest of any processor in use.
 const PAGE_SIZES: std::ops::RangeInclusive<u64> = 512..=(1 << 30);
 
@@ -69,6 +72,10 @@ pub struct Manifest {
     pub window_seconds: f64,
     /// Which pages were tracked.
     pub sample: crate::sample::Sample,
+    /// For how long pages and zero maps are kept, where not for ever; of what is older there is the index. In seconds, of
+    /// the time that was recorded last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_pages_seconds: Option<f64>,
 }
 
 /// What makes a page count as written.
@@ -233,6 +240,9 @@ impl Manifest {
         if !(window.is_finite() && window > 0.0 && window <= 86_400.0) {
             return field("window_seconds", window.to_string(), "more than 0, at most 86400");
         }
+        if let Some(keep) = self.keep_pages_seconds.filter(|keep| !(keep.is_finite() && *keep >= KEEP_SECONDS_MIN)) {
+            return field("keep_pages_seconds", keep.to_string(), "60 or more: a segment");
+        }
         if self.blocks.is_empty() || self.blocks.len() > BLOCKS_MAX {
             return field("blocks", format!("a list of {}", self.blocks.len()), "1 to 65536 blocks");
         }
@@ -310,7 +320,7 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named_in_one_line() {
-        let cases: [(&str, serde_json::Value, &str); 10] = [
+        let cases: [(&str, serde_json::Value, &str); 11] = [
             ("format", "migcast.history/4".into(), "m: history format 4 is newer"),
             ("format", "migcast.history/2".into(), "m: written_means is Content in format 2, allowed: content or"),
             ("written_means", "rate".into(), "m: written_means is Rate in format 3, allowed: content or"),
@@ -318,6 +328,7 @@ mod tests {
             ("format", "tar".into(), "m: format is \"tar\""),
             ("page_size_bytes", 1000.into(), "m: page_size_bytes is 1000, allowed: a power of two"),
             ("window_seconds", 0.0.into(), "m: window_seconds is 0, allowed"),
+            ("keep_pages_seconds", 3.5.into(), "m: keep_pages_seconds is 3.5, allowed: 60 or more"),
             ("blocks", serde_json::json!([]), "m: blocks is a list of 0"),
             ("blocks", serde_json::json!([{"name": "a", "length_bytes": 5}]), "m: length_bytes is 5"),
             ("sample", serde_json::json!({"one_in": 0, "seed": 1}), "m: sample.one_in is 0"),

@@ -45,6 +45,7 @@ pub struct Segment {
     bytes: u64,
     commit: Commit,
     vcpu_time: Option<VcpuTime>,
+    has_pages: bool,
 }
 
 impl Segment {
@@ -68,7 +69,12 @@ impl Segment {
         self.commit.end_unix_ns
     }
 
-    /// Length of its four files in bytes.
+    /// Whether it is still kept which pages were written, and which were zero.
+    pub fn has_pages(&self) -> bool {
+        self.has_pages
+    }
+
+    /// Length of its files in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -169,8 +175,22 @@ impl History {
         self.files(segment).windows()
     }
 
+    /// The windows of which the pages are kept: all, or those of the last segments.
+    pub fn windows_with_pages(&self) -> Range<u32> {
+        let without = self.segments.iter().rposition(|segment| !segment.has_pages);
+        let with = &self.segments[without.map_or(0, |last| last + 1)..];
+        let ends = with.first().zip(with.last());
+        ends.map_or(0..0, |(first, last)| first.windows().start..last.windows().end)
+    }
+
     /// The windows of a segment one by one, with the pages written and the changes of the zero map.
+    ///
+    /// # Errors
+    /// Damage; [`ReadError::NoPages`].
     pub fn read(&self, segment: &Segment) -> Result<SegmentWindows, ReadError> {
+        if !segment.has_pages {
+            return Err(ReadError::NoPages { dir: self.dir.clone(), segment: segment.number });
+        }
         let files = self.files(segment);
         SegmentWindows::open(&files, self.tracked.clone())
     }
@@ -190,7 +210,7 @@ impl History {
     /// which nothing was recorded are left out, as if the guest had stood still; the zero map carries on over them.
     ///
     /// # Errors
-    /// Damage in a file; [`ReadError::NothingRecorded`] where the range has no recorded window;
+    /// Damage in a file; [`ReadError::NothingRecorded`] where the range has no recorded window; [`ReadError::NoPages`];
     /// [`ReadError::TooManyTracked`].
     pub fn page_replay(&self, range: Range<u32>) -> Result<PageReplay, ReadError> {
         if self.tracked.count() > PageReplay::TRACKED_MAX {
@@ -273,8 +293,10 @@ impl History {
     /// Reads every file of every segment and names what is damaged; slow on long histories.
     pub fn verify(&self) -> Vec<Problem> {
         let check = |segment: &Segment| {
-            let mut stream = self.read(segment)?;
-            while stream.advance()?.is_some() {}
+            if segment.has_pages {
+                let mut stream = self.read(segment)?;
+                while stream.advance()?.is_some() {}
+            }
             self.files(segment).part(self.tracked.count()).map(drop)
         };
         let damaged =
@@ -288,12 +310,12 @@ impl History {
 
     /// Reads a commit mark and takes the segment in, or notes why not.
     fn add(&mut self, number: u32) {
-        let taken =
-            files::commit(&self.dir, &self.manifest, number).and_then(|Committed { commit, vcpu_time, bytes }| {
-                let segment = Segment { number, bytes, commit, vcpu_time };
-                self.follows(&segment)?;
-                Ok(segment)
-            });
+        let taken = files::commit(&self.dir, &self.manifest, number).and_then(|committed| {
+            let Committed { commit, vcpu_time, bytes, has_pages } = committed;
+            let segment = Segment { number, bytes, commit, vcpu_time, has_pages };
+            self.follows(&segment)?;
+            Ok(segment)
+        });
         match taken {
             Ok(segment) => self.segments.push(segment),
             Err(error) => self.problems.push(Problem::Damaged { segment: number, error }),

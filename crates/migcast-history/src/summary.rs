@@ -2,9 +2,10 @@
 use std::time::Duration;
 
 use migcast_model::dirty::wws::WriteTracker;
+use migcast_model::dirty::{DirtySource, WwsIndex};
 
 use crate::damage::ReadError;
-use crate::reader::History;
+use crate::reader::{History, Segment};
 use crate::timeline::{Entry, Timeline};
 use crate::vcpu::VcpuTime;
 use crate::windows::State;
@@ -78,21 +79,28 @@ impl History {
         let timeline = self.timeline()?;
         let weight = self.tracked().weight();
         let mut counts = WriteSets::new(&timeline, self.tracked().count());
-        let (mut zero_start, mut zero_end) = (None, 0);
-        let mut stream = self.stream(timeline.all());
-        while let Some(view) = stream.next_window()? {
-            zero_start.get_or_insert_with(|| view.zero_at_start.count());
-            zero_end = view.window.zero;
-            if view.window.state == State::Recorded {
-                counts.window(view.written);
+        let (first, last) = (&timeline.entries()[0].window, &timeline.entries()[timeline.entries().len() - 1].window);
+        let (mut zero_start, zero_end) = (None, last.zero);
+        let has_pages = self.segments().iter().all(Segment::has_pages);
+        if has_pages {
+            let mut stream = self.stream(timeline.all());
+            while let Some(view) = stream.next_window()? {
+                zero_start.get_or_insert_with(|| view.zero_at_start.count());
+                if view.window.state == State::Recorded {
+                    counts.window(view.written);
+                }
             }
         }
+        let wws = match has_pages {
+            true => counts.finish(self.tracked().count(), self.tracked().memory()),
+            false => counts.of_index(&self.wws_index(timeline.all())?, self.tracked().count()),
+        };
         let written: u64 = timeline.recorded().map(|entry| u64::from(entry.window.written)).sum();
         Ok(Summary {
             pages_per_second: rate(written as f64 * weight, timeline.recorded_duration()).unwrap_or_default(),
             slices: cut(&timeline, slices.max(1), weight),
-            wws: counts.finish(self.tracked().count(), self.tracked().memory()),
-            zero_pages_start: f64::from(zero_start.unwrap_or_default()) * weight,
+            wws,
+            zero_pages_start: f64::from(zero_start.unwrap_or(first.zero)) * weight,
             zero_pages_end: f64::from(zero_end) * weight,
             vcpu_time: self.vcpu_time(timeline.all()),
             cost: Cost::of(timeline.entries()),
@@ -176,10 +184,24 @@ impl WriteSets {
         });
     }
 
-    fn finish(self, tracked: u32, memory: u64) -> Vec<WriteSet> {
+    /// The same as an index knows it, for places that start over at the end.
+    fn of_index(self, index: &WwsIndex, tracked: u32) -> Vec<WriteSet> {
+        let memory = index.memory().get();
         let weight = memory as f64 / f64::from(tracked);
-        let set = |(span, windows, sum): (Duration, u64, u128)| {
-            let mean = sum as f64 / (self.total - windows + 1) as f64;
+        let mean = |span: Duration| index.write_set(span).mean / weight;
+        self.sets(tracked, memory, |(span, ..)| mean(*span))
+    }
+
+    fn finish(self, tracked: u32, memory: u64) -> Vec<WriteSet> {
+        let total = self.total;
+        self.sets(tracked, memory, |(_, windows, sum)| *sum as f64 / (total - windows + 1) as f64)
+    }
+
+    /// Each span with the mean of its pages among the tracked ones.
+    fn sets(self, tracked: u32, memory: u64, mean: impl Fn(&(Duration, u64, u128)) -> f64) -> Vec<WriteSet> {
+        let weight = memory as f64 / f64::from(tracked);
+        let set = |counted: (Duration, u64, u128)| {
+            let (mean, (span, windows, _)) = (mean(&counted), counted);
             // Binomial, with the correction for a finite memory; strata only make it better.
             let spread = (mean * (1.0 - mean / f64::from(tracked)) * (1.0 - 1.0 / weight)).max(0.0).sqrt();
             WriteSet {

@@ -1,4 +1,5 @@
 //! Writes a history, segment by segment.
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,10 @@ pub struct Writer {
     open: OpenSegment,
     next_segment: u32,
     bytes_on_disk: u64,
+    /// For how long pages are kept, where not for ever, in nanoseconds.
+    keep_pages: Option<i64>,
+    /// Closed segments with their pages: number, end, bytes of what will be taken away.
+    with_pages: VecDeque<(u32, i64, u64)>,
 }
 
 /// The segment that is being filled.
@@ -188,6 +193,8 @@ impl Writer {
             open: OpenSegment::default(),
             next_segment: 0,
             bytes_on_disk: 0,
+            keep_pages: manifest.keep_pages_seconds.map(|seconds| (seconds * 1e9) as i64),
+            with_pages: VecDeque::new(),
         })
     }
 
@@ -316,6 +323,7 @@ impl Writer {
         let zero = self.write(&ZERO, &zero_columns(&self.open.zero), vec![start_runs])?;
         let kept = self.kept();
         let bands = self.write(&BANDS_TABLE, &BandRow::columns(&kept.bands), vec![])?;
+        let pages_bytes = pages.bytes + zero.bytes;
         let files = vec![windows, pages, zero, bands];
         for file in &files {
             disk::sync_dir(&self.dir.join(&file.name))?;
@@ -343,12 +351,33 @@ impl Writer {
         disk::sync_dir(&self.dir.join(WWS.name))?;
         self.bytes_on_disk += bytes + wws.bytes;
         self.index.take();
+        self.with_pages.push_back((self.next_segment, end_unix_ns, pages_bytes));
         self.next_segment += 1;
         self.open = OpenSegment {
             first_window: self.open.next_window(),
             end_before: Some(end_unix_ns),
             ..OpenSegment::default()
         };
+        self.forget_pages(end_unix_ns)
+    }
+
+    /// Takes away the pages of segments that ended long enough before `now`. Their index stays.
+    fn forget_pages(&mut self, now: i64) -> Result<(), WriteError> {
+        let Some(keep) = self.keep_pages else { return Ok(()) };
+        while let Some(&(number, end, bytes)) = self.with_pages.front().filter(|(_, end, _)| now - end > keep) {
+            for table in [&PAGES, &ZERO] {
+                let path = segment::path(&self.dir, table, number);
+                match fs::remove_file(&path) {
+                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                        return Err(WriteError::Io { path, source });
+                    }
+                    _ => {}
+                }
+            }
+            self.bytes_on_disk -= bytes;
+            self.with_pages.pop_front();
+            debug_assert!(end <= now, "segments follow each other");
+        }
         Ok(())
     }
 

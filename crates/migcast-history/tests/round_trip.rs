@@ -6,6 +6,8 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use migcast_history::damage::ReadError;
+use migcast_history::format::Manifest;
 use migcast_history::index::{ALL_BANDS, BANDS, bucket};
 use migcast_history::reader::History;
 use migcast_history::sample::Sample;
@@ -304,4 +306,48 @@ fn a_history_of_gaps_has_nothing_to_replay() {
     assert!(summary.wws.is_empty() && summary.slices.iter().all(|slice| slice.pages_per_second.is_none()));
     let error = history.page_replay(0..30).unwrap_err();
     assert!(error.to_string().ends_with("nothing was recorded in windows 0 to 30"), "{error}");
+}
+
+#[test]
+fn old_pages_go_where_they_are_not_wanted_and_the_index_stays() {
+    let kept = Manifest { keep_pages_seconds: Some(120.0), ..manifest(&[300], Sample::full()) };
+    let made = Recording::made_up_every(kept, 7, 300, 40, 1_000_000_000);
+    let whole = Recording { manifest: manifest(&[300], Sample::full()), ..made.clone() };
+    let (dir, all) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    made.write(dir.path()).unwrap();
+    whole.write(all.path()).unwrap();
+    let (history, all) = (History::open(dir.path()).unwrap(), History::open(all.path()).unwrap());
+    assert!(history.problems().is_empty() && history.verify().is_empty());
+    let with_pages: Vec<bool> = history.segments().iter().map(|segment| segment.has_pages()).collect();
+    assert_eq!(with_pages[..2], [false, false], "{with_pages:?}");
+    assert_eq!(with_pages[3..], [true, true], "{with_pages:?}");
+    let (kept, end) = (history.windows_with_pages(), all.timeline().unwrap().all().end);
+    let since_kept = history.segments()[kept_from(&with_pages)].windows().start;
+    assert_eq!(kept, since_kept..end);
+    assert!(matches!(history.page_replay(0..end), Err(ReadError::NoPages { segment: 0, .. })));
+    assert_eq!(history.page_replay(kept.clone()).unwrap().windows(), all.page_replay(kept).unwrap().windows());
+    let span = |history: &History| {
+        let index = history.wws_index(0..end).unwrap();
+        index.counts(Duration::from_secs(20)).written(GuestTime::ZERO, GuestTime::ZERO + Duration::from_secs(90))
+    };
+    assert_eq!(span(&history), span(&all));
+    assert!(history.bytes_on_disk() < all.bytes_on_disk());
+    let (some, full) = (history.summary(5).unwrap(), all.summary(5).unwrap());
+    assert_eq!((some.pages_per_second, some.zero_pages_end), (full.pages_per_second, full.zero_pages_end));
+    for (some, full) in some.wws.iter().zip(&full.wws) {
+        assert!((some.pages / full.pages - 1.0).abs() < 0.05, "{some:?} {full:?}");
+    }
+}
+
+fn kept_from(with_pages: &[bool]) -> usize {
+    with_pages.iter().position(|has| *has).unwrap()
+}
+
+#[test]
+fn missing_pages_are_damage_where_all_are_to_be_kept() {
+    let made = recording(&[300], 1, 1, 900);
+    let dir = tempfile::tempdir().unwrap();
+    made.write(dir.path()).unwrap();
+    std::fs::remove_file(dir.path().join("pages/000000.parquet")).unwrap();
+    assert_eq!(History::open(dir.path()).unwrap().problems().len(), 1);
 }

@@ -26,6 +26,8 @@ pub struct Settings {
     pub cpu_limit: f64,
     /// Which pages to track.
     pub sample: SampleChoice,
+    /// For how long pages are kept, at least a minute; for ever where `None`. The index of what is older stays.
+    pub keep_pages: Option<Duration>,
     /// Draws the sample.
     pub seed: u64,
     /// The program that records, for the manifest, e.g. "migcast 0.1.0".
@@ -151,5 +153,6 @@ fn manifest(identity: &Identity, settings: &Settings, sample: Sample) -> Manifes
         blocks: identity.blocks.clone(),
         window_seconds: settings.window.as_secs_f64(),
         sample,
+        keep_pages_seconds: settings.keep_pages.map(|span| span.as_secs_f64()),
     }
 }

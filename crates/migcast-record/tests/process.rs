@@ -163,6 +163,7 @@ fn run(script: &mut Script<'_>, sample: SampleChoice, out: &Path) -> Summary {
         duration: Some(Duration::from_secs(120)),
         cpu_limit: 1.0,
         sample,
+        keep_pages: None,
         seed: 7,
         program: "test".to_owned(),
     };

@@ -154,6 +154,7 @@ fn run_guest(guest: Guest, out: &Path, listener: &mut dyn Listener) -> Summary {
         duration: Some(Duration::from_secs(120)),
         cpu_limit: 1.0,
         sample: SampleChoice::All,
+        keep_pages: None,
         seed: 1,
         program: "test".to_owned(),
     };

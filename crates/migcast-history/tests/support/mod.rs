@@ -35,6 +35,7 @@ pub fn manifest(blocks: &[u64], sample: Sample) -> Manifest {
         blocks: blocks.iter().enumerate().map(block).collect(),
         window_seconds: 0.1,
         sample,
+        keep_pages_seconds: None,
     }
 }
 

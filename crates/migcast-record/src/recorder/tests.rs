@@ -144,6 +144,7 @@ fn settings(duration: Duration) -> Settings {
         duration: Some(duration),
         cpu_limit: 0.05,
         sample: SampleChoice::All,
+        keep_pages: None,
         seed: 0,
         program: String::new(),
     }

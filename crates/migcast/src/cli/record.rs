@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use migcast_history::format::KEEP_SECONDS_MIN;
 use migcast_model::quantity::{QuantityError, parse_duration};
 use migcast_record::{
     Guest, Interrupt, Listener, Progress, Recording, SampleChoice, Settings, Stop, Summary, SystemClock, libvirt,
@@ -44,6 +45,10 @@ pub(crate) struct Args {
     /// How long to record, e.g. 60s or 1h [default: until Ctrl-C]
     #[arg(long, value_parser = duration)]
     duration: Option<Duration>,
+    /// Keep which pages were written for so long only, e.g. 24h, at least 60s; of what is older, keep the index that
+    /// forecasts need, a small part of that [default: keep all]
+    #[arg(long, value_name = "TIME", value_parser = keep)]
+    keep: Option<Duration>,
     /// Which pages to track: all, one in N (1/N), or as many as the CPU limit allows
     #[arg(long, value_name = "all|1/N|auto", default_value = "auto", value_parser = sample)]
     sample: SampleChoice,
@@ -74,6 +79,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         duration: args.duration,
         cpu_limit: args.cpu_limit,
         sample: args.sample,
+        keep_pages: args.keep,
         seed: seed(),
         program: concat!("migcast ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
@@ -252,6 +258,11 @@ fn window(text: &str) -> Result<Duration, QuantityError> {
     let allowed = Duration::from_millis(1)..=Duration::from_secs(60);
     let span = parse_duration(text).ok().filter(|span| allowed.contains(span));
     span.ok_or_else(|| refusal(text, "the length of a window", "1ms to 60s, with the unit, such as 100ms"))
+}
+
+fn keep(text: &str) -> Result<Duration, QuantityError> {
+    let span = parse_duration(text).ok().filter(|span| span.as_secs_f64() >= KEEP_SECONDS_MIN);
+    span.ok_or_else(|| refusal(text, "how long to keep pages", "a span of 60s or more, such as 24h"))
 }
 
 fn sample(text: &str) -> Result<SampleChoice, QuantityError> {

@@ -183,12 +183,13 @@ impl Column {
         }
     }
 
-    /// Writes in windows (from, to], both up to the end, fewer than 2^32.
+    /// Writes in windows (from, to], both up to the end, fewer than 2^31. Writes that were counted over some windows are
+    /// spread evenly over them, so that now and then fewer than none are left of the others.
     fn between(&self, grid: Grid, from: f64, to: f64) -> f64 {
         let ((cell, part), (end_cell, end_part)) = (grid.place(from), grid.place(to));
-        let whole = self.before[end_cell].wrapping_sub(self.before[cell]);
-        let in_cell = |cell: usize| f64::from(self.before[cell + 1].wrapping_sub(self.before[cell]));
-        f64::from(whole) + end_part * in_cell(end_cell) - part * in_cell(cell)
+        let writes = |from: usize, to: usize| f64::from(self.before[to].wrapping_sub(self.before[from]).cast_signed());
+        let whole = writes(cell, end_cell);
+        whole + end_part * writes(end_cell, end_cell + 1) - part * writes(cell, cell + 1)
     }
 
     fn across(&self, grid: Grid, at: f64) -> f64 {

@@ -240,7 +240,7 @@ impl WwsIndex {
         if span <= 0.0 {
             0.0
         } else if span >= 1.0 {
-            self.levels.distinct(from, to)
+            self.levels.distinct(from, to).max(0.0)
         } else {
             self.levels.writes(from, to) * self.shares.within_window(from, span)
         }

@@ -240,5 +240,6 @@ fn manifest(args: &ImportArgs, memory: u64, read: &[(&Path, Imported)], built: &
         blocks: vec![Block { name: "memory".to_owned(), length_bytes: memory, guest_physical_address: None }],
         window_seconds: first.span.as_secs_f64(),
         sample: Sample::full(),
+        keep_pages_seconds: None,
     })
 }
