@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use migcast_model::dirty::wws::WriteTracker;
-use migcast_model::dirty::{DirtySource, WwsIndex};
+use migcast_model::dirty::{CountedSource, DirtySource, WwsIndex};
 
 use crate::damage::ReadError;
 use crate::reader::{History, Segment};
@@ -188,8 +188,9 @@ impl WriteSets {
     fn of_index(self, index: &WwsIndex, tracked: u32) -> Vec<WriteSet> {
         let memory = index.memory().get();
         let weight = memory as f64 / f64::from(tracked);
-        let mean = |span: Duration| index.write_set(span).mean / weight;
-        self.sets(tracked, memory, |(span, ..)| mean(*span))
+        let window = index.length().unwrap_or_default().as_secs_f64() / index.windows() as f64;
+        let mean = |windows: u64| index.write_set(Duration::from_secs_f64(window * windows as f64)).mean / weight;
+        self.sets(tracked, memory, |(_, windows, _)| mean(*windows))
     }
 
     fn finish(self, tracked: u32, memory: u64) -> Vec<WriteSet> {
