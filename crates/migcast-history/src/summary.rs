@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use migcast_model::dirty::wws::WriteTracker;
-use migcast_model::dirty::{CountedSource, DirtySource, WwsIndex};
+use migcast_model::dirty::{DirtySource, WwsIndex};
 
 use crate::damage::ReadError;
 use crate::reader::{History, Segment};

@@ -33,7 +33,7 @@ impl Bounds {
     /// Every page that is never zero crosses the link at least once, live or stopped; the device state is saved while the
     /// guest is stopped. An algorithm that ends by itself after so much sent has upper bounds, too: the paper's for
     /// classic Xen (Akoush et al. 2010: overheads + 5V/L; V/L of downtime).
-    pub fn of(scenario: &Scenario, source: &impl DirtySource) -> Bounds {
+    pub fn of(scenario: &Scenario, source: &(impl DirtySource + ?Sized)) -> Bounds {
         let Scenario { platform, link, guest, algorithm, .. } = scenario;
         let pages = source.never_zero().bytes(guest.page_size).transfer_time_ceil(link.goodput());
         let ends = algorithm.scheme().ends();

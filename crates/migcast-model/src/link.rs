@@ -83,10 +83,13 @@ impl SendQueue {
         end
     }
 
-    /// Bytes that can be accepted from `now` on within `span`, while the link carries `granted`.
+    /// Bytes that a writer gets rid of from `now` on without waiting longer than `span`, while the link carries `granted`:
+    /// what is free, and what becomes free whenever it is woken. The next byte keeps it longer.
     pub fn room(&self, now: SimTime, span: Duration, granted: BytesPerSec) -> ByteCount {
-        let delivered = granted.bytes_in(now.since(self.at) + span);
-        ByteCount::new((self.capacity + delivered).get().saturating_sub(self.queued.get()))
+        let queued = self.queued.saturating_sub(granted.bytes_in(now.since(self.at)));
+        let delivered = granted.bytes_in(span).get();
+        let freed = if self.burst.is_zero() { delivered } else { delivered - delivered % self.burst.get() };
+        ByteCount::new((self.capacity.get().saturating_sub(queued.get())).saturating_add(freed))
     }
 
     /// When everything accepted so far has been delivered, if nothing else is written.
@@ -148,6 +151,18 @@ mod tests {
         assert_eq!((accepted, queue.queued()), (at_millis(200), ByteCount::new(401)));
         let accepted = queue.accept(accepted, ByteCount::new(199), Duration::ZERO, RATE);
         assert_eq!((accepted, queue.queued()), (at_millis(200), ByteCount::new(600)));
+    }
+
+    #[test]
+    fn there_is_room_for_what_is_free_and_for_what_a_woken_writer_finds() {
+        let mut queue = SendQueue::new(ByteCount::new(600));
+        queue.accept(SimTime::ZERO, ByteCount::new(500), Duration::ZERO, RATE);
+        let room = |millis| queue.room(SimTime::ZERO, Duration::from_millis(millis), RATE).get();
+        assert_eq!([0, 199, 200, 399, 400].map(room), [100, 100, 300, 300, 500], "woken every 200 ms");
+        let room = room(450);
+        let within = queue.clone().accept(SimTime::ZERO, ByteCount::new(room), Duration::ZERO, RATE);
+        let beyond = queue.accept(SimTime::ZERO, ByteCount::new(room + 1), Duration::ZERO, RATE);
+        assert_eq!((within, beyond), (at_millis(400), at_millis(600)));
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //!  tracked pages ─► two halves, by coin ─► each forecast by itself ─► half their difference, many times over
 //! ```
 //! The error of a count follows from how many pages were counted; that of a migration does not: a page too many in one
-//! iteration lengthens the next. So the whole migration is simulated again with halves of the sample.
+//! iteration lengthens the next. So the whole migration is simulated again with halves of the sample. Where only counts
+//! are left ([`SamplingError::of_index`]), with counts that are too small and too large by their standard error.
 
 use std::time::Duration;
 
-use crate::dirty::{PageReplay, PageSource};
+use crate::dirty::{DirtySource, Estimate, PageReplay, PageSource, Scaled, WwsIndex};
 use crate::paired::{Difference, mean_difference};
 use crate::simulate::Scenario;
 
@@ -53,13 +54,33 @@ impl SamplingError {
             sent: error(|difference| difference.log_sent),
         })
     }
+
+    /// The error of a forecast of `scenario` from an index over `starts`: half the difference that it makes whether all
+    /// counts of written pages are larger or smaller by their relative standard error, taken at the span in which the
+    /// memory is sent once. `None` where no start converges with both.
+    pub fn of_index(scenario: &Scenario, index: &WwsIndex, starts: &[Duration]) -> Option<SamplingError> {
+        let once = scenario.guest.memory_bytes().transfer_time_ceil(scenario.link.goodput());
+        let Estimate { mean, variance } = index.write_set(once.min(index.length().unwrap_or(once)));
+        if variance <= 0.0 || mean <= 0.0 {
+            return Some(SamplingError::default());
+        }
+        let relative = (variance.sqrt() / mean).min(0.5);
+        let [more, less] = [1.0 + relative, 1.0 - relative].map(|factor| index.scaled(factor));
+        let run = |source: &Scaled<'_>, start| scenario.run(source, start);
+        let difference = mean_difference(starts, |start| run(&more, start), |start| run(&less, start))?;
+        Some(SamplingError {
+            time: difference.log_time.abs() / 2.0,
+            downtime_seconds: difference.downtime_seconds.abs() / 2.0,
+            sent: difference.log_sent.abs() / 2.0,
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::algorithm::Algorithm;
-    use crate::dirty::PageReplayBuilder;
+    use crate::dirty::{PageReplayBuilder, WwsIndexBuilder};
     use crate::guest::Guest;
     use crate::link::Link;
     use crate::platform::Platform;
@@ -67,17 +88,29 @@ mod tests {
 
     const MEMORY: u32 = 64_000;
 
-    /// A guest that writes every page of a scattered tenth once a second, of which one page in `one_in` is tracked.
-    fn replay(one_in: u32, draw: u32) -> PageReplay {
+    /// A guest that writes every page of a scattered tenth once a second, of which one page in `one_in` is tracked: what
+    /// is written in each of 40 windows.
+    fn windows(one_in: u32, draw: u32) -> (PageCount, Vec<Vec<u32>>) {
         let tracked: Vec<u32> =
             (0..MEMORY / one_in).map(|run| run * one_in + hash(run ^ draw << 20) % one_in).collect();
-        let mut builder =
-            PageReplayBuilder::new(PageCount::new(tracked.len() as u64), PageCount::new(u64::from(MEMORY)));
-        for window in 0..40 {
+        let window = |window: u32| {
             let written = |page: u32| hash(page).is_multiple_of(10) && hash(page ^ 1 << 30) % 10 == window % 10;
-            let ranks = (0..tracked.len() as u32).filter(|rank| written(tracked[*rank as usize]));
-            builder.window(Duration::from_millis(100), &ranks.collect::<Vec<_>>(), &[]);
-        }
+            (0..tracked.len() as u32).filter(|rank| written(tracked[*rank as usize])).collect()
+        };
+        (PageCount::new(tracked.len() as u64), (0..40).map(window).collect())
+    }
+
+    fn replay(one_in: u32, draw: u32) -> PageReplay {
+        let (tracked, windows) = windows(one_in, draw);
+        let mut builder = PageReplayBuilder::new(tracked, PageCount::new(u64::from(MEMORY)));
+        windows.iter().for_each(|written| builder.window(Duration::from_millis(100), written, &[]));
+        builder.build().unwrap()
+    }
+
+    fn index(one_in: u32, draw: u32) -> WwsIndex {
+        let (tracked, windows) = windows(one_in, draw);
+        let mut builder = WwsIndexBuilder::new(tracked, PageCount::new(u64::from(MEMORY)));
+        windows.iter().for_each(|written| builder.window(Duration::from_millis(100), written, &[]));
         builder.build().unwrap()
     }
 
@@ -127,5 +160,21 @@ mod tests {
             draws.iter().take(4).map(|draw| SamplingError::of(&scenario, draw, &starts).unwrap().time).collect();
         let estimated = (errors.iter().map(|error| error.powi(2)).sum::<f64>() / 4.0).sqrt();
         assert!((0.5..2.0).contains(&(estimated / scatter)), "estimated {estimated}, draws scatter by {scatter}");
+    }
+
+    #[test]
+    fn counts_alone_tell_the_error_as_halves_do() {
+        let scenario = scenario();
+        let starts: Vec<Duration> = (0..10).map(|start| Duration::from_millis(400 * start)).collect();
+        let errors = (0..4).map(|draw| {
+            let (halves, counts) = (replay(40, draw), index(40, draw));
+            let errors =
+                [SamplingError::of(&scenario, &halves, &starts), SamplingError::of_index(&scenario, &counts, &starts)];
+            errors.map(|error| error.unwrap().time.powi(2))
+        });
+        let [halves, counts] = errors.fold([0.0, 0.0], |sum, more| [sum[0] + more[0], sum[1] + more[1]]).map(f64::sqrt);
+        assert!((0.4..2.5).contains(&(counts / halves)), "{counts} by counts, {halves} by halves");
+        let full = SamplingError::of_index(&scenario, &index(1, 0), &starts);
+        assert_eq!(full, Some(SamplingError::default()));
     }
 }

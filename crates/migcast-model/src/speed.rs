@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::dirty::PageSource;
+use crate::due::DueSource;
 use crate::link::Link;
 use crate::paired::mean_difference;
 use crate::simulate::Scenario;
@@ -25,7 +25,7 @@ pub struct SpeedScatter {
 impl SpeedScatter {
     /// For `scenario` and `source` over `starts`. A start that converges with one link only tells nothing; where none
     /// converges with both, times scatter like the platform.
-    pub fn of<S: PageSource>(scenario: &Scenario, source: &S, starts: &[Duration]) -> SpeedScatter {
+    pub fn of<S: DueSource + ?Sized>(scenario: &Scenario, source: &S, starts: &[Duration]) -> SpeedScatter {
         let own = scenario.platform.time_scatter;
         if own == 0.0 {
             return SpeedScatter::default();

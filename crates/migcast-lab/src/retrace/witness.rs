@@ -39,6 +39,10 @@ impl DirtySource for Witness<'_> {
         self.replay.memory()
     }
 
+    fn length(&self) -> Option<Duration> {
+        self.replay.length()
+    }
+
     fn write_set(&self, span: Duration) -> Estimate {
         self.replay.write_set(span)
     }
@@ -60,10 +64,6 @@ impl PageSource for Witness<'_> {
 
     fn tracked(&self) -> PageCount {
         self.replay.tracked()
-    }
-
-    fn length(&self) -> Option<Duration> {
-        self.replay.length()
     }
 
     fn cursor(&self, start: Duration) -> WitnessCursor<'_> {

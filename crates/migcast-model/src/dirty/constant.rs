@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DirtySource, Estimate, PageCursor, PageReplay, PageSource};
+use super::{BANDS, DirtySource, Estimate, PageCursor, PageReplay, PageSource, PerBand};
 use crate::page_set::PageSet;
 use crate::units::{GuestTime, PageCount, PagesPerSec};
 
@@ -86,6 +86,17 @@ impl ConstantRate {
         self
     }
 
+    /// The same with so many zero pages in each band, the first of it.
+    pub fn with_zero_per_band(mut self, pages: &PerBand) -> Self {
+        let zero = Arc::make_mut(&mut self.zero);
+        let universe = u64::from(zero.universe());
+        for (band, pages) in (0..).zip(pages) {
+            let [first, end] = [band, band + 1].map(|band| (universe * band / BANDS as u64) as u32);
+            (first..end).take(pages.round() as usize).for_each(|page| zero.set(page, true));
+        }
+        self
+    }
+
     /// Writes per second.
     pub fn rate(&self) -> PagesPerSec {
         self.rate
@@ -121,6 +132,10 @@ impl DirtySource for ConstantRate {
         self.memory
     }
 
+    fn length(&self) -> Option<Duration> {
+        None
+    }
+
     fn write_set(&self, span: Duration) -> Estimate {
         let writes = self.rate.get() * span.as_secs_f64();
         let set = self.working_set.get() as f64;
@@ -145,10 +160,6 @@ impl PageSource for ConstantRate {
 
     fn tracked(&self) -> PageCount {
         self.memory
-    }
-
-    fn length(&self) -> Option<Duration> {
-        None
     }
 
     fn cursor(&self, start: Duration) -> ConstantCursor<'_> {

@@ -14,7 +14,7 @@ pub(crate) use constant::splitmix;
 pub use constant::{ConstantCursor, ConstantRate, WritePattern};
 pub use replay::{PageReplay, PageReplayBuilder, ZeroChange};
 pub use steps::RateSteps;
-pub use wws::{WwsIndex, WwsIndexBuilder};
+pub use wws::{Scaled, WwsIndex, WwsIndexBuilder};
 
 use crate::units::{GuestTime, PageCount};
 
@@ -39,6 +39,9 @@ pub trait DirtySource: Sync {
     /// All pages of the guest.
     fn memory(&self) -> PageCount;
 
+    /// Length of what is known, after which the source starts over; `None` where it never repeats.
+    fn length(&self) -> Option<Duration>;
+
     /// Mean number of distinct pages written in a span of guest time, over all positions of that span: the writable
     /// working set of Clark et al. (NSDI 2005).
     fn write_set(&self, span: Duration) -> Estimate;
@@ -62,9 +65,6 @@ pub trait CountedSource: DirtySource {
     type Counts<'a>: SpanCounts
     where
         Self: 'a;
-
-    /// Length of what is known, after which the source starts over; `None` where it never repeats.
-    fn length(&self) -> Option<Duration>;
 
     /// Its counts for a migration that is requested `start` into the source (modulo its length).
     fn counts(&self, start: Duration) -> Self::Counts<'_>;
@@ -95,9 +95,6 @@ pub trait PageSource: DirtySource {
 
     /// Pages told apart. Fewer than [`DirtySource::memory`] where the history is sampled: each then stands for several.
     fn tracked(&self) -> PageCount;
-
-    /// Length of what is known, after which the source starts over; `None` where it never repeats.
-    fn length(&self) -> Option<Duration>;
 
     /// A cursor for a migration that is requested `start` into the source (modulo its length).
     fn cursor(&self, start: Duration) -> Self::Cursor<'_>;

@@ -122,6 +122,10 @@ impl DirtySource for PageReplay {
         self.memory
     }
 
+    fn length(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.length_nanos()))
+    }
+
     /// Footprint theory (Xiang, Ding et al.), for writes: a write counts in every span that ends at or after it and in
     /// which it is its page's first, so its share is min(gap to the page's previous write, span).
     fn write_set(&self, span: Duration) -> Estimate {
@@ -156,10 +160,6 @@ impl PageSource for PageReplay {
 
     fn tracked(&self) -> PageCount {
         PageCount::new(u64::from(self.tracked))
-    }
-
-    fn length(&self) -> Option<Duration> {
-        Some(Duration::from_nanos(self.length_nanos()))
     }
 
     fn cursor(&self, start: Duration) -> ReplayCursor<'_> {

@@ -37,6 +37,11 @@ impl DirtySource for RateSteps {
         self.steps[0].1.memory()
     }
 
+    /// A rate stays in force for the whole migration, so nothing is ever repeated.
+    fn length(&self) -> Option<Duration> {
+        None
+    }
+
     fn write_set(&self, span: Duration) -> Estimate {
         let sets = self.steps.iter().map(|(_, rate)| rate.write_set(span).mean);
         Estimate::exact(sets.sum::<f64>() / self.steps.len() as f64)
@@ -56,11 +61,6 @@ impl PageSource for RateSteps {
 
     fn tracked(&self) -> PageCount {
         self.steps[0].1.tracked()
-    }
-
-    /// A rate stays in force for the whole migration, so nothing is ever repeated.
-    fn length(&self) -> Option<Duration> {
-        None
     }
 
     fn cursor(&self, start: Duration) -> ConstantCursor<'_> {

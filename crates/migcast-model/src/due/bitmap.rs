@@ -512,6 +512,10 @@ mod tests {
         fn memory(&self) -> PageCount {
             self.source.memory()
         }
+        fn length(&self) -> Option<Duration> {
+            self.source.length()
+        }
+
         fn write_set(&self, span: Duration) -> Estimate {
             self.source.write_set(span)
         }
@@ -527,9 +531,6 @@ mod tests {
         type Cursor<'a> = CountedCursor<'a>;
         fn tracked(&self) -> PageCount {
             self.source.tracked()
-        }
-        fn length(&self) -> Option<Duration> {
-            self.source.length()
         }
         fn cursor(&self, start: Duration) -> CountedCursor<'_> {
             CountedCursor { cursor: self.source.cursor(start), walks: &self.walks }

@@ -12,6 +12,7 @@ mod rated;
 mod record;
 mod recorded;
 mod scenario;
+mod source;
 mod sweep;
 
 use std::io;

@@ -9,7 +9,7 @@ use migcast_model::guest::Guest;
 
 use super::rated::Rated;
 use super::recorded::Recorded;
-use super::scenario::{Known, Request, Start};
+use super::scenario::{Known, Options, Request};
 use crate::report::Prediction;
 
 /// A guest's past.
@@ -22,10 +22,12 @@ pub(super) enum Past {
 }
 
 impl Past {
-    /// Opens the history in `dir`, for migrations that start at `start`.
-    pub(super) fn open(dir: &Path, start: Start) -> anyhow::Result<Past> {
+    /// Opens the history in `dir` for forecasts that are told `options`.
+    pub(super) fn open(dir: &Path, options: &Options) -> anyhow::Result<Past> {
         Ok(match Contents::open(dir)? {
-            Contents::Windows(history) => Past::Recorded(Box::new(Recorded::new(history, start)?)),
+            Contents::Windows(history) => {
+                Past::Recorded(Box::new(Recorded::new(history, options.start, options.from)?))
+            }
             Contents::Rates(series) => Past::Rated(Box::new(Rated::new(series)?)),
         })
     }

@@ -88,7 +88,7 @@ fn forecast(args: &Args) -> anyhow::Result<Prediction> {
     let progress = progress_bar();
     match &args.history {
         Some(dir) => {
-            let past = Past::open(dir, args.options.start)?;
+            let past = Past::open(dir, &args.options)?;
             args.options.refuse_idle(past.known())?;
             past.forecast(&request, &progress)
         }

@@ -97,6 +97,7 @@ impl Rated {
                 recorded: self.series.known_duration(),
                 windows: self.series.rates().len(),
                 sampled_one_in: manifest.sample.one_in,
+                by_index: false,
             },
             mean: PagesPerSec::new(rates().sum::<f64>() / steps.len() as f64),
             min: PagesPerSec::new(rates().fold(f64::INFINITY, f64::min)),

@@ -11,29 +11,34 @@ use migcast_history::reader::History;
 use migcast_history::timeline::Timeline;
 use migcast_history::vcpu::VcpuTime;
 use migcast_model::algorithm::Algorithm;
-use migcast_model::dirty::{PageReplay, PageSource};
 use migcast_model::forecast::thinned;
 use migcast_model::guest::Guest;
 use migcast_model::quantity::show_duration;
+use migcast_model::simulate::Scenario;
 use migcast_model::units::{ByteCount, PageCount};
 
-use super::scenario::{ModelName, Request, Start};
+use super::scenario::{ModelName, ReadFrom, Request, SamplingOf, Start};
+use super::source::Source;
 use crate::report::{HistoryUsed, Model, Prediction};
 
 /// Over how long `--model avg` takes a history's rate if nothing is said.
 const AVG_SPAN: Duration = Duration::from_secs(1);
 /// The setting of algorithms that slow the vCPUs.
 const VCPU_BUSY: &str = "vcpu-busy";
+/// So many times as many starting points are used where one costs so little.
+const INDEX_STARTS: usize = 10;
 /// What `--start now` replays: the history's last minute.
 const NOW_SPAN: Duration = Duration::from_secs(60);
 
-/// A history with the part of it that is replayed.
+/// A history with the part of it that is used.
 #[derive(Debug)]
 pub(super) struct Recorded {
     history: History,
     timeline: Timeline,
     guest: Guest,
-    replay: PageReplay,
+    /// The first window that is used.
+    first: u32,
+    source: Source,
     used: HistoryUsed,
     /// Percent of their time the vCPUs were busy, where that was watched.
     vcpu_busy: Option<u64>,
@@ -42,8 +47,8 @@ pub(super) struct Recorded {
 }
 
 impl Recorded {
-    /// For migrations that start at `start` of `history`.
-    pub(super) fn new(history: History, start: Start) -> anyhow::Result<Recorded> {
+    /// For migrations that start at `start` of `history`, from what `from` says or what it has.
+    pub(super) fn new(history: History, start: Start, from: Option<ReadFrom>) -> anyhow::Result<Recorded> {
         let manifest = history.manifest();
         let timeline = history.timeline()?;
         let mut warnings: Vec<String> =
@@ -55,10 +60,10 @@ impl Recorded {
             page_size: ByteCount::new(manifest.page_size_bytes),
         };
         let part = replayed_part(start, &timeline)?;
-        let replay = history.page_replay(part.clone())?;
+        let (source, part) = Source::open(&history, &timeline, part, from, &mut warnings)?;
         let vcpu_busy = history.vcpu_time(part.clone()).map(whole_percent);
-        let used = history_used(history.dir(), manifest, &timeline, &replay, part.start);
-        Ok(Recorded { timeline, guest, replay, used, vcpu_busy, warnings, history })
+        let used = history_used(history.dir(), manifest, &timeline, &source, part.start);
+        Ok(Recorded { timeline, guest, first: part.start, source, used, vcpu_busy, warnings, history })
     }
 
     /// Who was recorded.
@@ -74,7 +79,7 @@ impl Recorded {
     /// Forecasts from it.
     pub(super) fn forecast(&self, request: &Request, progress: &ProgressBar) -> anyhow::Result<Prediction> {
         let options = &request.options;
-        let (guest, replay) = (self.guest.clone(), &self.replay);
+        let (guest, source) = (self.guest.clone(), &self.source);
         let (mut algorithm, origin) = options.algorithm(&guest, Some(self.manifest()))?;
         let vcpu_busy_recorded = self.tell_vcpu_busy(&mut algorithm)?;
         let algorithm = (algorithm, origin);
@@ -82,8 +87,8 @@ impl Recorded {
         let mut warnings = self.warnings.clone();
         if options.model == Some(ModelName::Avg) {
             let span = options.avg_span.unwrap_or(AVG_SPAN);
-            let rate = options.average_rate(&guest, replay, span)?;
-            let source = options.constant_rate(&guest, rate).with_zero_of(replay);
+            let rate = options.average_rate(&guest, source.counted(), span)?;
+            let source = source.zero_at_start(options.constant_rate(&guest, rate));
             let model = options.avg_model(&source, Some((self.used.clone(), span)));
             ensure!(
                 options.start == Start::All,
@@ -92,13 +97,16 @@ impl Recorded {
             let starts = vec![Duration::ZERO];
             return request.forecast(guest, algorithm, (&source, None), starts, model, warnings, progress).map(told);
         }
-        let starts = self.starts(options.start, request.starts_max)?;
-        if options.start == Start::All && starts.len() < replay.windows() {
-            let (used, all) = (starts.len(), replay.windows());
+        let most = if source.is_index() { request.starts_max * INDEX_STARTS } else { request.starts_max };
+        let starts = self.starts(options.start, most)?;
+        if options.start == Start::All && starts.len() < source.windows() {
+            let (used, all) = (starts.len(), source.windows());
             warnings.push(format!("{used} of {all} starting points were used, evenly spread"));
         }
         let model = Model::Hist(self.used.clone());
-        request.forecast(guest, algorithm, (replay, Some(replay)), starts, model, warnings, progress).map(told)
+        let sampling = |scenario: &Scenario, starts: &[Duration]| source.sampling_error(scenario, starts);
+        let source = (source.due_source(), Some(&sampling as SamplingOf<'_>));
+        request.forecast(guest, algorithm, source, starts, model, warnings, progress).map(told)
     }
 
     /// Tells an algorithm that slows the vCPUs how busy they were, unless the user has. Returns what it was told.
@@ -119,9 +127,12 @@ impl Recorded {
             let position = timeline.find(moment).with_context(|| {
                 format!("--start: outside of the history, which is {} from {begin:.0} on", show_duration(span))
             })?;
-            return Ok(vec![position.recorded_time]);
+            let before = timeline.recorded().take_while(|entry| entry.index < self.first);
+            let before: Duration = before.map(|entry| entry.window.length()).sum();
+            ensure!(position.recorded_time >= before, "--start: before the part of the history that is used");
+            return Ok(vec![position.recorded_time - before]);
         }
-        Ok(thinned(&self.replay.window_starts().collect::<Vec<_>>(), most))
+        Ok(thinned(&self.source.window_starts(), most))
     }
 }
 
@@ -130,8 +141,8 @@ fn whole_percent(time: VcpuTime) -> u64 {
     ((100.0 * time.busy_share()).round() as u64).clamp(1, 100)
 }
 
-/// What a replay from the window of index `first` on has used of its history.
-fn history_used(dir: &Path, manifest: &Manifest, timeline: &Timeline, replay: &PageReplay, first: u32) -> HistoryUsed {
+/// What is used of a history from the window of index `first` on.
+fn history_used(dir: &Path, manifest: &Manifest, timeline: &Timeline, source: &Source, first: u32) -> HistoryUsed {
     let entry = timeline.recorded().find(|entry| entry.index >= first);
     let start = entry.map_or(timeline.start_unix_ns(), |entry| entry.window.start_unix_ns);
     let start = jiff::Timestamp::from_nanosecond(i128::from(start));
@@ -143,9 +154,10 @@ fn history_used(dir: &Path, manifest: &Manifest, timeline: &Timeline, replay: &P
             name => format!("{name} {}, {}", manifest.hypervisor_version, manifest.accelerator),
         },
         start: start.unwrap_or(jiff::Timestamp::UNIX_EPOCH),
-        recorded: replay.length().unwrap_or_default(),
-        windows: replay.windows(),
+        recorded: source.counted().length().unwrap_or_default(),
+        windows: source.windows(),
         sampled_one_in: manifest.sample.one_in,
+        by_index: source.is_index(),
     }
 }
 

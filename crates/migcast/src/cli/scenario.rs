@@ -10,7 +10,8 @@ use migcast_history::format::Manifest;
 use migcast_history::timeline::Moment;
 use migcast_model::algorithm::{Algorithm, qemu};
 use migcast_model::bounds::Bounds;
-use migcast_model::dirty::{ConstantRate, DirtySource, PageReplay, PageSource, WritePattern};
+use migcast_model::dirty::{ConstantRate, DirtySource, WritePattern};
+use migcast_model::due::DueSource;
 use migcast_model::forecast::Forecast;
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
@@ -57,6 +58,10 @@ pub(super) struct Options {
     /// Span over which `--model avg` takes a history's rate [default: 1s]
     #[arg(long, value_name = "SPAN", value_parser = parse_positive)]
     pub(super) avg_span: Option<Duration>,
+    /// Read the history page by page, which is exact, or off its WWS index, which is quick [default: pages, unless they are
+    /// more than 20 million writes or no longer kept]
+    #[arg(long, value_enum)]
+    pub(super) from: Option<ReadFrom>,
     /// When the migration starts: at every window, in the last minute over and over, or at one point
     #[arg(long, value_name = "all|now|OFFSET|TIMESTAMP", default_value = "all", value_parser = parse_start)]
     pub(super) start: Start,
@@ -70,6 +75,13 @@ pub(super) struct Options {
 pub(super) enum ModelName {
     Hist,
     Avg,
+}
+
+/// What of a history a forecast is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum ReadFrom {
+    Pages,
+    Index,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -171,6 +183,10 @@ impl Options {
             has_pages || !has_history || self.model != Some(ModelName::Hist),
             "--model hist needs a recorded history: a rate series says nothing of which pages are written"
         );
+        ensure!(
+            has_pages || self.from.is_none(),
+            "--from needs a recorded history: there are pages and an index of nothing else"
+        );
         if !has_history {
             ensure!(self.model != Some(ModelName::Hist), "--model hist needs a history: give its directory");
             ensure!(self.start == Start::All, "--start needs a history: give its directory");
@@ -250,11 +266,11 @@ impl Options {
     pub(super) fn average_rate(
         &self,
         guest: &Guest,
-        replay: &PageReplay,
+        source: &dyn DirtySource,
         span: Duration,
     ) -> anyhow::Result<PagesPerSec> {
         ensure!(guest.memory.get() < 1 << 32, "--model avg: a guest of more than 16TiB is not supported");
-        self.rate_of(guest, replay.write_set(span).mean, span, "give a larger set or a shorter --avg-span")
+        self.rate_of(guest, source.write_set(span).mean, span, "give a larger set or a shorter --avg-span")
     }
 
     /// The rate of writes that makes `distinct` pages distinct within `span`: without a working set just so many a second,
@@ -305,6 +321,9 @@ fn without_rules(manifest: Option<&Manifest>) -> anyhow::Result<(Algorithm, Stri
     })
 }
 
+/// Finds the sampling error of a scenario over its starts, if it can.
+pub(super) type SamplingOf<'a> = &'a dyn Fn(&Scenario, &[Duration]) -> Option<SamplingError>;
+
 /// One migration that is asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
@@ -331,13 +350,14 @@ impl Request {
         self.forecast(guest, algorithm, (&source, None), vec![Duration::ZERO], model, Vec::new(), progress)
     }
 
-    /// Forecasts from `source`; `sample` is the history it replays, if it does. Stated limits are left to the caller.
+    /// Forecasts from `source`; `sampling` is the error of a sampled history's counts, where it has one. Stated limits are
+    /// left to the caller.
     #[expect(clippy::too_many_arguments, reason = "each is another part of the forecast, and none has a default")]
-    pub(super) fn forecast<S: PageSource>(
+    pub(super) fn forecast(
         &self,
         guest: Guest,
         (algorithm, algorithm_origin): (Algorithm, String),
-        (source, sample): (&S, Option<&PageReplay>),
+        (source, sampling): (&dyn DueSource, Option<SamplingOf<'_>>),
         starts: Vec<Duration>,
         model: Model,
         mut warnings: Vec<String>,
@@ -353,7 +373,7 @@ impl Request {
         let forecast = Forecast::new(&scenario, source, &starts, || progress.inc(1));
         progress.finish_and_clear();
         warnings.extend(self.forecast_warnings(&scenario, source, &forecast));
-        let sampling = match sample.map(|replay| SamplingError::of(&scenario, replay, &starts)) {
+        let sampling = match sampling.map(|sampling| sampling(&scenario, &starts)) {
             Some(Some(error)) => error,
             Some(None) => {
                 warnings.extend(unknown_sampling_error(&forecast));
@@ -379,7 +399,7 @@ impl Request {
         })
     }
 
-    fn forecast_warnings<S: PageSource>(&self, scenario: &Scenario, source: &S, forecast: &Forecast) -> Vec<String> {
+    fn forecast_warnings(&self, scenario: &Scenario, source: &dyn DueSource, forecast: &Forecast) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.options.platform.is_none() {
             warnings.push(

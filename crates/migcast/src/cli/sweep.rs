@@ -215,7 +215,7 @@ impl Asked {
 fn simulate(args: &Args, x: Varied, curves: Option<Varied>) -> anyhow::Result<Sweep> {
     let Args { memory, dirty_rate, link, .. } = *args;
     let asked = Asked { memory, dirty_rate, link, options: args.options.clone() };
-    let recorded = args.history.as_ref().map(|dir| Past::open(dir, args.options.start)).transpose()?;
+    let recorded = args.history.as_ref().map(|dir| Past::open(dir, &args.options)).transpose()?;
     let mut points = Vec::new();
     for curve in 0..curves.as_ref().map_or(1, |varied| varied.values.len()) {
         for index in 0..x.values.len() {

@@ -89,6 +89,7 @@ pub(super) struct History<'a> {
     recorded_seconds: f64,
     windows: usize,
     sampled_one_in: u32,
+    read_from: &'static str,
 }
 
 #[derive(Serialize)]
@@ -279,6 +280,7 @@ fn history(used: &HistoryUsed) -> History<'_> {
         recorded_seconds: used.recorded.as_secs_f64(),
         windows: used.windows,
         sampled_one_in: used.sampled_one_in,
+        read_from: if used.by_index { "index" } else { "pages" },
     }
 }
 

@@ -85,6 +85,15 @@ pub(crate) struct HistoryUsed {
     pub(crate) recorded: Duration,
     pub(crate) windows: usize,
     pub(crate) sampled_one_in: u32,
+    /// Whether it was read off the WWS index, not page by page.
+    pub(crate) by_index: bool,
+}
+
+impl HistoryUsed {
+    /// How it was used.
+    pub(crate) fn how(&self) -> &'static str {
+        if self.by_index { "read off its WWS index" } else { "replayed page by page" }
+    }
 }
 
 /// A limit the user stated.

@@ -144,7 +144,7 @@ pub(super) fn in_a_row(settings: &[Setting]) -> String {
 fn write_model(out: &mut impl Write, model: &Model, sampling: &SamplingError) -> io::Result<()> {
     match model {
         Model::Hist(used) => {
-            writeln!(out, "  model      hist: what was recorded, replayed page by page, over and over")?;
+            writeln!(out, "  model      hist: what was recorded, {}, over and over", used.how())?;
             writeln!(out, "  history    {}", describe(used, "windows"))?;
             if used.sampled_one_in == 1 {
                 return Ok(());

@@ -265,7 +265,7 @@ impl<D: DueSet> Qemu<D> {
         let looks = pages.get().div_ceil(PAGES_PER_TIME_CHECK);
         let until_look = PageCount::new(looks * PAGES_PER_TIME_CHECK + 1) - pages;
         let within_budget = SendLimit { bytes: self.window.left(), ..SendLimit::pages(until_look) };
-        let limit = match (self.ahead(began, granted), self.rules.rate_accounting) {
+        let limit = match (self.ahead(began, pages, granted), self.rules.rate_accounting) {
             (Some(ahead), _) => SendLimit { pages: until_look.max(ahead), ..within_budget },
             (None, RateAccounting::Queued) => self.stream.until_flush(within_budget),
             (None, RateAccounting::Flushed) => self.stream.until_flush(SendLimit::pages(until_look)),
@@ -282,8 +282,9 @@ impl<D: DueSet> Qemu<D> {
         }
     }
 
-    /// Pages up to the end of this step, if the due set can tell what they are: those that make it last too long.
-    fn ahead(&self, began: SimTime, granted: BytesPerSec) -> Option<PageCount> {
+    /// Pages up to the end of this step, of which `sent` were, if the due set can tell what they are: those that make it
+    /// last too long, up to the next look at the clock.
+    fn ahead(&self, began: SimTime, sent: PageCount, granted: BytesPerSec) -> Option<PageCount> {
         // A set that tells pages apart is asked page by page; nothing is worked out for it.
         self.due.alike()?;
         let left = (Duration::from_millis(STEP_MAX_MS as u64 + 1)).saturating_sub(self.now.since(began));
@@ -293,11 +294,13 @@ impl<D: DueSet> Qemu<D> {
         let sum = ahead.pages().get().max(1) as f64;
         let bytes = ahead.bytes(self.stream.page).get() as f64 / sum;
         let work = self.stream.work(ahead, &self.platform).as_secs_f64() / sum;
-        // Whichever takes longer, the link or the work, ends the step.
+        // Whichever takes longer, the link or the work, ends the step; the first page for which there is no room in time
+        // waits until there is.
         let by_work = if work > 0.0 { left.as_secs_f64() / work } else { f64::INFINITY };
-        let pages = (room.get() as f64 / bytes.max(1.0)).min(by_work);
+        let pages = ((room.get() as f64 / bytes.max(1.0)).floor() + 1.0).min(by_work).max(1.0);
+        let look = (sent.get() + pages.ceil() as u64 - 1).next_multiple_of(PAGES_PER_TIME_CHECK) + 1;
         // And no further than was looked: behind zero pages may lie others.
-        Some(PageCount::new((pages.ceil() as u64).next_multiple_of(PAGES_PER_TIME_CHECK)).min(ahead.pages()))
+        Some(PageCount::new(look - sent.get()).min(ahead.pages()))
     }
 
     /// Sends due pages while the guest runs or stands, as long as that takes.

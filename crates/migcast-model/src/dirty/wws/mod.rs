@@ -252,6 +252,10 @@ impl DirtySource for WwsIndex {
         self.memory
     }
 
+    fn length(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.length_nanos()))
+    }
+
     /// Each write's share in all spans of this length is min(gap, span), over all positions.
     fn write_set(&self, span: Duration) -> Estimate {
         let windows = self.levels.windows();
@@ -296,13 +300,58 @@ fn mean_covered(bucket: u16, span: f64) -> f64 {
 impl CountedSource for WwsIndex {
     type Counts<'a> = IndexCounts<'a>;
 
-    fn length(&self) -> Option<Duration> {
-        Some(Duration::from_nanos(self.length_nanos()))
-    }
-
     fn counts(&self, start: Duration) -> IndexCounts<'_> {
         let origin = (start.as_nanos() % u128::from(self.length_nanos())) as u64;
-        IndexCounts { index: self, origin, weight: self.weight() }
+        IndexCounts { index: self, origin, weight: self.weight(), scale: 1.0 }
+    }
+}
+
+/// An index of which every count is so many times as large: what another draw of the tracked pages might have said.
+#[derive(Clone, Copy, Debug)]
+pub struct Scaled<'a> {
+    index: &'a WwsIndex,
+    factor: f64,
+}
+
+impl WwsIndex {
+    /// This index with its counts of written pages `factor` > 0 times as large.
+    pub fn scaled(&self, factor: f64) -> Scaled<'_> {
+        Scaled { index: self, factor }
+    }
+}
+
+impl DirtySource for Scaled<'_> {
+    fn memory(&self) -> PageCount {
+        self.index.memory
+    }
+
+    fn length(&self) -> Option<Duration> {
+        self.index.length()
+    }
+
+    fn write_set(&self, span: Duration) -> Estimate {
+        let Estimate { mean, variance } = self.index.write_set(span);
+        Estimate { mean: mean * self.factor, variance: variance * self.factor * self.factor }
+    }
+
+    fn zero(&self) -> Estimate {
+        self.index.zero()
+    }
+
+    fn never_zero(&self) -> PageCount {
+        self.index.never_zero()
+    }
+}
+
+impl CountedSource for Scaled<'_> {
+    type Counts<'b>
+        = IndexCounts<'b>
+    where
+        Self: 'b;
+
+    fn counts(&self, start: Duration) -> IndexCounts<'_> {
+        let counts = self.index.counts(start);
+        IndexCounts { scale: self.factor, ..counts }
     }
 }
 
@@ -312,7 +361,10 @@ pub struct IndexCounts<'a> {
     index: &'a WwsIndex,
     /// Recorded time at guest time zero.
     origin: u64,
+    /// Pages of the memory a tracked page stands for.
     weight: f64,
+    /// What counts of written pages are multiplied with.
+    scale: f64,
 }
 
 impl IndexCounts<'_> {
@@ -336,12 +388,12 @@ impl IndexCounts<'_> {
 impl SpanCounts for IndexCounts<'_> {
     fn written(&self, since: GuestTime, until: GuestTime) -> f64 {
         let (from, to) = self.span(since, until);
-        self.index.distinct(from, to) * self.weight
+        self.index.distinct(from, to) * self.weight * self.scale
     }
 
     fn written_per_band(&self, since: GuestTime, until: GuestTime) -> PerBand {
         let (from, to) = self.span(since, until);
-        let written = self.index.distinct(from, to) * self.weight;
+        let written = self.index.distinct(from, to) * self.weight * self.scale;
         self.index.shares.of_span(from, to).map(|share| written * share)
     }
 

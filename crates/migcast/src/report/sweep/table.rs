@@ -133,9 +133,10 @@ fn write_model(out: &mut impl Write, sweep: &Sweep) -> io::Result<()> {
     match &sweep.first.model {
         Model::Hist(used) => writeln!(
             out,
-            "  model      hist: {} of {}, replayed page by page, over and over",
+            "  model      hist: {} of {}, {}, over and over",
             show_duration(used.recorded),
-            used.path
+            used.path,
+            used.how()
         ),
         Model::Rates { used, pattern } => writeln!(
             out,
