@@ -377,8 +377,15 @@ impl<'a, S: CountedSource> Bands<'a, S> {
             return after.map(|pages| (pages / self.band_pages).clamp(0.0, 1.0));
         };
         let (before, all) = (self.written_in(since, self.synced), self.written_in(since, at));
+        let both: PerBand = std::array::from_fn(|band| {
+            (before[band] + after[band] - all[band]).clamp(0.0, before[band].min(after[band]))
+        });
+        // What the bands say differs by little from much; for the whole memory it is known better.
+        let sum = |pages: &PerBand| pages.iter().sum::<f64>();
+        let (told, known) = (sum(&both), (sum(&before) + sum(&after) - sum(&all)).max(0.0));
+        let scale = if told > 0.0 { known / told } else { 0.0 };
         std::array::from_fn(|band| match before[band] > 0.0 {
-            true => ((before[band] + after[band] - all[band]) / before[band]).clamp(0.0, 1.0),
+            true => (both[band] * scale / before[band]).clamp(0.0, 1.0),
             false => 0.0,
         })
     }

@@ -240,7 +240,10 @@ impl WwsIndex {
         if span <= 0.0 {
             0.0
         } else if span >= 1.0 {
-            self.levels.distinct(from, to).max(0.0)
+            let (first, last) = (from.floor(), to.floor());
+            let head = self.shares.at_ends(first, 1.0 - (from - first));
+            let tail = self.shares.at_ends(last % self.levels.windows(), to - last);
+            self.levels.distinct(first + 1.0 - head, last + tail).max(0.0)
         } else {
             self.levels.writes(from, to) * self.shares.within_window(from, span)
         }

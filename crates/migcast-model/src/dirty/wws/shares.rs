@@ -327,6 +327,12 @@ impl Shares {
         self.times[stretch as usize].met_within(span)
     }
 
+    /// Of the pages whose run begins or ends with this window, the share met in a part of it at that end.
+    pub(super) fn at_ends(&self, window: f64, part: f64) -> f64 {
+        let stretch = self.stretch_of[self.cells_of(window, window).0];
+        self.times[stretch as usize].met_at_ends(part)
+    }
+
     /// The same over the whole history.
     pub(super) fn within_any_window(&self, span: f64) -> f64 {
         self.all_times.met_within(span)

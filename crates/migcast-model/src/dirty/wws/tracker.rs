@@ -123,6 +123,19 @@ impl TimesWritten {
         self
     }
 
+    /// Of the pages whose run of windows begins (or ends) with a window, the share that is met in its last (or first) part,
+    /// `part` ≤ 1 window long. A run of n windows has n writes and one beginning, and counts as written ln(n + 1) times.
+    pub(super) fn met_at_ends(&self, part: f64) -> f64 {
+        let (mut met, mut all) = (0.0, 0.0);
+        for (index, writes) in self.0.iter().enumerate() {
+            let times = index as f64 + 1.0;
+            let runs = writes.max(0.0) / (libm::exp(times) - 1.0);
+            met += runs * (times * part).min(1.0);
+            all += runs;
+        }
+        if all > 0.0 { met / all } else { part }
+    }
+
     /// Of the pages written in a window, those met in a part of it, `span` ≤ 1 window long; as a multiple of `span`.
     pub(super) fn met_within(&self, span: f64) -> f64 {
         let met = self.0.iter().enumerate().map(|(index, writes)| writes * (index as f64 + 1.0).min(1.0 / span));

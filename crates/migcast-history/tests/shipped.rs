@@ -1,0 +1,125 @@
+//! The index against the replay on the recordings of real guests that ship with the project, under the same algorithms.
+//!
+//! Over starting points whose migrations end before the recording does. What they differ by is printed:
+//! `cargo test -p migcast-history --test shipped -- --nocapture`.
+
+use std::path::{Path, PathBuf};
+
+use migcast_history::reader::History;
+use migcast_model::algorithm::Algorithm;
+use migcast_model::dirty::DirtySource;
+use migcast_model::due::DueSource;
+use migcast_model::guest::Guest;
+use migcast_model::link::Link;
+use migcast_model::outcome::Completed;
+use migcast_model::platform::Platform;
+use migcast_model::simulate::Scenario;
+use migcast_model::units::BytesPerSec;
+use rayon::prelude::*;
+
+/// Starting points, evenly spread.
+const STARTS: u32 = 120;
+
+fn histories() -> Vec<PathBuf> {
+    let room = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/histories");
+    let mut found: Vec<PathBuf> = room
+        .read_dir()
+        .expect("recordings ship with the project")
+        .map(|entry| entry.expect("it is read").path())
+        .collect();
+    found.sort();
+    found
+}
+
+fn scenario(history: &History, source: &dyn DirtySource, name: &str, settings: &[(&str, &str)], mbit: u64) -> Scenario {
+    let mut algorithm =
+        Algorithm::named(name).expect("a known algorithm").on_accelerator(&history.manifest().accelerator);
+    settings.iter().for_each(|(key, value)| algorithm.set(key, value).expect("a known setting"));
+    let guest = Guest::new("g", source.memory().bytes(Guest::PAGE_SIZE));
+    let link = Link::ethernet(BytesPerSec::from_bits(mbit * 1_000_000));
+    let platform = Platform::default();
+    let horizon = Scenario::default_horizon(&guest, &link, &platform, &algorithm);
+    Scenario { guest, link, platform, algorithm, horizon }
+}
+
+/// Migration times and downtimes in seconds, replayed and counted, of starts from which both end within the recording.
+fn both(scenario: &Scenario, replay: &dyn DueSource, index: &dyn DueSource) -> Vec<[(f64, f64); 2]> {
+    let length = replay.length().expect("a recording ends");
+    let one = |number: u32| {
+        let start = length / STARTS * number;
+        let done = [replay, index].map(|source| scenario.run(source, start).completed().cloned());
+        let within = |done: &Completed| start + done.migration_time < length;
+        let seconds = |done: Completed| (done.migration_time.as_secs_f64(), done.downtime.total().as_secs_f64());
+        let [Some(replayed), Some(counted)] = done else { return None };
+        (within(&replayed) && within(&counted)).then(|| [seconds(replayed), seconds(counted)])
+    };
+    (0..STARTS).into_par_iter().filter_map(one).collect()
+}
+
+fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[((q * values.len() as f64).ceil() as usize).clamp(1, values.len()) - 1]
+}
+
+/// Relative differences at the 5, 50 and 95 % quantiles.
+fn differences(runs: &[[(f64, f64); 2]], of: fn(&(f64, f64)) -> f64) -> [f64; 3] {
+    let at = |which: usize, q: f64| quantile(runs.iter().map(|run| of(&run[which])).collect(), q);
+    [0.05, 0.5, 0.95].map(|q| at(1, q) / at(0, q) - 1.0)
+}
+
+/// How far the quantiles of time and the median downtime may lie apart.
+///
+/// Times are to be within 1 % and downtimes within 2 %. Where more is allowed it is missed: cpu and sort write nearly what
+/// the link carries, so that a percent of the counts is many of the time; and within a second of a stop QEMU's downtime
+/// moves by what the sender's buffer holds then, which is written in thirds (30 ms at 400 Mbit/s) whose turn counting
+/// does not meet.
+fn allowed(guest: &str, name: &str) -> (f64, f64) {
+    match (guest, name) {
+        ("cpu" | "sort", "xen-classic") => (0.12, 0.5),
+        ("cpu" | "sort", "qemu-10.0") => (0.12, 0.03),
+        (_, "xen-classic") => (0.02, 0.12),
+        ("web" | "hot-cold" | "steady", "qemu-10.0") => (0.01, 0.12),
+        (_, "qemu-10.0") => (0.01, 0.05),
+        _ => (0.01, 0.03),
+    }
+}
+
+#[test]
+fn counting_says_what_replaying_says() {
+    let mut compared = 0;
+    let cases: [(&str, &[(&str, &str)], u64); 4] = [
+        ("qemu-10.0", &[], 400),
+        ("qemu-10.0", &[("max-bandwidth", "none")], 1_000),
+        ("xen-4.10", &[], 400),
+        ("xen-classic", &[], 400),
+    ];
+    for dir in histories() {
+        let history = History::open(&dir).expect("it ships with the project");
+        let replay = history.page_replay(0..u32::MAX).expect("it is whole");
+        let index = history.wws_index(0..u32::MAX).expect("it is whole");
+        for (name, settings, mbit) in cases {
+            let scenario = scenario(&history, &replay, name, settings, mbit);
+            let runs = both(&scenario, &replay, &index);
+            let guest = dir.file_name().expect("it has a name").to_string_lossy().into_owned();
+            if runs.len() < 20 {
+                println!("{guest}, {name} at {mbit} Mbit/s: {} starts end within the recording", runs.len());
+                continue;
+            }
+            let (times, downtimes) = (differences(&runs, |run| run.0), differences(&runs, |run| run.1));
+            let worst = runs.iter().map(|[a, b]| (b.0 / a.0 - 1.0).abs()).fold(0.0, f64::max);
+            let percent = |values: [f64; 3]| values.map(|value| format!("{:+.1} %", 100.0 * value)).join(", ");
+            println!(
+                "{guest}, {name} at {mbit} Mbit/s: time {}; downtime {}; worst start {:.1} %; {} starts",
+                percent(times),
+                percent(downtimes),
+                100.0 * worst,
+                runs.len()
+            );
+            let (time_max, downtime_max) = allowed(&guest, name);
+            assert!(times.iter().all(|error| error.abs() < time_max), "{guest}, {name}: time {times:?}");
+            assert!(downtimes[1].abs() < downtime_max, "{guest}, {name}: downtime {downtimes:?}");
+            compared += 1;
+        }
+    }
+    assert!(compared >= 24, "{compared} cases");
+}
