@@ -17,6 +17,9 @@ use migcast_model::simulate::Scenario;
 use migcast_model::units::BytesPerSec;
 use rayon::prelude::*;
 
+/// An algorithm, its settings, the link in Mbit/s.
+type Case = (&'static str, &'static [(&'static str, &'static str)], u64);
+
 /// Starting points, evenly spread.
 const STARTS: u32 = 120;
 
@@ -87,7 +90,7 @@ fn allowed(guest: &str, name: &str) -> (f64, f64) {
 #[test]
 fn counting_says_what_replaying_says() {
     let mut compared = 0;
-    let cases: [(&str, &[(&str, &str)], u64); 4] = [
+    let cases: [Case; 4] = [
         ("qemu-10.0", &[], 400),
         ("qemu-10.0", &[("max-bandwidth", "none")], 1_000),
         ("xen-4.10", &[], 400),
