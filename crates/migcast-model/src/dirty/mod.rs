@@ -79,6 +79,11 @@ pub trait SpanCounts {
     /// The same by band.
     fn written_per_band(&self, since: GuestTime, until: GuestTime) -> PerBand;
 
+    /// Whether any page is ever zero.
+    fn has_zero(&self) -> bool {
+        true
+    }
+
     /// Pages that are zero, by band.
     fn zero_per_band(&self, at: GuestTime) -> PerBand;
 

@@ -21,6 +21,11 @@ const ZERO_KNOWN_FOR: Duration = Duration::from_millis(250);
 /// Less than this of a page is the rounding of sums.
 const NOTHING: f64 = 1e-6;
 
+/// The nearest whole number of pages ≥ 0. Half an instruction where `f64::round` is a call.
+fn nearest(pages: f64) -> u64 {
+    (pages + 0.5) as u64
+}
+
 /// Due pages, dirty log and scan position of one migration over a [`CountedSource`].
 #[derive(Debug)]
 pub struct Bands<'a, S: CountedSource + 'a> {
@@ -41,6 +46,8 @@ pub struct Bands<'a, S: CountedSource + 'a> {
     asked: GuestTime,
     /// When zero pages were last counted.
     zero_counted: GuestTime,
+    /// Whether there may be pages that have been due from the beginning.
+    has_first_pass: bool,
     chunks: Option<Chunks>,
     cache: Option<Encoding>,
     sent: Rounded,
@@ -116,9 +123,8 @@ impl Rounded {
     /// These, in whole pages by kind, at most so many.
     fn take(&mut self, parts: Mix, most: u64) -> Sent {
         self.parts.add(parts);
-        let more = |sum: f64, told: PageCount, most: PageCount| {
-            PageCount::new(sum.round() as u64).saturating_sub(told).min(most)
-        };
+        let more =
+            |sum: f64, told: PageCount, most: PageCount| PageCount::new(nearest(sum)).saturating_sub(told).min(most);
         let pages = more(self.parts.pages(), self.whole.pages(), PageCount::new(most));
         let zero = more(self.parts.zero, self.whole.zero, pages);
         let encoded = more(self.parts.encoded, self.whole.encoded, pages - zero);
@@ -169,6 +175,7 @@ impl<'a, S: CountedSource> Bands<'a, S> {
             synced: GuestTime::ZERO,
             asked: GuestTime::ZERO,
             zero_counted: GuestTime::ZERO,
+            has_first_pass: true,
             chunks,
             cache: cache.map(|pages| Encoding { pages: pages.get() as f64, keeps_since: None }),
             sent: Rounded::default(),
@@ -198,7 +205,11 @@ impl<'a, S: CountedSource> Bands<'a, S> {
     /// Counts the zero pages of what has been due from the beginning.
     fn count_zero(&mut self, at: GuestTime) {
         self.zero_counted = at;
+        if !self.has_first_pass || !self.counts.has_zero() {
+            return;
+        }
         if self.cells.iter().all(|cell| cell.since.is_some() || cell.passed) {
+            self.has_first_pass = false;
             return;
         }
         let zero = self.zero_in_bands(at);
@@ -300,7 +311,7 @@ impl<'a, S: CountedSource> Bands<'a, S> {
             total += renewed.due.pages();
             self.cells[index] = renewed;
         }
-        self.due = total.round() as u64;
+        self.due = nearest(total);
         // What the cells hold adds up to whole pages.
         let scale = if total > 0.0 { self.due as f64 / total } else { 0.0 };
         for cell in &mut self.cells {
@@ -417,8 +428,8 @@ impl<S: CountedSource> DueSet for Bands<'_, S> {
         };
         self.cells.clear();
         self.cells.extend((0..self.bands).map(cell));
-        self.due = (self.band_pages * self.bands as f64).round() as u64;
-        (self.at, self.synced, self.asked) = (0, at, at);
+        self.due = nearest(self.band_pages * self.bands as f64);
+        (self.at, self.synced, self.asked, self.has_first_pass) = (0, at, at, true);
         if let Some(chunks) = &mut self.chunks {
             chunks.cleared.fill(None);
         }
@@ -477,7 +488,7 @@ impl<S: CountedSource> DueSet for Bands<'_, S> {
     fn written(&mut self, at: GuestTime) -> PageCount {
         let written = self.counts.written(self.asked, at);
         self.asked = at;
-        PageCount::new(written.round() as u64)
+        PageCount::new(nearest(written))
     }
 
     fn replace(&mut self, at: GuestTime) -> PageCount {
@@ -527,8 +538,23 @@ impl<S: CountedSource> DueSet for Bands<'_, S> {
                 break;
             }
         }
-        let whole = |pages: f64| PageCount::new(pages.round() as u64);
+        let whole = |pages: f64| PageCount::new(nearest(pages));
         Some(Sent { data: whole(ahead.data), zero: whole(ahead.zero), encoded: whole(ahead.encoded) })
+    }
+
+    fn all_data(&self) -> PageCount {
+        let cleared = |band: usize| self.chunks.as_ref().is_none_or(|chunks| chunks.cleared[band].is_some());
+        let first = self.cells[self.at];
+        let mut pages = 0.0;
+        for cell in &self.cells[self.at..] {
+            // When a chunk is cleared depends on when its first page is sent.
+            let is_known = cleared(cell.band) || (cell.band == first.band && self.chunks.is_some());
+            if !is_known || cell.due.zero > NOTHING || cell.due.encoded > NOTHING {
+                break;
+            }
+            pages += cell.due.data;
+        }
+        PageCount::new(pages as u64)
     }
 
     fn alike(&self) -> Option<PageCount> {

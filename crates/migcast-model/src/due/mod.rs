@@ -202,6 +202,12 @@ pub trait DueSet {
         None
     }
 
+    /// How many of the next due pages are known to have data and to be sent alike, whenever that is; none where every page
+    /// has its turn.
+    fn all_data(&self) -> PageCount {
+        PageCount::ZERO
+    }
+
     /// The next due pages among which this set makes no difference: a log looked into once while they are sent tells what
     /// it would tell before each. `None` where every page has its turn.
     fn alike(&self) -> Option<PageCount> {
@@ -270,6 +276,10 @@ impl<D: DueSet + ?Sized> DueSet for Box<D> {
 
     fn ahead(&self, pages: PageCount) -> Option<Sent> {
         (**self).ahead(pages)
+    }
+
+    fn all_data(&self) -> PageCount {
+        (**self).all_data()
     }
 
     fn alike(&self) -> Option<PageCount> {

@@ -1,5 +1,7 @@
 //! The migration thread, stepped.
 
+mod march;
+
 use std::time::Duration;
 
 use super::dirty_limit::Limiter;
@@ -17,6 +19,8 @@ use crate::units::{ByteCount, BytesPerSec, GuestTime, PageCount, SimTime};
 
 /// MAX_WAIT: a step ends when it has lasted longer, in whole milliseconds, at a look at the clock.
 const STEP_MAX_MS: u128 = 50;
+/// When that is noticed: clocks of whole milliseconds.
+const STEP_ENDS_AFTER: Duration = Duration::from_millis(STEP_MAX_MS as u64 + 1);
 /// ram_save_iterate looks at the clock after its 1st page and every 64th from there on.
 const PAGES_PER_TIME_CHECK: u64 = 64;
 /// One QEMU migration over any set of due pages.
@@ -287,25 +291,38 @@ impl<D: DueSet> Qemu<D> {
     fn ahead(&self, began: SimTime, sent: PageCount, granted: BytesPerSec) -> Option<PageCount> {
         // A set that tells pages apart is asked page by page; nothing is worked out for it.
         self.due.alike()?;
-        let left = (Duration::from_millis(STEP_MAX_MS as u64 + 1)).saturating_sub(self.now.since(began));
+        let left = STEP_ENDS_AFTER.saturating_sub(self.now.since(began));
         let room = self.queue.room(self.now, left, granted);
         let most = PageCount::new(room.get() / self.stream.page.data.get().max(1) + PAGES_PER_TIME_CHECK);
         let ahead = self.due.ahead(most)?;
-        let sum = ahead.pages().get().max(1) as f64;
-        let bytes = ahead.bytes(self.stream.page).get() as f64 / sum;
-        let work = self.stream.work(ahead, &self.platform).as_secs_f64() / sum;
+        // No further than was looked: behind zero pages may lie others.
+        Some(self.step_of(ahead, sent, began, granted).min(ahead.pages()))
+    }
+
+    /// How many pages like `pages` the step takes from now on to its end, after `sent` of any kind.
+    fn step_of(&self, pages: Sent, sent: PageCount, began: SimTime, granted: BytesPerSec) -> PageCount {
+        let left = STEP_ENDS_AFTER.saturating_sub(self.now.since(began));
+        let room = self.queue.room(self.now, left, granted);
+        let sum = pages.pages().get().max(1) as f64;
+        let bytes = pages.bytes(self.stream.page).get() as f64 / sum;
+        let work = self.stream.work(pages, &self.platform).as_nanos() as u64 as f64 / sum;
         // Whichever takes longer, the link or the work, ends the step; the first page for which there is no room in time
         // waits until there is.
-        let by_work = if work > 0.0 { left.as_secs_f64() / work } else { f64::INFINITY };
-        let pages = ((room.get() as f64 / bytes.max(1.0)).floor() + 1.0).min(by_work).max(1.0);
-        let look = (sent.get() + pages.ceil() as u64 - 1).next_multiple_of(PAGES_PER_TIME_CHECK) + 1;
-        // And no further than was looked: behind zero pages may lie others.
-        Some(PageCount::new(look - sent.get()).min(ahead.pages()))
+        let by_work = if work > 0.0 { left.as_nanos() as u64 as f64 / work } else { f64::INFINITY };
+        let until = ((room.get() as f64 / bytes.max(1.0)) as u64 + 1).min((by_work as u64).saturating_add(1));
+        let look = (sent.get() + until - 1).next_multiple_of(PAGES_PER_TIME_CHECK) + 1;
+        PageCount::new(look - sent.get())
     }
 
     /// Sends due pages while the guest runs or stands, as long as that takes.
     fn send_pages(&mut self, limit: SendLimit, granted: BytesPerSec) -> Sent {
         let sent = self.due.send(self.guest_now, limit, self.stream.page);
+        self.transmit(sent, granted);
+        sent
+    }
+
+    /// Pages that are due no longer go into the stream, which takes its time.
+    fn transmit(&mut self, sent: Sent, granted: BytesPerSec) {
         let (queued, flushed) = self.stream.take(sent);
         // Several threads share the work on pages.
         let end = self.put(queued, self.stream.work(sent, &self.platform), granted);
@@ -313,7 +330,6 @@ impl<D: DueSet> Qemu<D> {
         self.iteration().sent += sent;
         self.run_until(end);
         self.count(queued, flushed);
-        sent
     }
 
     /// Counts against the window's budget what this version counts.
@@ -483,7 +499,11 @@ impl<D: DueSet> Migration for Qemu<D> {
                         return Event::IterationEnded;
                     }
                 }
-                Phase::Stepping { began, pages } => self.step(began, pages, granted),
+                Phase::Stepping { began, pages } => {
+                    if !pages.is_zero() || !self.march(granted, until) {
+                        self.step(began, pages, granted);
+                    }
+                }
                 Phase::Asleep => self.wake(),
                 Phase::Stopping { decided, reason } => {
                     self.stop(decided, reason);

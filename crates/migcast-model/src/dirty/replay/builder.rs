@@ -147,8 +147,33 @@ fn times_written(replay: &PageReplay) -> Vec<u8> {
 
 /// How often a page counts as written in each window of a run of so many (≥ 1) on end: ln(n + 1), rounded, at least once.
 pub(in crate::dirty) fn times_in_run(windows: u32) -> u8 {
-    libm::log(f64::from(windows) + 1.0).round().max(1.0) as u8
+    1 + RUNS_OF_MORE.iter().take_while(|least| windows >= **least).count() as u8
 }
+
+/// The least windows on end, n, of which round(ln(n + 1)) is 2, 3, … A recorder asks for every write, so nothing is
+/// worked out for it.
+const RUNS_OF_MORE: [u32; 20] = [
+    4,
+    12,
+    33,
+    90,
+    244,
+    665,
+    1_808,
+    4_914,
+    13_359,
+    36_315,
+    98_715,
+    268_337,
+    729_416,
+    1_982_759,
+    5_389_698,
+    14_650_719,
+    39_824_784,
+    108_254_987,
+    294_267_566,
+    799_902_177,
+];
 
 /// Indices of a window's writes, while it has one event per page.
 fn written_in(replay: &PageReplay, window: usize) -> Range<usize> {
@@ -192,6 +217,17 @@ mod tests {
         let mut builder = PageReplayBuilder::new(PageCount::new(64), PageCount::new(64));
         windows.iter().for_each(|written| builder.window(Duration::from_millis(100), written, &[]));
         builder.build().unwrap()
+    }
+
+    #[test]
+    fn a_run_of_n_windows_has_ln_of_n_and_one_writes_a_window() {
+        for (index, least) in RUNS_OF_MORE.iter().enumerate() {
+            for windows in [least - 1, *least] {
+                let worked_out = libm::log(f64::from(windows) + 1.0).round().max(1.0) as u8;
+                assert_eq!(times_in_run(windows), worked_out, "{windows} windows, entry {index}");
+            }
+        }
+        assert_eq!([1, 3, u32::MAX].map(times_in_run), [1, 1, 21]);
     }
 
     #[test]

@@ -240,7 +240,7 @@ impl WwsIndex {
         if span <= 0.0 {
             0.0
         } else if span >= 1.0 {
-            let (first, last) = (from.floor(), to.floor());
+            let (first, last) = (from as u64 as f64, to as u64 as f64);
             let head = self.shares.at_ends(first, 1.0 - (from - first));
             let tail = self.shares.at_ends(last % self.levels.windows(), to - last);
             self.levels.distinct(first + 1.0 - head, last + tail).max(0.0)
@@ -383,8 +383,11 @@ impl IndexCounts<'_> {
     }
 
     fn wrapped(&self, at: GuestTime) -> u64 {
-        let nanos = u128::from(self.origin) + u128::from(at.as_nanos());
-        (nanos % u128::from(self.index.length_nanos())) as u64
+        let (length, at) = (self.index.length_nanos(), at.as_nanos());
+        let at = if at < length { at } else { at % length };
+        // Both lie before the end.
+        let (left, origin) = (length - at, self.origin);
+        if origin < left { origin + at } else { origin - left }
     }
 }
 
@@ -398,6 +401,10 @@ impl SpanCounts for IndexCounts<'_> {
         let (from, to) = self.span(since, until);
         let written = self.index.distinct(from, to) * self.weight * self.scale;
         self.index.shares.of_span(from, to).map(|share| written * share)
+    }
+
+    fn has_zero(&self) -> bool {
+        self.index.ever_zero > 0
     }
 
     fn zero_per_band(&self, at: GuestTime) -> PerBand {

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use super::gap;
 use super::part::{OCTAVES, STRETCH, WwsPart};
-use super::tracker::TimesWritten;
+use super::tracker::{Ends, TimesWritten};
 use crate::dirty::{BANDS, PerBand};
 
 /// Most cells that are held, in 70 MB. A longer history has longer ones.
@@ -190,6 +190,7 @@ impl SharesBuilder {
             covered: Vec::with_capacity(self.stretches.len() * octaves),
             sums: vec![[0.0; BANDS]; octaves],
             times: self.stretches.iter().map(|stretch| stretch.times).collect(),
+            ends: self.stretches.iter().map(|stretch| stretch.times.ends()).collect(),
             all_times: self.stretches.iter().fold(TimesWritten::default(), |all, stretch| all.with(&stretch.times)),
         };
         for cell in &self.cells {
@@ -238,6 +239,7 @@ pub(super) struct Shares {
     /// Writes × that, of the stretches before; (stretches + 1) × octaves.
     sums: Vec<PerBand>,
     times: Vec<TimesWritten>,
+    ends: Vec<Ends>,
     all_times: TimesWritten,
 }
 
@@ -263,7 +265,7 @@ impl Shares {
     pub(super) fn of_span(&self, from: f64, to: f64) -> PerBand {
         // Between two octaves the write set grows as a straight line would over the logarithm's mantissa.
         let span = (to - from).max(1.0);
-        let low = (span.log2() as usize).min(self.octaves - 1);
+        let low = ((span as u64).ilog2() as usize).min(self.octaves - 1);
         let high = (low + 1).min(self.octaves - 1);
         let weight = (span / (1u64 << low) as f64 - 1.0).clamp(0.0, 1.0);
         let (first, end) = self.cells_of(from, to);
@@ -330,7 +332,7 @@ impl Shares {
     /// Of the pages whose run begins or ends with this window, the share met in a part of it at that end.
     pub(super) fn at_ends(&self, window: f64, part: f64) -> f64 {
         let stretch = self.stretch_of[self.cells_of(window, window).0];
-        self.times[stretch as usize].met_at_ends(part)
+        self.ends[stretch as usize].met_in(part)
     }
 
     /// The same over the whole history.

@@ -101,6 +101,19 @@ impl WriteTracker {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TimesWritten(pub [f64; TIMES_MAX as usize]);
 
+/// Of the runs of windows in which pages are written on end, the shares that count as written once, twice, … a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Ends([f64; TIMES_MAX as usize]);
+
+impl Ends {
+    /// The share that is met in the last part of the window with which it begins, or the first part of that with which it
+    /// ends, `part` ≤ 1 window long.
+    pub(super) fn met_in(&self, part: f64) -> f64 {
+        let met = self.0.iter().enumerate().map(|(index, share)| share * ((index as f64 + 1.0) * part).min(1.0));
+        met.sum()
+    }
+}
+
 impl TimesWritten {
     /// Counts a write that is the `run`-th window on end of its page.
     pub fn count(&mut self, run: u16) {
@@ -123,17 +136,18 @@ impl TimesWritten {
         self
     }
 
-    /// Of the pages whose run of windows begins (or ends) with a window, the share that is met in its last (or first) part,
-    /// `part` ≤ 1 window long. A run of n windows has n writes and one beginning, and counts as written ln(n + 1) times.
-    pub(super) fn met_at_ends(&self, part: f64) -> f64 {
-        let (mut met, mut all) = (0.0, 0.0);
-        for (index, writes) in self.0.iter().enumerate() {
-            let times = index as f64 + 1.0;
-            let runs = writes.max(0.0) / (libm::exp(times) - 1.0);
-            met += runs * (times * part).min(1.0);
-            all += runs;
+    /// How often a page counts as written in the window with which its run of windows begins or ends: a run of n windows
+    /// has n writes and one beginning, and counts as written ln(n + 1) times.
+    pub(super) fn ends(&self) -> Ends {
+        let runs = |(index, writes): (usize, &f64)| writes.max(0.0) / (libm::exp(index as f64 + 1.0) - 1.0);
+        let mut shares = Ends::default();
+        shares.0.iter_mut().zip(self.0.iter().enumerate().map(runs)).for_each(|(share, runs)| *share = runs);
+        let all: f64 = shares.0.iter().sum();
+        match all > 0.0 {
+            true => shares.0.iter_mut().for_each(|share| *share /= all),
+            false => shares.0[0] = 1.0,
         }
-        if all > 0.0 { met / all } else { part }
+        shares
     }
 
     /// Of the pages written in a window, those met in a part of it, `span` ≤ 1 window long; as a multiple of `span`.
