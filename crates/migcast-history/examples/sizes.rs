@@ -43,8 +43,8 @@ const GUESTS: [(&str, u64, Guest); 6] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!(
-        "{:<46} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10}",
-        "guest", "pages", "wws", "windows", "zero", "close ms", "events"
+        "{:<46} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10}",
+        "guest", "pages", "wws", "bands", "windows", "zero", "close ms", "events"
     );
     for (name, per_second, guest) in GUESTS {
         let dir = std::env::temp_dir().join(format!("migcast-sizes-{}", std::process::id()));
@@ -52,8 +52,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let size = |table: &str| -> std::io::Result<u64> {
             std::fs::read_dir(dir.join(table))?.map(|entry| entry?.metadata().map(|file| file.len())).sum()
         };
-        let [pages, wws, windows, zero] = ["pages", "wws", "windows", "zero"].map(size);
-        println!("{name:<46} {:>9} {:>9} {:>9} {:>9} {closing_ms:>9} {events:>10}", pages?, wws?, windows?, zero?);
+        let [pages, wws, bands, windows, zero] = ["pages", "wws", "bands", "windows", "zero"].map(size);
+        let (pages, wws, bands, windows, zero) = (pages?, wws?, bands?, windows?, zero?);
+        println!("{name:<46} {pages:>9} {wws:>9} {bands:>9} {windows:>9} {zero:>9} {closing_ms:>9} {events:>10}");
         std::fs::remove_dir_all(&dir)?;
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! Forecasts per second from an index: distinct starting points and links, one core and all. Run by `cargo xtask bench`.
 
+#![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
+
 use std::time::{Duration, Instant};
 
 use migcast_model::algorithm::Algorithm;
