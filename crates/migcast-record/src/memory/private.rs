@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::buffer::PageBuffer;
 use super::pagemap::{Pagemap, Presence};
 use super::shared::SharedFile;
 use super::{BATCH_PAGES, Look, PAGE_SIZE, Sink};
@@ -35,7 +36,7 @@ pub(super) struct PrivateReader {
     /// Addresses of those in memory, whether they could be read, and what they held, page by page.
     present: Vec<u64>,
     readable: Vec<bool>,
-    contents: Vec<u8>,
+    contents: PageBuffer,
 }
 
 impl PrivateReader {
@@ -48,7 +49,7 @@ impl PrivateReader {
             presence: Vec::new(),
             present: Vec::new(),
             readable: Vec::new(),
-            contents: vec![0; BATCH_PAGES * PAGE_SIZE as usize],
+            contents: PageBuffer::new(BATCH_PAGES),
         })
     }
 
@@ -57,7 +58,7 @@ impl PrivateReader {
         &mut self,
         pages: &[u64],
         origin: u64,
-        beneath: &mut Beneath,
+        beneath: &Beneath,
         buffer: &mut [u8],
         sink: &mut Sink<'_>,
     ) -> io::Result<()> {
@@ -101,14 +102,14 @@ impl PrivateReader {
     }
 
     /// Tells of the pages of a batch in their order.
-    fn tell(&mut self, pages: &[u64], origin: u64, beneath: &mut Beneath, buffer: &mut [u8], sink: &mut Sink<'_>) {
+    fn tell(&mut self, pages: &[u64], origin: u64, beneath: &Beneath, buffer: &mut [u8], sink: &mut Sink<'_>) {
         let mut present = self.contents.chunks_exact(PAGE_SIZE as usize).zip(&self.readable);
         let mut at = 0;
         while at < pages.len() {
             let here = self.presence[at];
             let count = self.presence[at..].iter().take_while(|&&presence| presence == here).count();
             let run = at..at + count;
-            match (here, &mut *beneath) {
+            match (here, beneath) {
                 (Presence::Present, _) => run.zip(&mut present).for_each(|(index, (content, &readable))| {
                     sink(index, if readable { Look::Content(content) } else { Look::Unreadable });
                 }),
@@ -212,7 +213,7 @@ mod tests {
                 });
                 meanwhile(index);
             };
-            reader.look(pages, self.address as u64, &mut Beneath::Zero, &mut buffer, sink).unwrap();
+            reader.look(pages, self.address as u64, &Beneath::Zero, &mut buffer, sink).unwrap();
             found
         }
 
