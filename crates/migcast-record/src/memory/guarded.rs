@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use rustix::fs::SealFlags;
 use rustix::mm::UserfaultfdFlags;
 
-use super::fault::Caught;
+use super::fault::{self, Caught};
 use super::residency::Residency;
 
 // Linux's userfaultfd.h.
@@ -86,6 +86,14 @@ impl GuardedMap {
         self.map.query(offset, resident)
     }
 
+    /// Lets the processor fetch a page that will be copied next. Whatever lies there, or does not: nothing is filled.
+    pub(super) fn fetch(&self, offset: u64) {
+        let (start, length) = self.map.span();
+        if let Some(from) = usize::try_from(offset).ok().filter(|&from| from < length) {
+            fault::fetch(start.wrapping_add(from));
+        }
+    }
+
     /// Copies what lies at `offset` of the file into `to`. False where there is a hole, nothing any more, or memory that
     /// is broken.
     pub(super) fn copy(&self, offset: u64, to: &mut [u8]) -> bool {
@@ -143,6 +151,7 @@ mod tests {
         for _ in 0..2 {
             assert!(map.copy(3 * PAGE_SIZE, &mut page) && page == [7; PAGE]);
             assert!(!map.copy(4 * PAGE_SIZE, &mut page));
+            [5, 9, 10, u64::MAX / PAGE_SIZE].into_iter().for_each(|page| map.fetch(page * PAGE_SIZE));
         }
         // One that was read before is gone as well once the guest gives it back.
         punch(&file, 3);

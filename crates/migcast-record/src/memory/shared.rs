@@ -164,7 +164,13 @@ impl SharedFile {
                 let in_memory = resident[(pages[index] - pages[at]) as usize] & 1 == 1;
                 let page = &mut buffer[..PAGE_SIZE as usize];
                 let look = match asked {
-                    true if in_memory && map.copy(offset_of(index), page) => Look::Content(page),
+                    true if in_memory && map.copy(offset_of(index), page) => {
+                        // Of neighbours the processor thinks by itself.
+                        if index + 1 < batch.end && pages[index + 1] > pages[index] + 1 {
+                            map.fetch(offset_of(index + 1));
+                        }
+                        Look::Content(page)
+                    }
                     true => self.not_read(offset_of(index), in_memory, &mut hole_end),
                     false => Look::Unreadable,
                 };
