@@ -1,5 +1,6 @@
-//! The chores of this repository: `cargo xtask setup|ci|tidy|duckdb|fuzz|golden|paper`, one file each.
+//! The chores of this repository: `cargo xtask setup|ci|tidy|bench|duckdb|fuzz|golden|paper`, one file each.
 
+mod bench;
 mod ci;
 mod duckdb;
 mod fuzz;
@@ -32,6 +33,8 @@ enum Task {
     Ci(ci::Args),
     /// The house rules that no other tool checks
     Tidy,
+    /// How fast things are, each against something else in the same run
+    Bench(bench::Args),
     /// Open shipped histories with DuckDB, by the documented schema, and compare with what migcast says of them
     Duckdb,
     /// Look for inputs that break what reads others' files and texts; needs cargo-fuzz
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Tidy => tidy::run(&root()),
+        Task::Bench(args) => bench::run(&args),
         Task::Duckdb => duckdb::run(),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Golden(args) => golden::run(&args),

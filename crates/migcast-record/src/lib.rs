@@ -38,5 +38,6 @@ pub use plan::{PlanError, SampleChoice};
 pub use priority::stand_back;
 pub use qmp::QmpSocket;
 pub use recording::{RecordError, Recording, Settings, record};
+pub use scan::{Scan, Scanner};
 pub use summary::{Interrupt, Listener, Progress, Stop, Summary};
 pub use vcpus::VcpuClock;

@@ -68,6 +68,7 @@ pub(crate) fn choose(
         // Other pages each time, or the trial finds in the cache what the recording will not.
         let sample = Sample { one_in, seed: seed.wrapping_add(trial + 1) };
         let mut scanner = Scanner::new(Tracked::new(blocks, PAGE_SIZE, sample)?);
+        scanner.prepare(memory);
         let before = clock.cpu();
         scanner.scan(memory)?;
         let cost = clock.cpu().saturating_sub(before).as_secs_f64().max(1e-9);

@@ -388,6 +388,8 @@ impl<'a> Recorder<'a> {
     /// Writes what is held back and closes the history.
     pub(crate) fn close(mut self, stop: Stop, sample: Sample, mut writer: Writer) -> Summary {
         let cost = self.cost();
+        // Closing a history takes a while, and the host may need a dead guest's memory.
+        self.memory.release();
         let mut stop = stop;
         let held = self.settle_last(&stop, &mut writer);
         let closed = writer.bytes_on_disk();

@@ -14,18 +14,21 @@ const NOT_UNKNOWN: u64 = 1;
 
 /// What one scan found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Scan {
+pub struct Scan {
     /// Page numbers that differ from the scan before, ascending.
-    pub(crate) written: Vec<u64>,
+    pub written: Vec<u64>,
     /// Pages that became zero or ceased to be, ascending.
-    pub(crate) zero_changes: Vec<ZeroChange>,
+    pub zero_changes: Vec<ZeroChange>,
     /// Pages that could not be read this time.
-    pub(crate) unreadable: u64,
+    pub unreadable: u64,
 }
 
 /// The last seen content of every tracked page, as a hash: 8 bytes per page.
+///
+/// A changed page goes unseen if it hashes as before: one in 2^64. A guest that changes a million pages in a second loses
+/// one in 600,000 years.
 #[derive(Debug)]
-pub(crate) struct Scanner {
+pub struct Scanner {
     tracked: Tracked,
     full: bool,
     hashes: Vec<u64>,
@@ -35,7 +38,7 @@ pub(crate) struct Scanner {
 
 impl Scanner {
     /// Nothing has been seen yet.
-    pub(crate) fn new(tracked: Tracked) -> Scanner {
+    pub fn new(tracked: Tracked) -> Scanner {
         let hashes = vec![UNKNOWN; tracked.count() as usize];
         let full = u64::from(tracked.count()) == tracked.memory();
         let zero_hash = hash(&[0; PAGE_SIZE as usize]);
@@ -43,27 +46,24 @@ impl Scanner {
     }
 
     /// How many pages are tracked.
-    pub(crate) fn tracked(&self) -> u32 {
+    pub fn tracked(&self) -> u32 {
         self.tracked.count()
     }
 
     /// How many pages the guest has.
-    pub(crate) fn memory_pages(&self) -> u64 {
+    pub fn memory_pages(&self) -> u64 {
         self.tracked.memory()
     }
 
     /// Looks at every tracked page once.
-    pub(crate) fn scan(&mut self, memory: &mut dyn Memory) -> Result<Scan, MemoryError> {
+    ///
+    /// # Errors
+    /// As [`Memory::look`].
+    pub fn scan(&mut self, memory: &mut dyn Memory) -> Result<Scan, MemoryError> {
         let mut scan = Scan::default();
         let mut first = 0;
         while first < self.tracked.count() {
-            let end = self.tracked.count().min(first + CHUNK);
-            self.pages.clear();
-            if self.full {
-                self.pages.extend(u64::from(first)..u64::from(end));
-            } else {
-                self.pages.extend((first..end).map(|rank| self.tracked.page_of_rank(rank)));
-            }
+            let end = self.list(first);
             let hashes = &mut self.hashes[first as usize..end as usize];
             let (pages, zero_hash) = (&self.pages, self.zero_hash);
             memory.look(pages, &mut |index, look| {
@@ -72,6 +72,27 @@ impl Scanner {
             first = end;
         }
         Ok(scan)
+    }
+
+    /// Does what only the first look at a page costs ([`Memory::prepare`]).
+    pub(crate) fn prepare(&mut self, memory: &mut dyn Memory) {
+        let mut first = 0;
+        while first < self.tracked.count() {
+            first = self.list(first);
+            memory.prepare(&self.pages);
+        }
+    }
+
+    /// Lists the pages of a chunk that begins with the rank `first`. Returns the rank behind it.
+    fn list(&mut self, first: u32) -> u32 {
+        let end = self.tracked.count().min(first.saturating_add(CHUNK));
+        self.pages.clear();
+        if self.full {
+            self.pages.extend(u64::from(first)..u64::from(end));
+        } else {
+            self.pages.extend((first..end).map(|rank| self.tracked.page_of_rank(rank)));
+        }
+        end
     }
 
     /// Page numbers of the tracked pages that are zero, ascending.

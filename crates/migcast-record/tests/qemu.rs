@@ -1,7 +1,8 @@
 //! A real QEMU under emulation: recorded with private and with shared memory, migrated, killed.
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use migcast_record::{
     Guest, Interrupt, Life, Listener, Monitor, MonitorError, Progress, QmpSocket, Recording, SampleChoice, Settings,
     Sight, Stop, Summary, SystemClock, VcpuClock, Watch, qemu, record,
 };
+use rustix::fs::FallocateFlags;
 
 /// A guest without an operating system: its firmware finds nothing to boot and idles.
 struct Machine {
@@ -73,11 +75,14 @@ impl Machine {
 
     /// Blocks of its memfd, where it has one.
     fn memfd_blocks(&self) -> Option<u64> {
+        self.memfd().map(|path| std::fs::metadata(path).unwrap().blocks())
+    }
+
+    fn memfd(&self) -> Option<PathBuf> {
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
-        descriptors.flatten().find_map(|entry| {
-            let link = std::fs::read_link(entry.path()).ok()?;
-            let guest = link.to_string_lossy().starts_with("/memfd:memory-backend-memfd");
-            guest.then(|| std::fs::metadata(entry.path()).unwrap().blocks())
+        descriptors.flatten().map(|entry| entry.path()).find(|path| {
+            let link = std::fs::read_link(path);
+            link.is_ok_and(|link| link.to_string_lossy().starts_with("/memfd:memory-backend-memfd"))
         })
     }
 }
@@ -204,6 +209,30 @@ fn private_and_shared_memory_are_recorded_and_left_alone() {
         let status = machine.ask(r#"{"execute":"query-status"}"#).unwrap();
         assert_eq!(status["return"]["status"], "paused", "the recorder neither stops nor resumes a guest");
     }
+}
+
+/// What a balloon, virtio-mem or free page reporting makes of a guest's memory: holes, while it is recorded.
+#[test]
+fn memory_that_a_guest_gives_back_stays_given_back() {
+    let shared = ["-object", "memory-backend-memfd,id=ram,size=128M,share=on", "-machine", "pc,memory-backend=ram"];
+    let machine = Machine::start(&shared);
+    machine.ask(r#"{"execute":"stop"}"#).unwrap();
+    let memory = File::options().read(true).write(true).open(machine.memfd().unwrap()).unwrap();
+    // Where the firmware has nothing: a quarter of the memory, and half of that is given back.
+    memory.write_all_at(&vec![7; 32 << 20], 64 << 20).unwrap();
+    let full = machine.memfd_blocks().unwrap();
+    let punch = || {
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&memory, mode, 72 << 20, 16 << 20).unwrap();
+    };
+    let mut guest = qemu::open(&machine.socket()).unwrap();
+    guest.watch = Box::new(Unheeding(guest.watch));
+    let out = machine.dir.path().join("history");
+    run_guest(guest, &out, &mut After::windows(5, 10, punch));
+    let history = History::open(&out).unwrap();
+    let written: u64 = history.timeline().unwrap().entries().iter().map(|entry| u64::from(entry.window.written)).sum();
+    assert_eq!(written, (16 << 20) / 4096, "it was read before, and found gone");
+    assert_eq!(machine.memfd_blocks(), Some(full - (16 << 20) / 512));
 }
 
 #[test]

@@ -3,14 +3,23 @@
 //! ```text
 //!  pages (scan order)   ┌ block "pc.ram" ──────────────┐┌ "vga.vram" ┐
 //!  mappings             │ shared memfd    │ private     ││ private    │
-//!  read with            │ pread           │ pagemap, then process_vm_readv
+//!  read with            │ an own mapping, │ pagemap, then process_vm_readv
+//!                       │ else pread      │
 //! ```
-//! A page that was never allocated (a hole) is never read through a mapping, because that would allocate it.
+//! A page that was never allocated (a hole) is never read through a mapping that would allocate it.
 
+mod buffer;
+#[cfg(target_arch = "x86_64")]
+mod fault;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "fault_elsewhere.rs"]
+mod fault;
+mod guarded;
 mod maps;
 mod pagemap;
 mod private;
 mod process_memory;
+mod residency;
 mod shared;
 
 pub(crate) use maps::{Mapping, of_process};
@@ -54,6 +63,29 @@ pub trait Memory {
     /// # Errors
     /// As [`Memory::look`].
     fn refresh(&mut self) -> Result<Vec<String>, MemoryError>;
+
+    /// Does for `pages` what only the first look at a page costs, so that the next look costs what all later ones will.
+    fn prepare(&mut self, _pages: &[u64]) {}
+
+    /// Eyes for as many threads to look with at the same time, `count` of them; none where only one can look at a time.
+    ///
+    /// # Errors
+    /// As [`Memory::look`].
+    fn eyes(&mut self, _count: usize) -> Result<Vec<Box<dyn Eye + Send + '_>>, MemoryError> {
+        Ok(Vec::new())
+    }
+
+    /// Lets go of the memory, which nobody will look at any more: the memory of a guest that has ended is free only then.
+    fn release(&mut self) {}
+}
+
+/// What looks at a guest's memory while others do.
+pub trait Eye {
+    /// As [`Memory::look`].
+    ///
+    /// # Errors
+    /// As [`Memory::look`].
+    fn look(&mut self, pages: &[u64], sink: &mut Sink<'_>) -> Result<(), MemoryError>;
 }
 
 /// Why a guest's memory cannot be read.

@@ -5,9 +5,11 @@ use std::ops::Range;
 
 use migcast_history::format::Block;
 
+use super::buffer::PageBuffer;
 use super::private::{Beneath, PrivateReader};
 use super::shared::{SharedFile, machine_has_swap};
-use super::{BATCH_PAGES, Look, Mapping, Memory, MemoryError, PAGE_SIZE, Sink, of_process};
+use super::{BATCH_PAGES, Eye, Look, Mapping, Memory, MemoryError, PAGE_SIZE, Sink, of_process};
+use crate::guest::Life;
 
 /// A block of guest memory and where it lies in the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,18 +29,33 @@ pub struct Placement {
 #[derive(Debug)]
 pub struct ProcessMemory {
     pid: u32,
+    life: Life,
     blocks: Vec<PlacedBlock>,
     segments: Vec<Segment>,
     /// The mappings the segments were made from.
     mappings: Vec<Mapping>,
-    private: PrivateReader,
-    buffer: Vec<u8>,
+    /// One at least; more where several threads look.
+    desks: Vec<Desk>,
     /// Whether the blocks were all writable memory of the process at the start.
     whole: bool,
     /// Untracked bytes last warned of.
     untracked_warned: u64,
     /// Whether this machine has swap: asked again at each refresh.
     has_swap: fn() -> bool,
+}
+
+/// What one thread needs to read with.
+#[derive(Debug)]
+struct Desk {
+    private: PrivateReader,
+    buffer: PageBuffer,
+}
+
+impl Desk {
+    fn open(pid: u32) -> Result<Desk, MemoryError> {
+        let private = PrivateReader::open(pid).map_err(|source| MemoryError::of(pid, "the page map", source))?;
+        Ok(Desk { private, buffer: PageBuffer::new(BATCH_PAGES) })
+    }
 }
 
 #[derive(Debug)]
@@ -76,7 +93,7 @@ impl ProcessMemory {
     }
 
     fn open_with(pid: u32, placements: &[Placement], has_swap: fn() -> bool) -> Result<ProcessMemory, MemoryError> {
-        let private = PrivateReader::open(pid).map_err(|source| MemoryError::of(pid, "the page map", source))?;
+        let (life, desk) = (Life::of(pid)?, Desk::open(pid)?);
         let mut first = 0;
         let blocks = placements
             .iter()
@@ -88,11 +105,11 @@ impl ProcessMemory {
             .collect();
         let mut memory = ProcessMemory {
             pid,
+            life,
             blocks,
             segments: Vec::new(),
             mappings: Vec::new(),
-            private,
-            buffer: vec![0; BATCH_PAGES * PAGE_SIZE as usize],
+            desks: vec![desk],
             whole: false,
             untracked_warned: 0,
             has_swap,
@@ -240,20 +257,32 @@ impl ProcessMemory {
     }
 }
 
-impl Memory for ProcessMemory {
+/// All of a process's memory, and one desk to read it at.
+struct Reading<'a> {
+    pid: u32,
+    life: &'a Life,
+    segments: &'a [Segment],
+    desk: &'a mut Desk,
+}
+
+impl Eye for Reading<'_> {
     fn look(&mut self, pages: &[u64], sink: &mut Sink<'_>) -> Result<(), MemoryError> {
+        // Shared memory stays readable for as long as somebody reads it, and so does not go away.
+        if self.life.ended() {
+            return Err(MemoryError::Ended { pid: self.pid });
+        }
+        let Desk { private, buffer } = &mut *self.desk;
         let mut at = 0;
         while let Some(&page) = pages.get(at) {
             let index = self.segments.partition_point(|segment| segment.pages.end <= page);
-            let segment = self.segments.get_mut(index).expect("pages asked for lie in the blocks");
+            let segment = self.segments.get(index).expect("pages asked for lie in the blocks");
             let count = pages[at..].partition_point(|&page| page < segment.pages.end);
             let wanted = &pages[at..at + count];
             let sink = &mut |index: usize, look: Look<'_>| sink(at + index, look);
-            match &mut segment.reader {
-                Reader::Shared(file) => file.look(wanted, segment.origin, &mut self.buffer, sink),
-                Reader::Private(beneath) => self
-                    .private
-                    .look(wanted, segment.origin, beneath, &mut self.buffer, sink)
+            match &segment.reader {
+                Reader::Shared(file) => file.look(wanted, segment.origin, buffer, sink),
+                Reader::Private(beneath) => private
+                    .look(wanted, segment.origin, beneath, buffer, sink)
                     .map_err(|source| ended_or(self.pid, source))?,
                 Reader::Vanished => (0..count).for_each(|index| sink(index, Look::Hole)),
                 Reader::Unknown => (0..count).for_each(|index| sink(index, Look::Unreadable)),
@@ -261,6 +290,28 @@ impl Memory for ProcessMemory {
             at += count;
         }
         Ok(())
+    }
+}
+
+impl Memory for ProcessMemory {
+    fn look(&mut self, pages: &[u64], sink: &mut Sink<'_>) -> Result<(), MemoryError> {
+        let desk = &mut self.desks[0];
+        Reading { pid: self.pid, life: &self.life, segments: &self.segments, desk }.look(pages, sink)
+    }
+
+    fn eyes(&mut self, count: usize) -> Result<Vec<Box<dyn Eye + Send + '_>>, MemoryError> {
+        while self.desks.len() < count {
+            self.desks.push(Desk::open(self.pid)?);
+        }
+        let (pid, life, segments) = (self.pid, &self.life, &self.segments[..]);
+        let eye = |desk| Box::new(Reading { pid, life, segments, desk }) as Box<dyn Eye + Send + '_>;
+        Ok(self.desks[..count].iter_mut().map(eye).collect())
+    }
+
+    fn release(&mut self) {
+        for segment in &mut self.segments {
+            segment.reader = Reader::Unknown;
+        }
     }
 
     fn refresh(&mut self) -> Result<Vec<String>, MemoryError> {
@@ -278,6 +329,16 @@ impl Memory for ProcessMemory {
             }
         }
         Ok(warnings)
+    }
+
+    fn prepare(&mut self, pages: &[u64]) {
+        for segment in &self.segments {
+            if let Reader::Shared(file) = &segment.reader {
+                let first = pages.partition_point(|&page| page < segment.pages.start);
+                let end = pages.partition_point(|&page| page < segment.pages.end);
+                file.prepare(&pages[first..end], segment.origin);
+            }
+        }
     }
 }
 

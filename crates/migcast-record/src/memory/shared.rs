@@ -1,14 +1,19 @@
-//! Shared memory (memfd, tmpfs, hugetlbfs, a file): read through the file, which never allocates a hole.
+//! Shared memory (memfd, tmpfs, hugetlbfs, a file): read so that a hole is never allocated, through a guarded mapping where
+//! there can be one, else with `pread`.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, SeekFrom};
 
+use super::guarded::GuardedMap;
+use super::residency::Residency;
 use super::{BATCH_PAGES, Look, Mapping, PAGE_SIZE, Sink, runs};
+
+/// Most pages asked about at once through a mapping, wanted or not.
+const SPAN_PAGES: usize = 1024;
 
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
@@ -42,6 +47,8 @@ pub(super) struct SharedFile {
     kind: Kind,
     /// Present where a page of the file may be out of memory, on disk or in swap, and must not be fetched.
     residency: Option<Residency>,
+    /// Present where the file can be read through a mapping.
+    guarded: Option<GuardedMap>,
 }
 
 impl SharedFile {
@@ -56,8 +63,12 @@ impl SharedFile {
         for (path, exact) in candidates {
             let Ok(meta) = std::fs::metadata(&path) else { continue };
             let same = meta.is_file() && (exact || mapping.file == Some((meta.dev(), meta.ino())));
-            if same && let Ok(file) = open_for_reading(&path) {
-                return SharedFile::new(file, swap).map(Some);
+            if same && let Ok(file) = open(&path, OFlags::RDONLY) {
+                let mut shared = SharedFile::new(file, swap)?;
+                if mapping.shared {
+                    shared.guard(&path);
+                }
+                return Ok(Some(shared));
             }
         }
         Ok(None)
@@ -70,9 +81,27 @@ impl SharedFile {
             TMPFS_MAGIC => Kind::Tmpfs,
             _ => Kind::Disk,
         };
-        let mut shared = SharedFile { file, size, kind, residency: None };
+        let mut shared = SharedFile { file, size, kind, residency: None, guarded: None };
         shared.heed_swap(swap)?;
         Ok(shared)
+    }
+
+    /// Reads through a mapping from now on, if there can be one. `path`: where the file was opened.
+    fn guard(&mut self, path: &Path) {
+        if self.kind != Kind::Tmpfs {
+            return;
+        }
+        let guarded = open(path, OFlags::RDWR).and_then(|file| {
+            let (meta, own) = (file.metadata()?, self.file.metadata()?);
+            if (meta.dev(), meta.ino()) != (own.dev(), own.ino()) {
+                return Err(io::Error::other("another file by now"));
+            }
+            GuardedMap::map(&file, self.size)
+        });
+        match guarded {
+            Ok(guarded) => self.guarded = Some(guarded),
+            Err(error) => tracing::debug!("{}: no guarded mapping ({error}), reading with pread", path.display()),
+        }
     }
 
     /// Takes in whether this machine has swap now: it may be turned on at any time.
@@ -90,7 +119,10 @@ impl SharedFile {
     }
 
     /// Looks at `pages`, of which page p lies at byte `origin + p × PAGE_SIZE` of the file (modulo 2^64).
-    pub(super) fn look(&mut self, pages: &[u64], origin: u64, buffer: &mut [u8], sink: &mut Sink<'_>) {
+    pub(super) fn look(&self, pages: &[u64], origin: u64, buffer: &mut [u8], sink: &mut Sink<'_>) {
+        if let Some(guarded) = &self.guarded {
+            return self.look_guarded(guarded, pages, origin, buffer, sink);
+        }
         // Up to here (in the file) everything is known to be a hole.
         let mut hole_end = 0;
         for run in runs(pages) {
@@ -107,6 +139,74 @@ impl SharedFile {
         }
     }
 
+    /// As [`Self::look`], through the mapping. Pages are asked about before they are touched: a hole costs a signal, and a
+    /// page in swap would be fetched.
+    fn look_guarded(&self, map: &GuardedMap, pages: &[u64], origin: u64, buffer: &mut [u8], sink: &mut Sink<'_>) {
+        let offset_of = |index: usize| origin.wrapping_add(pages[index] * PAGE_SIZE);
+        // Where nothing can be swapped out, time between question and answer costs a signal at worst.
+        let batch_max = if self.residency.is_some() { BATCH_PAGES } else { SPAN_PAGES };
+        let mut resident = [0_u8; SPAN_PAGES];
+        // Up to here (in the file) everything is known to be a hole.
+        let mut hole_end = 0;
+        let mut at = 0;
+        while at < pages.len() {
+            let start = offset_of(at);
+            if hole_end > start {
+                sink(at, Look::Hole);
+                at += 1;
+                continue;
+            }
+            let near = |&&page: &&u64| page - pages[at] < SPAN_PAGES as u64;
+            let batch = at..at + pages[at..].iter().take(batch_max).take_while(near).count();
+            let span = (pages[batch.end - 1] - pages[at]) as usize + 1;
+            let asked = map.query(start, &mut resident[..span]).is_ok();
+            for index in batch.clone() {
+                let in_memory = resident[(pages[index] - pages[at]) as usize] & 1 == 1;
+                let page = &mut buffer[..PAGE_SIZE as usize];
+                let look = match asked {
+                    true if in_memory && map.copy(offset_of(index), page) => {
+                        // Of neighbours the processor thinks by itself.
+                        if index + 1 < batch.end && pages[index + 1] > pages[index] + 1 {
+                            map.fetch(offset_of(index + 1));
+                        }
+                        Look::Content(page)
+                    }
+                    true => self.not_read(offset_of(index), in_memory, &mut hole_end),
+                    false => Look::Unreadable,
+                };
+                sink(index, look);
+            }
+            at = batch.end;
+        }
+    }
+
+    /// What a page is that could not be copied, or was not tried because it is not in memory. `hole_end`: see
+    /// [`Self::look_guarded`].
+    fn not_read(&self, offset: u64, in_memory: bool, hole_end: &mut u64) -> Look<'static> {
+        if *hole_end <= offset {
+            *hole_end = self.next_data(offset);
+        }
+        match (*hole_end > offset, in_memory) {
+            (true, _) => Look::Hole,
+            (false, false) => Look::Absent,
+            // Broken memory.
+            (false, true) => Look::Unreadable,
+        }
+    }
+
+    /// Touches what is in memory of `pages`, so that this process has it in its page tables.
+    pub(super) fn prepare(&self, pages: &[u64], origin: u64) {
+        let Some(map) = &self.guarded else { return };
+        for &page in pages {
+            let offset = origin.wrapping_add(page * PAGE_SIZE);
+            let mut resident = [0];
+            if map.query(offset, &mut resident).is_ok() && resident[0] & 1 == 1 {
+                // A hole by now is none of our business.
+                map.copy(offset, &mut [0]);
+            }
+        }
+    }
+
     /// Where data begin at or after `start`; `start` itself where the file system cannot tell.
     fn next_data(&self, start: u64) -> u64 {
         match rustix::fs::seek(&self.file, SeekFrom::Data(start)) {
@@ -116,7 +216,7 @@ impl SharedFile {
         }
     }
 
-    fn read_run(&mut self, run: std::ops::Range<usize>, start: u64, buffer: &mut [u8], sink: &mut Sink<'_>) {
+    fn read_run(&self, run: std::ops::Range<usize>, start: u64, buffer: &mut [u8], sink: &mut Sink<'_>) {
         let mut resident = [1_u8; BATCH_PAGES];
         let asked = match &self.residency {
             Some(residency) => residency.query(start, &mut resident[..run.len()]).is_ok(),
@@ -158,48 +258,9 @@ impl SharedFile {
     }
 }
 
-/// Which pages of a file are in memory: an own mapping of it that is never touched, only asked about.
-#[derive(Debug)]
-struct Residency {
-    address: *mut libc::c_void,
-    length: usize,
-}
-
-impl Residency {
-    fn map(file: impl AsFd, size: u64) -> io::Result<Residency> {
-        let length = usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let (prot, flags) = (rustix::mm::ProtFlags::READ, rustix::mm::MapFlags::SHARED);
-        // SAFETY: a fresh mapping at an address of the kernel's choice, never dereferenced.
-        let address = unsafe { rustix::mm::mmap(std::ptr::null_mut(), length, prot, flags, file, 0)? };
-        Ok(Residency { address, length })
-    }
-
-    /// Fills one byte per page from `offset` (a multiple of the page size): bit 0 says whether it is in memory.
-    fn query(&self, offset: u64, resident: &mut [u8]) -> io::Result<()> {
-        let bytes = resident.len() * PAGE_SIZE as usize;
-        let start =
-            usize::try_from(offset).ok().filter(|start| start.checked_add(bytes).is_some_and(|end| end <= self.length));
-        let Some(start) = start else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        // SAFETY: the span was checked to lie inside the mapping, and the vector has a byte for each of its pages.
-        let done = unsafe { libc::mincore(self.address.byte_add(start), bytes, resident.as_mut_ptr()) };
-        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
-}
-
-impl Drop for Residency {
-    fn drop(&mut self) {
-        // SAFETY: this is the mapping made in `map`, and nothing else knows its address.
-        if let Err(error) = unsafe { rustix::mm::munmap(self.address, self.length) } {
-            tracing::debug!("munmap: {error}");
-        }
-    }
-}
-
-/// Reads only, and never waits: the file belongs to somebody else.
-fn open_for_reading(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+/// Never waits: the file belongs to somebody else.
+fn open(path: &Path, access: OFlags) -> io::Result<File> {
+    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     Ok(File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?))
 }
 
@@ -214,6 +275,8 @@ pub(super) fn machine_has_swap() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     fn sparse_memfd(pages: u64) -> File {
@@ -222,7 +285,7 @@ mod tests {
         file
     }
 
-    fn looks(shared: &mut SharedFile, pages: &[u64]) -> Vec<&'static str> {
+    fn looks(shared: &SharedFile, pages: &[u64]) -> Vec<&'static str> {
         let mut found = Vec::new();
         let mut buffer = vec![0; BATCH_PAGES * PAGE_SIZE as usize];
         shared.look(pages, 0, &mut buffer, &mut |index, look| {
@@ -238,22 +301,57 @@ mod tests {
         found
     }
 
+    /// Every way of reading a file that this machine has: with `pread`, and through a mapping.
+    fn ways(file: &File, swap: bool) -> Vec<SharedFile> {
+        let plain = SharedFile::new(file.try_clone().unwrap(), swap).unwrap();
+        let mut mapped = SharedFile::new(file.try_clone().unwrap(), swap).unwrap();
+        mapped.guard(&PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
+        if mapped.guarded.is_none() {
+            eprintln!("no guarded mappings on this machine");
+            return vec![plain];
+        }
+        vec![plain, mapped]
+    }
+
     #[test]
     fn holes_are_seen_and_stay_holes() {
-        let file = sparse_memfd(1000);
+        let file = sparse_memfd(10_000);
         file.write_all_at(&[7; 4096], 500 * PAGE_SIZE).unwrap();
+        file.write_all_at(&[0; 4096], 502 * PAGE_SIZE).unwrap();
         let blocks = file.metadata().unwrap().blocks();
         for swap in [false, true] {
-            let mut shared = SharedFile::new(file.try_clone().unwrap(), swap).unwrap();
-            assert_eq!(shared.asks_residency(), swap);
-            let all: Vec<u64> = (0..1000).collect();
-            let found = looks(&mut shared, &all);
-            assert_eq!(found.len(), 1000);
-            assert_eq!(found.iter().filter(|&&look| look == "content").count(), 1);
-            assert_eq!(found[500], "content");
-            assert!(found.iter().all(|&look| matches!(look, "content" | "hole" | "zero")));
-            assert_eq!(looks(&mut shared, &[3, 500, 999]), ["hole", "content", "hole"]);
-            assert_eq!(file.metadata().unwrap().blocks(), blocks);
+            for shared in ways(&file, swap) {
+                assert_eq!(shared.asks_residency(), swap);
+                let all: Vec<u64> = (0..10_000).collect();
+                shared.prepare(&all, 0);
+                let found = looks(&shared, &all);
+                assert_eq!(found.len(), 10_000);
+                assert_eq!(found.iter().filter(|&&look| look == "content").count(), 1);
+                assert_eq!((found[500], found[502]), ("content", "zero"));
+                assert!(found.iter().all(|&look| matches!(look, "content" | "hole" | "zero")));
+                assert_eq!(looks(&shared, &[3, 500, 999, 9999]), ["hole", "content", "hole", "hole"]);
+                assert_eq!(file.metadata().unwrap().blocks(), blocks);
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_given_back_during_a_look_is_not_brought_back() {
+        let file = sparse_memfd(200);
+        file.write_all_at(&[7; 200 * 4096], 0).unwrap();
+        let mode = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+        for shared in ways(&file, false) {
+            file.write_all_at(&[7; 200 * 4096], 0).unwrap();
+            let (all, mut found) = ((0..200).collect::<Vec<u64>>(), Vec::new());
+            shared.look(&all, 0, &mut vec![0; BATCH_PAGES * PAGE_SIZE as usize], &mut |index, look| {
+                found.push(matches!(look, Look::Content(bytes) if bytes[0] == 7));
+                if index == 0 {
+                    // Of the batch that has been asked about, and of one that has not.
+                    rustix::fs::fallocate(&file, mode, 60 * PAGE_SIZE, 100 * PAGE_SIZE).unwrap();
+                }
+            });
+            assert!(found[0] && !found[100] && found[199], "{found:?}");
+            assert_eq!(file.metadata().unwrap().blocks(), 100 * 8);
         }
     }
 
@@ -278,10 +376,13 @@ mod tests {
     fn a_file_that_shrank_is_unreadable_not_fatal() {
         let file = sparse_memfd(10);
         file.write_all_at(&[7; 4096 * 10], 0).unwrap();
-        let mut shared = SharedFile::new(file.try_clone().unwrap(), false).unwrap();
-        file.set_len(5 * PAGE_SIZE).unwrap();
-        let found = looks(&mut shared, &[0, 4, 5, 9]);
-        assert_eq!(found[..2], ["content", "content"]);
-        assert!(found[2..].iter().all(|&look| look != "content"));
+        for shared in ways(&file, false) {
+            file.set_len(10 * PAGE_SIZE).unwrap();
+            file.write_all_at(&[7; 4096 * 10], 0).unwrap();
+            file.set_len(5 * PAGE_SIZE).unwrap();
+            let found = looks(&shared, &[0, 4, 5, 9]);
+            assert_eq!(found[..2], ["content", "content"]);
+            assert!(found[2..].iter().all(|&look| look != "content"));
+        }
     }
 }

@@ -37,6 +37,9 @@ struct Script {
     /// Its vCPUs' share of the time that they run.
     vcpus: Option<[f64; 2]>,
     refreshes: Rc<Cell<u32>>,
+    released: Rc<Cell<bool>>,
+    /// Whether the memory had been let go of at the last sight.
+    released_at_sight: Rc<Cell<bool>>,
 }
 
 impl Memory for Script {
@@ -57,6 +60,10 @@ impl Memory for Script {
         self.refreshes.set(self.refreshes.get() + 1);
         Ok(Vec::new())
     }
+
+    fn release(&mut self) {
+        self.released.set(true);
+    }
 }
 
 static PAGES_OF_BYTES: [[u8; PAGE_SIZE as usize]; 4] =
@@ -65,6 +72,7 @@ static PAGES_OF_BYTES: [[u8; PAGE_SIZE as usize]; 4] =
 impl Watch for Script {
     fn look(&mut self) -> Sight {
         self.time.work(Duration::ZERO, self.look_cpu);
+        self.released_at_sight.set(self.released.get());
         self.sights.range(..=self.time.now()).next_back().map_or(Sight::Clear, |(_, sight)| sight.clone())
     }
 
@@ -516,4 +524,14 @@ fn the_vcpus_time_is_that_of_what_was_recorded() {
     // One look that nobody answers leaves no hole.
     assert_eq!(outcome(&[(2_500, busy()), (3_500, Sight::Clear)]).vcpu_time, Some(steady));
     assert_eq!(run(&quiet(), 2_000 * MS, Ear::default(), Windows::default()).vcpu_time, None);
+}
+
+#[test]
+fn the_memory_is_let_go_of_before_the_history_is_closed() {
+    let script = Script { ends: Some(Duration::from_millis(500)), ..quiet() };
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(Duration::from_secs(1));
+    let guest = guest(&script, block());
+    record(guest, &settings, &dir.path().join("history"), &mut script.time.clone(), &mut Ear::default()).unwrap();
+    assert!(script.released_at_sight.get(), "the last sight is part of closing");
 }

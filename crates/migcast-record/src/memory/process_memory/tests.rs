@@ -118,3 +118,80 @@ fn swap_that_is_turned_on_later_is_heeded() {
         assert!(asks(&memory));
     }
 }
+
+/// Descriptors and mappings of this process that keep this file.
+fn holds(file: &File) -> usize {
+    let inode = file.metadata().unwrap().ino();
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let same = |entry: &std::fs::DirEntry| std::fs::metadata(entry.path()).is_ok_and(|meta| meta.ino() == inode);
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mapped = maps.lines().filter(|line| line.split_whitespace().nth(4) == Some(&inode.to_string()));
+    descriptors.filter(same).count() + mapped.count()
+}
+
+#[test]
+fn what_is_let_go_of_is_kept_by_nobody() {
+    let file = sparse_memfd();
+    let placement = mapped(&file, MapFlags::SHARED);
+    let before = holds(&file);
+    for swap in [|| false, || true] {
+        let mut memory = ProcessMemory::open_with(std::process::id(), std::slice::from_ref(&placement), swap).unwrap();
+        assert!(holds(&file) > before);
+        memory.release();
+        assert_eq!(holds(&file), before);
+        let mut found = Vec::new();
+        memory.look(&[7], &mut |_, look| found.push(look == Look::Unreadable)).unwrap();
+        assert_eq!(found, [true]);
+    }
+}
+
+/// Shared memory outlives its process for as long as somebody holds it: a scan of much of it must not.
+#[test]
+fn a_look_at_a_process_that_has_ended_says_so_at_once() {
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let file = sparse_memfd();
+    let mut memory = ProcessMemory::open(child.id(), &[]).unwrap();
+    let reader = Reader::Shared(shared_file(&file));
+    memory.segments.push(Segment { pages: 0..100, origin: 0, reader });
+    let mut look = || memory.look(&[0], &mut |_, look| assert_eq!(look, Look::Hole));
+    look().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(matches!(look(), Err(MemoryError::Ended { .. })));
+}
+
+/// A file as opened behind a mapping of this process.
+fn shared_file(file: &File) -> SharedFile {
+    let meta = file.metadata().unwrap();
+    let maps = of_process(std::process::id()).unwrap();
+    mapped(file, MapFlags::SHARED);
+    let now = of_process(std::process::id()).unwrap();
+    let mapping = now.iter().find(|mapping| mapping.file == Some((meta.dev(), meta.ino())) && !maps.contains(mapping));
+    SharedFile::open(std::process::id(), mapping.unwrap(), false).unwrap().unwrap()
+}
+
+#[test]
+fn several_eyes_see_what_one_sees() {
+    let file = sparse_memfd();
+    file.write_all_at(&[5; 4096], 50 * PAGE_SIZE).unwrap();
+    let placements = [MapFlags::SHARED, MapFlags::PRIVATE].map(|flags| mapped(&file, flags));
+    // SAFETY: the byte lies in a mapping that nobody else knows.
+    unsafe { (placements[1].address.unwrap() as *mut u8).add(7 * 4096).write_volatile(9) };
+    let mut memory = ProcessMemory::open(std::process::id(), &placements).unwrap();
+    let pages: Vec<u64> = (0..200).collect();
+    let mut alone = Vec::new();
+    memory.look(&pages, &mut |_, look| alone.push(format!("{look:?}"))).unwrap();
+    let content = |byte: u8| alone.iter().filter(|look| look.starts_with(&format!("Content([{byte},"))).count();
+    assert_eq!((alone.len(), content(5), content(9)), (200, 2, 1));
+    let mut eyes = memory.eyes(3).unwrap();
+    assert_eq!(eyes.len(), 3);
+    let sees_the_same = |eye: &mut Box<dyn Eye + Send + '_>| {
+        let mut seen = Vec::new();
+        eye.look(&pages, &mut |_, look| seen.push(format!("{look:?}"))).unwrap();
+        seen == alone
+    };
+    std::thread::scope(|scope| {
+        let looks: Vec<_> = eyes.iter_mut().map(|eye| scope.spawn(|| sees_the_same(eye))).collect();
+        assert!(looks.into_iter().all(|look| look.join().unwrap()));
+    });
+}
