@@ -21,6 +21,10 @@ struct Part {
 const PARTS: &[Part] = &[
     // A scan of memory against reading it.
     Part { name: "scan", package: "migcast-record", bench: "scan" },
+    // A day of a large guest: recorded, opened, forecast from.
+    Part { name: "index", package: "migcast-history", bench: "index" },
+    // Forecasts from an index against forecasts page by page.
+    Part { name: "forecasts", package: "migcast-model", bench: "forecasts" },
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {

@@ -12,6 +12,7 @@ const NANOS_PER_SEC: u64 = 1_000_000_000;
 
 /// `(value × factor + plus) ÷ divisor`, rounded down, exactly. Where it fits 64 bits, as it nearly always does, the
 /// processor divides by itself: a simulation does little else.
+#[inline]
 pub(crate) fn multiply_and_divide(value: u64, factor: u64, plus: u64, divisor: u64) -> u128 {
     match value.checked_mul(factor).and_then(|product| product.checked_add(plus)) {
         Some(dividend) => u128::from(dividend / divisor),
@@ -131,6 +132,7 @@ impl ByteCount {
 
     /// Time these bytes take at `rate`, rounded up to the nanosecond. A zero rate gives [`Duration::MAX`]
     /// unless there is nothing to send.
+    #[inline]
     pub fn transfer_time_ceil(self, rate: BytesPerSec) -> Duration {
         if self.is_zero() {
             return Duration::ZERO;
@@ -164,6 +166,7 @@ impl BytesPerSec {
     }
 
     /// Bytes that pass in `span`, rounded down.
+    #[inline]
     pub fn bytes_in(self, span: Duration) -> ByteCount {
         let bytes = match u64::try_from(span.as_nanos()) {
             Ok(nanos) => multiply_and_divide(self.0, nanos, 0, NANOS_PER_SEC),
