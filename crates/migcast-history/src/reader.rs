@@ -183,6 +183,13 @@ impl History {
         ends.map_or(0..0, |(first, last)| first.windows().start..last.windows().end)
     }
 
+    /// Since when it is known which pages were written, where older ones were taken away.
+    pub fn pages_kept_from(&self) -> Option<jiff::Timestamp> {
+        let last_without = self.segments.iter().rposition(|segment| !segment.has_pages)?;
+        let first_with = self.segments.get(last_without + 1);
+        Some(timestamp(first_with.map_or_else(|| self.segments[last_without].end_unix_ns(), Segment::start_unix_ns)))
+    }
+
     /// The windows of a segment one by one, with the pages written and the changes of the zero map.
     ///
     /// # Errors

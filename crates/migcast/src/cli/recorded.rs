@@ -60,7 +60,7 @@ impl Recorded {
             page_size: ByteCount::new(manifest.page_size_bytes),
         };
         let part = replayed_part(start, &timeline)?;
-        let (source, part) = Source::open(&history, &timeline, part, from, &mut warnings)?;
+        let (source, part) = Source::open(&history, &timeline, part, (start, from), &mut warnings)?;
         let vcpu_busy = history.vcpu_time(part.clone()).map(whole_percent);
         let used = history_used(history.dir(), manifest, &timeline, &source, part.start);
         Ok(Recorded { timeline, guest, first: part.start, source, used, vcpu_busy, warnings, history })

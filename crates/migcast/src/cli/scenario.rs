@@ -58,8 +58,8 @@ pub(super) struct Options {
     /// Span over which `--model avg` takes a history's rate [default: 1s]
     #[arg(long, value_name = "SPAN", value_parser = parse_positive)]
     pub(super) avg_span: Option<Duration>,
-    /// Read the history page by page, which is exact, or off its WWS index, which is quick [default: pages, unless they are
-    /// more than 20 million writes or no longer kept]
+    /// Read the history page by page, which is exact, or off its WWS index, which is quick [default: pages, unless the guest
+    /// or the history is too large for that, or they are no longer kept]
     #[arg(long, value_enum)]
     pub(super) from: Option<ReadFrom>,
     /// When the migration starts: at every window, in the last minute over and over, or at one point

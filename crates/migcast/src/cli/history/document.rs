@@ -28,6 +28,9 @@ pub(super) struct Info<'a> {
     window_seconds: f64,
     segments: usize,
     size_bytes: u64,
+    /// Where older pages were taken away: since when they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pages_kept_from: Option<jiff::Timestamp>,
     /// One line each: what is lost, missing or damaged.
     problems: Vec<String>,
     /// `null` where no segment was closed.
@@ -132,6 +135,7 @@ impl<'a> Info<'a> {
         Info {
             segments: history.segments().len(),
             size_bytes: history.bytes_on_disk(),
+            pages_kept_from: history.pages_kept_from(),
             problems: history.problems().iter().map(ToString::to_string).collect(),
             recorded: summary.map(|summary| Recorded::of(summary, manifest.page_size_bytes)),
             ..Info::of_manifest(manifest, history.dir(), history.tracked().count())
@@ -183,6 +187,7 @@ impl<'a> Info<'a> {
             window_seconds: manifest.window_seconds,
             segments: 0,
             size_bytes: 0,
+            pages_kept_from: None,
             problems: Vec::new(),
             recorded: None,
             rates: None,
