@@ -79,23 +79,15 @@ pub(crate) fn choose(
     let limit = means.cpu_limit.min(threads as f64);
     let affordable = window.as_secs_f64() * limit * SCAN_SHARE;
     let mut one_in = one_in_of(pages, TRIAL_PAGES as f64);
-    let mut per_page = 0.0;
+    let mut price = Price::default();
     for trial in 0..=TRIALS {
         // Other pages each time, or the trial finds in the cache what the recording will not.
         let sample = Sample { one_in, seed: seed.wrapping_add(trial + 1) };
         let mut scanner = Scanner::new(Tracked::new(blocks, PAGE_SIZE, sample)?).with_threads(threads);
         scanner.prepare(memory);
-        let before = clock.cpu();
-        let scan = scanner.scan(memory)?;
-        clock.charge(scan.cpu_elsewhere);
-        let cost = clock.cpu().saturating_sub(before).as_secs_f64().max(1e-9);
-        per_page = cost / f64::from(scanner.tracked());
-        let next = one_in_of(pages, affordable / per_page);
-        tracing::debug!(
-            "trial: 1 in {one_in}, {} pages, {:.3} ms CPU; next 1 in {next}",
-            scanner.tracked(),
-            cost * 1e3
-        );
+        price = Price::of_scan(&mut scanner, memory, clock)?;
+        let next = one_in_of(pages, price.pages_for(affordable, window));
+        tracing::debug!("trial: 1 in {one_in}, {} pages, {price:?}; next 1 in {next}", scanner.tracked());
         one_in = next;
     }
     let sample = sample_of(one_in, seed);
@@ -103,15 +95,55 @@ pub(crate) fn choose(
         _ if sample.is_full() => format!("all {pages} pages"),
         tracked => format!("1/{one_in}, {tracked} of {pages} pages"),
     };
-    let why = format!(
-        "--sample auto: {tracked}, because a look at a page costs {:.2} µs of CPU on this guest, and {:.0} % of {} % \
-         of one core pay for {:.2} ms of looks in a window of {window:?}",
-        per_page * 1e6,
-        SCAN_SHARE * 100.0,
-        (limit * 1e6).round() / 1e4,
-        affordable * 1e3,
-    );
+    let why = format!("--sample auto: {tracked}, because {}", price.why(limit, affordable, window));
     Ok(Plan { sample, scan_cost: Duration::from_secs_f64(affordable), why: Some(why) })
+}
+
+/// What a look at a page costs, in seconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Price {
+    cpu: f64,
+    /// Time passed. With several threads it is less than the CPU time, if there are cores free for them.
+    wall: f64,
+}
+
+impl Price {
+    fn of_scan(scanner: &mut Scanner, memory: &mut dyn Memory, clock: &mut dyn Clock) -> Result<Price, MemoryError> {
+        let (start, before) = (clock.now(), clock.cpu());
+        let scan = scanner.scan(memory)?;
+        clock.charge(scan.cpu_elsewhere);
+        let per_page = |span: Duration| span.as_secs_f64().max(1e-9) / f64::from(scanner.tracked());
+        let (cpu, wall) = (clock.cpu().saturating_sub(before), clock.now().saturating_sub(start));
+        Ok(Price { cpu: per_page(cpu), wall: per_page(wall) })
+    }
+
+    /// Pages that `affordable` seconds of CPU time pay for, and that can be looked at in good time.
+    fn pages_for(self, affordable: f64, window: Duration) -> f64 {
+        (affordable / self.cpu).min(self.pages_in_time(window))
+    }
+
+    fn pages_in_time(self, window: Duration) -> f64 {
+        window.as_secs_f64() * SCAN_SHARE / self.wall
+    }
+
+    /// What bounds [`Price::pages_for`], for people.
+    fn why(self, limit: f64, affordable: f64, window: Duration) -> String {
+        let share = SCAN_SHARE * 100.0;
+        if self.pages_in_time(window) < affordable / self.cpu {
+            return format!(
+                "a look at a page takes {:.2} µs on this machine as it is now, and {share:.0} % of a window of \
+                 {window:?} are for looks",
+                self.wall * 1e6
+            );
+        }
+        format!(
+            "a look at a page costs {:.2} µs of CPU on this guest, and {share:.0} % of {} % of one core pay for {:.2} ms \
+             of looks in a window of {window:?}",
+            self.cpu * 1e6,
+            (limit * 1e6).round() / 1e4,
+            affordable * 1e3
+        )
+    }
 }
 
 fn sample_of(one_in: u32, seed: u64) -> Sample {
@@ -131,16 +163,17 @@ mod tests {
     use crate::clock::fake::FakeTime;
     use crate::memory::{Look, Sink};
 
-    /// Every look costs the same CPU time.
+    /// Every look costs the same CPU time, and as many times that of time passed.
     struct Priced {
         time: FakeTime,
         per_page: Duration,
+        waits: u32,
     }
 
     impl Memory for Priced {
         fn look(&mut self, pages: &[u64], sink: &mut Sink<'_>) -> Result<(), MemoryError> {
             let cost = self.per_page * u32::try_from(pages.len()).unwrap();
-            self.time.work(cost, cost);
+            self.time.work(cost * self.waits, cost);
             (0..pages.len()).for_each(|index| sink(index, Look::Hole));
             Ok(())
         }
@@ -150,10 +183,15 @@ mod tests {
         }
     }
 
-    fn plan(choice: SampleChoice, (cpu_limit, threads): (f64, usize), per_page: Duration, pages: u64) -> Plan {
+    fn plan(
+        choice: SampleChoice,
+        (cpu_limit, threads): (f64, usize),
+        (per_page, waits): (Duration, u32),
+        pages: u64,
+    ) -> Plan {
         let time = FakeTime::default();
         let blocks = [Block { name: "ram".into(), length_bytes: pages * PAGE_SIZE, guest_physical_address: None }];
-        let mut memory = Priced { time: time.clone(), per_page };
+        let mut memory = Priced { time: time.clone(), per_page, waits };
         let means = Means { window: Duration::from_millis(100), cpu_limit, threads, seed: 1 };
         choose(choice, means, &blocks, &mut memory, &mut time.clone()).unwrap()
     }
@@ -161,7 +199,7 @@ mod tests {
     const MICROSECOND: Duration = Duration::from_micros(1);
 
     fn auto(limit: (f64, usize), per_page: Duration, pages: u64) -> Plan {
-        plan(SampleChoice::Auto, limit, per_page, pages)
+        plan(SampleChoice::Auto, limit, (per_page, 0), pages)
     }
 
     #[test]
@@ -188,9 +226,20 @@ mod tests {
     }
 
     #[test]
+    fn a_scan_that_would_not_end_in_time_is_made_smaller() {
+        // Two threads that get one core between them: 70 ms of a window, not 140.
+        let plan = |waits| plan(SampleChoice::Auto, (2.0, 2), (MICROSECOND, waits), 1 << 20);
+        assert_eq!(plan(1).sample.one_in, (1_u32 << 20).div_ceil(70_000));
+        assert_eq!(plan(2).sample.one_in, (1_u32 << 20).div_ceil(35_000));
+        let said = "because a look at a page takes 2.00 µs on this machine as it is now, and 70 % of a window of 100ms are \
+                    for looks";
+        assert!(plan(2).why.unwrap().ends_with(said));
+    }
+
+    #[test]
     fn what_is_asked_for_is_not_tried_nor_explained() {
         for (choice, one_in) in [(SampleChoice::All, 1), (SampleChoice::OneIn(16), 16)] {
-            let plan = plan(choice, (0.05, 1), MICROSECOND, 131_072);
+            let plan = plan(choice, (0.05, 1), (MICROSECOND, 1), 131_072);
             assert_eq!((plan.sample.one_in, plan.scan_cost, plan.why), (one_in, Duration::ZERO, None));
         }
     }
