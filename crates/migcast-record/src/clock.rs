@@ -14,8 +14,10 @@ const SLEEP_MAX: Duration = Duration::from_millis(200);
 pub trait Clock {
     /// Monotonic time since the clock was made.
     fn now(&self) -> Duration;
-    /// CPU time the recorder has used so far, its finished child processes included.
+    /// CPU time the recorder has used so far, its finished child processes and what was charged included.
     fn cpu(&self) -> Duration;
+    /// Counts CPU time that the recorder used on other threads.
+    fn charge(&mut self, cpu: Duration);
     /// Sleeps until `deadline`; may return earlier (a signal, the guest's end), so callers check.
     fn wait(&mut self, deadline: Duration);
     /// `at` as nanoseconds since the Unix epoch.
@@ -27,6 +29,7 @@ pub trait Clock {
 pub struct SystemClock {
     anchor: Duration,
     anchor_unix_ns: i64,
+    charged: Duration,
     /// Becomes readable when the guest's process ends.
     guest: Option<OwnedFd>,
 }
@@ -36,7 +39,7 @@ impl SystemClock {
     pub fn start(guest: Option<OwnedFd>) -> SystemClock {
         let unix = read(ClockId::Realtime);
         let anchor_unix_ns = i64::try_from(unix.as_nanos()).unwrap_or(i64::MAX);
-        SystemClock { anchor: read(ClockId::Monotonic), anchor_unix_ns, guest }
+        SystemClock { anchor: read(ClockId::Monotonic), anchor_unix_ns, charged: Duration::ZERO, guest }
     }
 }
 
@@ -46,8 +49,13 @@ impl Clock for SystemClock {
     }
 
     fn cpu(&self) -> Duration {
-        // The recorder is one thread; a libvirt monitor also runs virsh, which costs this machine just as much.
-        read(ClockId::ThreadCPUTime) + children_cpu()
+        // The recorder is one thread, but for scans; a libvirt monitor also runs virsh, which costs this machine just as
+        // much.
+        thread_cpu() + self.charged + children_cpu()
+    }
+
+    fn charge(&mut self, cpu: Duration) {
+        self.charged += cpu;
     }
 
     fn wait(&mut self, deadline: Duration) {
@@ -62,6 +70,11 @@ impl Clock for SystemClock {
     fn unix_ns(&self, at: Duration) -> i64 {
         self.anchor_unix_ns.saturating_add(i64::try_from(at.as_nanos()).unwrap_or(i64::MAX))
     }
+}
+
+/// CPU time the calling thread has used.
+pub(crate) fn thread_cpu() -> Duration {
+    read(ClockId::ThreadCPUTime)
 }
 
 fn read(clock: ClockId) -> Duration {
@@ -122,6 +135,10 @@ pub(crate) mod fake {
 
         fn cpu(&self) -> Duration {
             self.cpu.get()
+        }
+
+        fn charge(&mut self, cpu: Duration) {
+            self.cpu.set(self.cpu.get() + cpu);
         }
 
         fn wait(&mut self, deadline: Duration) {

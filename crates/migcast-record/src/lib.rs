@@ -32,7 +32,7 @@ mod vcpus;
 
 pub use clock::{Clock, SystemClock};
 pub use guest::{Guest, Identity, Life, Sight, Watch};
-pub use memory::{Look, Memory, MemoryError, PAGE_SIZE, Placement, ProcessMemory, Sink};
+pub use memory::{Eye, Look, Memory, MemoryError, PAGE_SIZE, Placement, ProcessMemory, Sink};
 pub use monitor::{Monitor, MonitorError};
 pub use plan::{PlanError, SampleChoice};
 pub use priority::stand_back;

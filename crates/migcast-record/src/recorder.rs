@@ -130,7 +130,8 @@ impl<'a> Recorder<'a> {
     pub(crate) fn baseline(&mut self) -> Result<(), MemoryError> {
         let start = self.clock.now();
         let cpu = self.clock.cpu();
-        self.scanner.scan(self.memory)?;
+        let scan = self.scanner.scan(self.memory)?;
+        self.clock.charge(scan.cpu_elsewhere);
         let end = self.clock.now();
         self.schedule.scan_cost = self.clock.cpu().saturating_sub(cpu);
         self.schedule.origin = start + (end - start) / 2;
@@ -235,6 +236,7 @@ impl<'a> Recorder<'a> {
             Err(MemoryError::Ended { .. }) => return ControlFlow::Break(Stop::GuestEnded),
             Err(error) => return ControlFlow::Break(Stop::Memory(error)),
         };
+        self.clock.charge(scan.cpu_elsewhere);
         let (end, spent) = (self.clock.now(), self.clock.cpu());
         let middle = start + (end - start) / 2;
         self.counts.unreadable += scan.unreadable;

@@ -1,5 +1,6 @@
 //! A recording from its beginning to its end: sample, baseline, history, summary.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use migcast_history::writer::{WriteError, Writer};
 use crate::clock::Clock;
 use crate::guest::{Guest, Identity, Sight};
 use crate::memory::{MemoryError, PAGE_SIZE};
-use crate::plan::{Plan, PlanError, SampleChoice, choose};
+use crate::plan::{Means, Plan, PlanError, SampleChoice, choose};
 use crate::recorder::{LOOK_INTERVAL, Recorder, gone, refresh};
 use crate::scan::Scanner;
 use crate::summary::{Listener, Stop, Summary};
@@ -22,7 +23,7 @@ pub struct Settings {
     pub window: Duration,
     /// How long to record; `None` until something ends it.
     pub duration: Option<Duration>,
-    /// CPU limit as a share of one core, > 0.
+    /// CPU limit as a share of one core, > 0. Above 1 scans use several threads, one for each core that is begun.
     pub cpu_limit: f64,
     /// Which pages to track.
     pub sample: SampleChoice,
@@ -76,10 +77,12 @@ pub fn record(
         return Ok(Recording::Stopped(stop));
     }
     let (began, spent) = (clock.now(), clock.cpu());
-    let measure = (settings.window, settings.cpu_limit, settings.seed);
+    let threads = threads(settings.cpu_limit);
+    let means = Means { window: settings.window, cpu_limit: settings.cpu_limit, threads, seed: settings.seed };
     let blocks = &guest.identity.blocks;
-    let Plan { sample, scan_cost } = choose(settings.sample, measure, blocks, guest.memory.as_mut(), clock)?;
-    let scanner = Scanner::new(Tracked::new(blocks, PAGE_SIZE, sample).map_err(PlanError::from)?);
+    let Plan { sample, scan_cost, why } = choose(settings.sample, means, blocks, guest.memory.as_mut(), clock)?;
+    why.iter().for_each(|why| listener.note(why));
+    let scanner = Scanner::new(Tracked::new(blocks, PAGE_SIZE, sample).map_err(PlanError::from)?).with_threads(threads);
     let manifest = manifest(&guest.identity, settings, sample);
     let mut recorder = Recorder::new(&mut guest, scanner, settings, (began, spent), clock, listener);
     if let Some(stop) = recorder.save_up(scan_cost) {
@@ -125,6 +128,13 @@ fn await_calm(guest: &mut Guest, clock: &mut dyn Clock, listener: &mut dyn Liste
     }
 }
 
+/// How many threads scan: one up to a whole core, above that one for each core that is begun and that there is.
+fn threads(cpu_limit: f64) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    // Casting saturates.
+    (cpu_limit.ceil() as usize).clamp(1, cores)
+}
+
 /// Bytes of all files under a directory; what cannot be read counts as nothing.
 fn directory_bytes(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
@@ -154,5 +164,17 @@ fn manifest(identity: &Identity, settings: &Settings, sample: Sample) -> Manifes
         window_seconds: settings.window.as_secs_f64(),
         sample,
         keep_pages_seconds: settings.keep_pages.map(|span| span.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn up_to_a_whole_core_one_thread_scans() {
+        let cores = std::thread::available_parallelism().unwrap().get();
+        assert_eq!([1e-9, 0.05, 1.0].map(threads), [1; 3]);
+        assert_eq!([1.01, 2.0, 1e300].map(threads), [2.min(cores), 2.min(cores), cores]);
     }
 }

@@ -1,13 +1,20 @@
 //! One scan: hash the tracked pages, compare with the scan before, say what changed.
 
+mod together;
+
+use std::ops::Range;
+use std::time::Duration;
+
 use migcast_history::sample::Tracked;
 use migcast_history::writer::ZeroChange;
 use twox_hash::XxHash3_64;
 
-use crate::memory::{Look, Memory, MemoryError, PAGE_SIZE};
+use crate::memory::{Eye, Look, Memory, MemoryError, PAGE_SIZE, Sink};
 
 /// Pages asked for at once.
 const CHUNK: u32 = 1024;
+/// Pages that a thread takes on at once, some chunks of them: a few milliseconds' work.
+const PIECE: u32 = 4 * CHUNK;
 /// In place of a hash: not seen yet. A page that really hashes to it is stored as [`NOT_UNKNOWN`].
 const UNKNOWN: u64 = 0;
 const NOT_UNKNOWN: u64 = 1;
@@ -21,6 +28,8 @@ pub struct Scan {
     pub zero_changes: Vec<ZeroChange>,
     /// Pages that could not be read this time.
     pub unreadable: u64,
+    /// CPU time that threads other than the calling one used.
+    pub cpu_elsewhere: Duration,
 }
 
 /// The last seen content of every tracked page, as a hash: 8 bytes per page.
@@ -29,30 +38,42 @@ pub struct Scan {
 /// one in 600,000 years.
 #[derive(Debug)]
 pub struct Scanner {
+    order: Order,
+    hashes: Vec<u64>,
+    threads: usize,
+}
+
+/// Which pages are tracked, and what zero hashes to.
+#[derive(Debug)]
+struct Order {
     tracked: Tracked,
     full: bool,
-    hashes: Vec<u64>,
     zero_hash: u64,
-    pages: Vec<u64>,
 }
 
 impl Scanner {
-    /// Nothing has been seen yet.
+    /// Nothing has been seen yet. Scans on the calling thread alone.
     pub fn new(tracked: Tracked) -> Scanner {
         let hashes = vec![UNKNOWN; tracked.count() as usize];
         let full = u64::from(tracked.count()) == tracked.memory();
         let zero_hash = hash(&[0; PAGE_SIZE as usize]);
-        Scanner { tracked, full, hashes, zero_hash, pages: Vec::with_capacity(CHUNK as usize) }
+        Scanner { order: Order { tracked, full, zero_hash }, hashes, threads: 1 }
+    }
+
+    /// Scans on up to this many threads, the calling one among them: fewer where there is little to look at, and one
+    /// where the memory has one eye only ([`Memory::eyes`]). What is found is the same.
+    pub fn with_threads(self, threads: usize) -> Scanner {
+        Scanner { threads, ..self }
     }
 
     /// How many pages are tracked.
     pub fn tracked(&self) -> u32 {
-        self.tracked.count()
+        self.order.tracked.count()
     }
 
     /// How many pages the guest has.
     pub fn memory_pages(&self) -> u64 {
-        self.tracked.memory()
+        self.order.tracked.memory()
     }
 
     /// Looks at every tracked page once.
@@ -60,48 +81,70 @@ impl Scanner {
     /// # Errors
     /// As [`Memory::look`].
     pub fn scan(&mut self, memory: &mut dyn Memory) -> Result<Scan, MemoryError> {
-        let mut scan = Scan::default();
-        let mut first = 0;
-        while first < self.tracked.count() {
-            let end = self.list(first);
-            let hashes = &mut self.hashes[first as usize..end as usize];
-            let (pages, zero_hash) = (&self.pages, self.zero_hash);
-            memory.look(pages, &mut |index, look| {
-                note(&mut hashes[index], look, pages[index], zero_hash, &mut scan);
-            })?;
-            first = end;
+        let threads = self.threads.min(self.hashes.len().div_ceil(PIECE as usize));
+        if threads > 1 {
+            let eyes = memory.eyes(threads)?;
+            if !eyes.is_empty() {
+                return together::scan(&self.order, &mut self.hashes, eyes);
+            }
         }
-        Ok(scan)
+        self.order.look(0, &mut self.hashes, &mut OneEye(memory))
     }
 
     /// Does what only the first look at a page costs ([`Memory::prepare`]).
-    pub(crate) fn prepare(&mut self, memory: &mut dyn Memory) {
-        let mut first = 0;
-        while first < self.tracked.count() {
-            first = self.list(first);
-            memory.prepare(&self.pages);
+    pub(crate) fn prepare(&self, memory: &mut dyn Memory) {
+        let mut pages = Vec::with_capacity(CHUNK as usize);
+        for first in (0..self.tracked()).step_by(CHUNK as usize) {
+            let end = self.tracked().min(first.saturating_add(CHUNK));
+            self.order.list(first..end, &mut pages);
+            memory.prepare(&pages);
         }
-    }
-
-    /// Lists the pages of a chunk that begins with the rank `first`. Returns the rank behind it.
-    fn list(&mut self, first: u32) -> u32 {
-        let end = self.tracked.count().min(first.saturating_add(CHUNK));
-        self.pages.clear();
-        if self.full {
-            self.pages.extend(u64::from(first)..u64::from(end));
-        } else {
-            self.pages.extend((first..end).map(|rank| self.tracked.page_of_rank(rank)));
-        }
-        end
     }
 
     /// Page numbers of the tracked pages that are zero, ascending.
     pub(crate) fn zero_pages(&self) -> Vec<u64> {
-        (0..self.tracked.count())
+        (0..self.tracked())
             .zip(&self.hashes)
-            .filter(|&(_, &hash)| hash == self.zero_hash)
-            .map(|(rank, _)| self.tracked.page_of_rank(rank))
+            .filter(|&(_, &hash)| hash == self.order.zero_hash)
+            .map(|(rank, _)| self.order.tracked.page_of_rank(rank))
             .collect()
+    }
+}
+
+impl Order {
+    /// Looks at the pages from the rank `first` on, whose hashes these are.
+    fn look(&self, first: u32, hashes: &mut [u64], eye: &mut dyn Eye) -> Result<Scan, MemoryError> {
+        let mut scan = Scan::default();
+        let mut pages = Vec::with_capacity(CHUNK as usize);
+        let mut rank = first;
+        for hashes in hashes.chunks_mut(CHUNK as usize) {
+            let end = rank + hashes.len() as u32;
+            self.list(rank..end, &mut pages);
+            eye.look(&pages, &mut |index, look| {
+                note(&mut hashes[index], look, pages[index], self.zero_hash, &mut scan);
+            })?;
+            rank = end;
+        }
+        Ok(scan)
+    }
+
+    /// Lists the pages of these ranks.
+    fn list(&self, ranks: Range<u32>, pages: &mut Vec<u64>) {
+        pages.clear();
+        if self.full {
+            pages.extend(u64::from(ranks.start)..u64::from(ranks.end));
+        } else {
+            pages.extend(ranks.map(|rank| self.tracked.page_of_rank(rank)));
+        }
+    }
+}
+
+/// The eye of a memory that is looked at by one thread.
+struct OneEye<'a>(&'a mut dyn Memory);
+
+impl Eye for OneEye<'_> {
+    fn look(&mut self, pages: &[u64], sink: &mut Sink<'_>) -> Result<(), MemoryError> {
+        self.0.look(pages, sink)
     }
 }
 
@@ -138,6 +181,8 @@ fn hash(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use migcast_history::format::Block;
     use migcast_history::sample::Sample;
 
@@ -200,8 +245,104 @@ mod tests {
             let mut scanner = scanner(pages, one_in);
             scanner.scan(&mut Shown(vec![ONES])).unwrap();
             let scan = scanner.scan(&mut Shown(vec![TWOS])).unwrap();
-            let expected: Vec<u64> = (0..scanner.tracked()).map(|rank| scanner.tracked.page_of_rank(rank)).collect();
+            let expected: Vec<u64> =
+                (0..scanner.tracked()).map(|rank| scanner.order.tracked.page_of_rank(rank)).collect();
             assert_eq!(scan.written, expected);
+        }
+    }
+
+    /// Shows pages that differ from one another, every seventh another one in the second scan. The last eye of an unlucky
+    /// one sees the guest end.
+    struct ManyEyed {
+        scan: u64,
+        looks: AtomicU64,
+        unlucky: bool,
+        /// Eyes asked for last.
+        eyes: usize,
+    }
+
+    struct OneOfMany<'a>(&'a ManyEyed, bool);
+
+    impl Eye for OneOfMany<'_> {
+        fn look(&mut self, pages: &[u64], sink: &mut Sink<'_>) -> Result<(), MemoryError> {
+            self.0.looks.fetch_add(1, Ordering::Relaxed);
+            if self.1 {
+                return Err(MemoryError::Ended { pid: 1 });
+            }
+            let mut bytes = [0; PAGE_SIZE as usize];
+            for (index, &page) in pages.iter().enumerate() {
+                let number = if page % 7 == 0 { page * self.0.scan } else { page };
+                bytes[..8].copy_from_slice(&number.to_ne_bytes());
+                let seen = [Look::Unreadable, Look::Absent, Look::Hole];
+                sink(
+                    index,
+                    usize::try_from(page % 97).ok().and_then(|n| seen.get(n).copied()).unwrap_or(Look::Content(&bytes)),
+                );
+            }
+            Ok(())
+        }
+    }
+
+    impl Memory for ManyEyed {
+        fn look(&mut self, pages: &[u64], sink: &mut Sink<'_>) -> Result<(), MemoryError> {
+            OneOfMany(self, false).look(pages, sink)
+        }
+
+        fn refresh(&mut self) -> Result<Vec<String>, MemoryError> {
+            Ok(Vec::new())
+        }
+
+        fn eyes(&mut self, count: usize) -> Result<Vec<Box<dyn Eye + Send + '_>>, MemoryError> {
+            self.eyes = count;
+            let all = &*self;
+            let eye = |number| Box::new(OneOfMany(all, all.unlucky && number + 1 == count)) as Box<dyn Eye + Send + '_>;
+            Ok((0..count).map(eye).collect())
+        }
+    }
+
+    fn many_eyed(unlucky: bool) -> ManyEyed {
+        ManyEyed { scan: 1, looks: AtomicU64::new(0), unlucky, eyes: 0 }
+    }
+
+    #[test]
+    fn several_threads_find_what_one_finds() {
+        // Pieces that are not full, too.
+        for (pages, one_in) in [(u64::from(PIECE) * 5 + 77, 1), (u64::from(PIECE) * 9, 3)] {
+            let found = |threads| {
+                let mut scanner = scanner(pages, one_in).with_threads(threads);
+                let mut memory = many_eyed(false);
+                let first = scanner.scan(&mut memory).unwrap();
+                memory.scan = 2;
+                let second = scanner.scan(&mut memory).unwrap();
+                let elsewhere = first.cpu_elsewhere + second.cpu_elsewhere;
+                let [first, second] = [first, second].map(|scan| Scan { cpu_elsewhere: Duration::ZERO, ..scan });
+                ((first, second, scanner.zero_pages(), memory.looks.into_inner()), elsewhere)
+            };
+            let (alone, elsewhere) = found(1);
+            assert!(alone.1.written.len() > 100 && alone.1.unreadable > 0 && elsewhere.is_zero());
+            for threads in [2, 5] {
+                let (together, elsewhere) = found(threads);
+                assert!(together == alone, "{threads} threads");
+                assert!(!elsewhere.is_zero(), "their CPU time counts");
+            }
+        }
+    }
+
+    #[test]
+    fn what_one_thread_meets_ends_the_scan() {
+        let scan = |unlucky| scanner(u64::from(PIECE) * 64, 1).with_threads(2).scan(&mut many_eyed(unlucky));
+        assert!(scan(false).is_ok());
+        // Whether the unlucky one gets a piece at all is the scheduler's to say, but not a hundred times over.
+        let ended = (0..100).any(|_| matches!(scan(true), Err(MemoryError::Ended { .. })));
+        assert!(ended);
+    }
+
+    #[test]
+    fn little_memory_is_left_to_one_thread() {
+        for (pages, eyes) in [(u64::from(PIECE), 0), (u64::from(PIECE) + 1, 2), (u64::from(PIECE) * 20, 8)] {
+            let mut memory = many_eyed(false);
+            scanner(pages, 1).with_threads(8).scan(&mut memory).unwrap();
+            assert_eq!(memory.eyes, eyes);
         }
     }
 }

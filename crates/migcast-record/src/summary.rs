@@ -24,6 +24,8 @@ pub trait Listener {
     fn progress(&mut self, progress: &Progress);
     /// Something people should know; one line.
     fn warn(&mut self, warning: &str);
+    /// Something people may want to know; one line.
+    fn note(&mut self, _note: &str) {}
 }
 
 /// How far a recording is.

@@ -129,12 +129,13 @@ struct Script<'a> {
     lines: &'a [&'a str],
     next: usize,
     warnings: Vec<String>,
+    notes: Vec<String>,
     kill_at_end: bool,
 }
 
 impl<'a> Script<'a> {
     fn new(writer: &'a mut Writer, lines: &'a [&'a str]) -> Script<'a> {
-        Script { writer, lines, next: 0, warnings: Vec::new(), kill_at_end: false }
+        Script { writer, lines, next: 0, warnings: Vec::new(), notes: Vec::new(), kill_at_end: false }
     }
 }
 
@@ -155,14 +156,22 @@ impl Listener for Script<'_> {
     fn warn(&mut self, warning: &str) {
         self.warnings.push(warning.to_owned());
     }
+
+    fn note(&mut self, note: &str) {
+        self.notes.push(note.to_owned());
+    }
 }
 
 fn run(script: &mut Script<'_>, sample: SampleChoice, out: &Path) -> Summary {
+    run_within(1.0, script, sample, out)
+}
+
+fn run_within(cpu_limit: f64, script: &mut Script<'_>, sample: SampleChoice, out: &Path) -> Summary {
     let guest = process::open(script.writer.child.id()).unwrap();
     let settings = Settings {
         window: Duration::from_millis(50),
         duration: Some(Duration::from_secs(120)),
-        cpu_limit: 1.0,
+        cpu_limit,
         sample,
         keep_pages: None,
         seed: 7,
@@ -225,6 +234,40 @@ fn write_sets_are_exact_and_nothing_is_allocated() {
         let allowed = if name == "VmPTE" { 32 } else { 256 };
         assert!(after.abs_diff(*before) <= allowed, "{name} went from {before} to {after} KiB");
     }
+}
+
+#[test]
+fn several_threads_record_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("history");
+    let mut writer = Writer::start();
+    writer.say("p1 s1 s500");
+    let before = writer.footprint();
+    let lines = ["p2 s1", "", "p9000 p2 s16383", "z1 h500", ""];
+    run_within(2.0, &mut Script::new(&mut writer, &lines), SampleChoice::All, &out);
+    let (private, _) = written_in(&out, writer.private);
+    assert_eq!(private[1..=5], [vec![2], vec![], vec![2, 9000], vec![1], vec![]]);
+    let (shared, _) = written_in(&out, writer.shared);
+    assert_eq!(shared[1..=5], [vec![1], vec![], vec![16383], vec![500], vec![]]);
+    assert_eq!(writer.footprint().0, before.0, "one page more was written, and one given back");
+}
+
+#[test]
+fn what_auto_chose_is_told_once_and_what_was_asked_for_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::start();
+    let mut told = |sample, name| {
+        let mut script = Script::new(&mut writer, &["p1"]);
+        let summary = run(&mut script, sample, &dir.path().join(name));
+        (script.notes, summary.memory_pages)
+    };
+    let (notes, pages) = told(SampleChoice::Auto, "auto");
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(
+        notes[0].starts_with("--sample auto: ") && notes[0].contains(&format!("{pages} pages, because a look")),
+        "{notes:?}"
+    );
+    assert!(told(SampleChoice::OneIn(16), "one in 16").0.is_empty());
 }
 
 #[test]

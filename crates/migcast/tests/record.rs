@@ -55,13 +55,15 @@ fn signal(pid: u32, signal: &str) {
     assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
 }
 
-/// Exit code and what was said, which must be one line.
+/// Exit code and what was said in the end, which must be one line after the one that tells the sample.
 fn end_of(mut child: Child) -> (i32, String) {
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     let code = child.wait().unwrap().code().unwrap();
-    assert_eq!(said.lines().count(), 1, "{said}");
-    (code, said)
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert!(lines[0].starts_with("migcast: --sample auto: "), "{said}");
+    (code, lines[1].to_owned())
 }
 
 fn failure(output: &Output) -> String {
@@ -84,6 +86,7 @@ fn a_duration_that_is_reached_is_exit_0() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("migcast: recorded; kept ") && said.contains("% of one core"), "{said}");
+    assert!(said.starts_with("migcast: --sample auto: ") && said.contains(" pages, because a look"), "{said}");
     assert!(output.stdout.is_empty());
     assert!(windows(&lab.out()) >= 1);
     assert_eq!(History::open(&lab.out()).unwrap().manifest().guest_name, "my guest");

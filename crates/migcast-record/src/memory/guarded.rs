@@ -231,6 +231,8 @@ mod tests {
     /// As in a container: the kernel refuses this thread one call.
     #[test]
     fn where_userfaultfd_is_refused_there_is_no_mapping() {
+        // Where there is none anyway, there is nothing to refuse.
+        let Some(_) = map(&sealed_memfd()) else { return };
         let load = |offset| libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: offset };
         let number = u32::try_from(libc::SYS_userfaultfd).unwrap();
         let give = |k| libc::sock_filter { code: 0x06, jt: 0, jf: 0, k };

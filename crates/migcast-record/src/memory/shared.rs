@@ -335,6 +335,34 @@ mod tests {
         }
     }
 
+    /// Mapping huge pages reserves them, and touching a hole would take one from the pool. Machines without huge pages
+    /// have nothing to check here.
+    #[test]
+    fn huge_pages_are_read_without_a_mapping() {
+        const HUGE_PAGES: u64 = 512;
+        let flags = rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::HUGETLB;
+        let file = File::from(rustix::fs::memfd_create("huge", flags).unwrap());
+        let mode = rustix::fs::FallocateFlags::empty();
+        file.set_len(2 * HUGE_PAGES * PAGE_SIZE).unwrap();
+        if rustix::fs::fallocate(&file, mode, 0, HUGE_PAGES * PAGE_SIZE).is_err() {
+            eprintln!("no huge pages on this machine");
+            return;
+        }
+        let reserved = || {
+            let pools = std::fs::read_to_string("/proc/meminfo").unwrap();
+            pools.lines().filter(|line| line.starts_with("HugePages_")).collect::<Vec<_>>().join(", ")
+        };
+        let (blocks, before) = (file.metadata().unwrap().blocks(), reserved());
+        for swap in [false, true] {
+            for shared in ways(&file, swap) {
+                assert!(shared.guarded.is_none() && !shared.asks_residency());
+                // The file system does not tell holes, and reads them as zeros.
+                assert_eq!(looks(&shared, &[0, HUGE_PAGES - 1, HUGE_PAGES]), ["zero"; 3]);
+                assert_eq!((file.metadata().unwrap().blocks(), reserved()), (blocks, before.clone()));
+            }
+        }
+    }
+
     #[test]
     fn a_page_given_back_during_a_look_is_not_brought_back() {
         let file = sparse_memfd(200);

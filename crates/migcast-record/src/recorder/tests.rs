@@ -12,7 +12,7 @@ use migcast_history::writer::{NewWindow, WriteError};
 use super::*;
 use crate::clock::fake::FakeTime;
 use crate::guest::Identity;
-use crate::memory::{Look, PAGE_SIZE};
+use crate::memory::{Eye, Look, PAGE_SIZE};
 use crate::plan::SampleChoice;
 use crate::recording::{Recording, record};
 use crate::summary::Interrupt;
@@ -534,4 +534,45 @@ fn the_memory_is_let_go_of_before_the_history_is_closed() {
     let guest = guest(&script, block());
     record(guest, &settings, &dir.path().join("history"), &mut script.time.clone(), &mut Ear::default()).unwrap();
     assert!(script.released_at_sight.get(), "the last sight is part of closing");
+}
+
+/// Holes, seen by several eyes.
+struct Holes;
+
+impl Eye for Holes {
+    fn look(&mut self, pages: &[u64], sink: &mut crate::memory::Sink<'_>) -> Result<(), MemoryError> {
+        (0..pages.len()).for_each(|index| sink(index, Look::Hole));
+        Ok(())
+    }
+}
+
+impl Memory for Holes {
+    fn look(&mut self, _: &[u64], _: &mut crate::memory::Sink<'_>) -> Result<(), MemoryError> {
+        unreachable!("there are eyes")
+    }
+
+    fn refresh(&mut self) -> Result<Vec<String>, MemoryError> {
+        Ok(Vec::new())
+    }
+
+    fn eyes(&mut self, count: usize) -> Result<Vec<Box<dyn Eye + Send + '_>>, MemoryError> {
+        Ok((0..count).map(|_| Box::new(Holes) as Box<dyn Eye + Send + '_>).collect())
+    }
+}
+
+#[test]
+fn what_other_threads_cost_counts() {
+    let (script, settings) = (quiet(), settings(Duration::from_secs(1)));
+    let block = Block { length_bytes: PAGE_SIZE << 16, ..block() };
+    let tracked = Tracked::new(std::slice::from_ref(&block), PAGE_SIZE, Sample::full()).unwrap();
+    let mut guest = Guest { memory: Box::new(Holes), ..guest(&script, block) };
+    // This clock knows of no cost but what is charged to it.
+    let (mut clock, mut ear) = (script.time.clone(), Ear::default());
+    let scanner = Scanner::new(tracked).with_threads(2);
+    let start = (clock.now(), clock.cpu());
+    let mut recorder = Recorder::new(&mut guest, scanner, &settings, start, &mut clock, &mut ear);
+    recorder.baseline().unwrap();
+    assert!(!recorder.schedule.scan_cost.is_zero());
+    recorder.windows(&mut Windows::default());
+    assert!(recorder.cost() > 0.0);
 }

@@ -49,10 +49,11 @@ pub(crate) struct Args {
     /// forecasts need, a small part of that [default: keep all]
     #[arg(long, value_name = "TIME", value_parser = keep)]
     keep: Option<Duration>,
-    /// Which pages to track: all, one in N (1/N), or as many as the CPU limit allows
+    /// Which pages to track: all, one in N (1/N), or as many as the CPU limit pays for (auto: measured on the guest, and
+    /// told)
     #[arg(long, value_name = "all|1/N|auto", default_value = "auto", value_parser = sample)]
     sample: SampleChoice,
-    /// Most CPU time the recorder may use, of one core
+    /// Most CPU time the recorder may use, of one core; above 100% scans use several threads
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = cpu_limit)]
     cpu_limit: f64,
     /// Name of the guest in the history [default: its own]
@@ -240,6 +241,10 @@ impl Listener for Terminal {
     fn warn(&mut self, warning: &str) {
         self.bar.suspend(|| eprintln!("migcast: warning: {warning}"));
     }
+
+    fn note(&mut self, note: &str) {
+        self.bar.suspend(|| eprintln!("migcast: {note}"));
+    }
 }
 
 fn pid(text: &str) -> Result<u32, QuantityError> {
@@ -275,11 +280,11 @@ fn sample(text: &str) -> Result<SampleChoice, QuantityError> {
     choice.ok_or_else(|| refusal(text, "a sample", "all, auto, or 1/N with N of 1 or more, such as 1/16"))
 }
 
-/// A share of one core, as "5%".
+/// A share of one core, as "5%". Far more than scans can use is a slip of the pen.
 fn cpu_limit(text: &str) -> Result<f64, QuantityError> {
     let percent = text.strip_suffix('%').and_then(|number| number.trim().parse().ok());
-    let percent = percent.filter(|&percent: &f64| percent > 0.0 && percent <= 100.0);
-    let allowed = "a percentage, more than 0% and at most 100%, such as 5%";
+    let percent = percent.filter(|&percent: &f64| percent > 0.0 && percent <= 6400.0);
+    let allowed = "a percentage, more than 0% and at most 6400%, such as 5%";
     percent.map(|percent| percent / 100.0).ok_or_else(|| refusal(text, "a share of one core", allowed))
 }
 
@@ -304,8 +309,9 @@ mod tests {
         }
         assert!(window("999us").is_err() && window("61s").is_err());
         assert_eq!(cpu_limit("5%"), Ok(0.05));
+        assert_eq!((cpu_limit("200%"), cpu_limit("6400%")), (Ok(2.0), Ok(64.0)));
         assert_eq!((cpu_limit("100 %"), window("1ms"), window("60s")), (Ok(1.0), Ok(ms(1)), Ok(ms(60_000))));
-        for bad in ["5", "0%", "101%", "NaN%", "%"] {
+        for bad in ["5", "0%", "-1%", "6401%", "inf%", "NaN%", "%"] {
             assert!(cpu_limit(bad).is_err(), "{bad}");
         }
     }
