@@ -9,6 +9,7 @@
 //! bytes on every machine.
 
 pub mod algorithm;
+pub mod backtest;
 pub mod bounds;
 pub mod calibrate;
 pub mod dirty;
