@@ -154,7 +154,7 @@ fn ask(
     link: u64,
 ) -> Result<Value> {
     let mut command = Command::new(program);
-    command.arg("predict").arg(history).args(["--json", "--model", model]);
+    command.arg("predict").arg(history).args(["--json", "--start", "all", "--model", model]);
     command.args(["--link", &format!("{link}bit/s"), "--horizon"]);
     command.arg(format!("{}s", of.give_up_seconds.unwrap_or(HORIZON_SECONDS)));
     for setting in &of.settings {

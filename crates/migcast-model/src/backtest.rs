@@ -58,6 +58,12 @@ impl Choice {
         Choice::SameHour,
     ];
 
+    /// Those that a history of this length can tell apart.
+    fn within(length: Duration) -> impl Iterator<Item = Choice> {
+        let differs = move |choice: &Choice| !matches!(choice, Choice::Last(span) if *span * 10 >= length * 9);
+        Choice::ALL.into_iter().filter(differs)
+    }
+
     /// The runs of `past` that a forecast at `now` uses; all of `past` are known by then.
     fn select<'a>(self, past: &[&'a Run], now: &Moment) -> Vec<&'a Run> {
         match self {
@@ -96,7 +102,9 @@ const FIRST_SHARE: u32 = 4;
 /// Forecasts that are tried, at most.
 const POINTS_MAX: usize = 400;
 /// Fewer migrations, laid end to end, say nothing of which choice is best.
-const BLOCKS_MIN: usize = 20;
+const BLOCKS_MIN: usize = 50;
+/// A band of 5 to 95 % that holds less is not to be trusted.
+const INSIDE_MIN: f64 = 0.8;
 const QUANTILES: [f64; 3] = [0.05, 0.5, 0.95];
 
 fn distance(one: [f64; 2], other: [f64; 2]) -> f64 {
@@ -130,6 +138,13 @@ pub struct Score {
     pub gain: (f64, f64),
 }
 
+impl Score {
+    /// Of times and downtimes the smaller share inside the band.
+    fn inside(&self) -> f64 {
+        self.time_inside.min(self.downtime_inside)
+    }
+}
+
 /// What a backtest found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backtest {
@@ -137,8 +152,8 @@ pub struct Backtest {
     pub scores: Vec<Score>,
     /// Migrations of median length that the tested part of the history holds, laid end to end.
     pub blocks: usize,
-    /// The choice to use: everything, unless another gains more than two standard errors. `None` where the history is too
-    /// short to tell.
+    /// The choice to use: everything, unless another gains more than two standard errors, and its bands can be trusted: they
+    /// hold 80 % of times and downtimes, or as many as those of everything. `None` where the history is too short to tell.
     pub best: Option<Choice>,
 }
 
@@ -165,7 +180,7 @@ impl Backtest {
         let tested = points.last()?.known - points.first()?.start;
         let blocks = (tested.as_nanos() / block.as_nanos()) as usize;
         let tried: Vec<(Choice, Vec<Tried>)> =
-            Choice::ALL.iter().map(|choice| (*choice, try_all(*choice, &within, &points))).collect();
+            Choice::within(length).map(|choice| (choice, try_all(choice, &within, &points))).collect();
         let enough = |tried: &[Tried]| !tried.is_empty() && 2 * tried.len() >= points.len();
         let everything = &tried[0].1;
         let scores: Vec<Score> = tried
@@ -173,7 +188,8 @@ impl Backtest {
             .filter(|(_, tried)| enough(tried))
             .map(|(choice, tried)| score(*choice, tried, everything, block))
             .collect();
-        let gains = |score: &&Score| score.gain.0 > 2.0 * score.gain.1;
+        let trusted = scores.first().map_or(INSIDE_MIN, |everything| everything.inside().min(INSIDE_MIN));
+        let gains = |score: &&Score| score.gain.0 > 2.0 * score.gain.1 && score.inside() >= trusted;
         let best = scores.iter().filter(gains).max_by(|one, other| one.gain.0.total_cmp(&other.gain.0));
         let best = best.map_or(Choice::Everything, |score| score.choice);
         let can_tell = blocks >= BLOCKS_MIN && scores.first().is_some_and(|score| score.choice == Choice::Everything);

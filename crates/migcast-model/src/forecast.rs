@@ -76,6 +76,19 @@ impl Forecast {
         &self.starts
     }
 
+    /// The same from these of its starts only; from all of them if none of these is one.
+    #[must_use]
+    pub fn only(mut self, starts: &[Duration]) -> Forecast {
+        let mut wanted = starts.to_vec();
+        wanted.sort_unstable();
+        let is_wanted = |(start, _): &&(Duration, Outcome)| wanted.binary_search(start).is_ok();
+        let kept: Vec<_> = self.starts.iter().filter(is_wanted).cloned().collect();
+        if !kept.is_empty() {
+            self.starts = kept;
+        }
+        self
+    }
+
     /// The migrations that completed.
     pub fn completed(&self) -> impl Iterator<Item = &Completed> {
         self.starts.iter().filter_map(|(_, outcome)| outcome.completed())

@@ -4,6 +4,7 @@
 //! line on standard error), 2 usage, 3 done but a stated limit is not met; `record` adds its own (see [`record`]).
 
 mod algorithms;
+mod backtest;
 mod calibrate;
 mod history;
 mod past;
@@ -41,6 +42,8 @@ enum Command {
     Sweep(sweep::Args),
     /// Fit a platform file to migrations that were really seen
     Calibrate(calibrate::Args),
+    /// Forecast each part of a history from what came before it
+    Backtest(backtest::Args),
     /// List the hypervisors' algorithms, or one with its settings
     Algorithms(algorithms::Args),
 }
@@ -63,6 +66,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Predict(args) => predict::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::Backtest(args) => backtest::run(&args),
         Command::Algorithms(args) => algorithms::run(&args),
     };
     outcome.unwrap_or_else(|error| {

@@ -110,7 +110,7 @@ fn limits(args: &Args, prediction: &Prediction) -> Vec<Limit> {
     stated.into_iter().filter_map(judge).collect()
 }
 
-fn progress_bar() -> ProgressBar {
+pub(super) fn progress_bar() -> ProgressBar {
     let target = if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} starting points, {eta} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar());

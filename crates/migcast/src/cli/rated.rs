@@ -68,7 +68,7 @@ impl Rated {
         let series = &self.series;
         let last = series.rates().last().context("a series has a rate")?;
         match start {
-            Start::All => {
+            Start::Best | Start::All => {
                 let count = series.rates().len().max(STARTS_MIN).min(most);
                 Ok(series.spread(u32::try_from(count).unwrap_or(u32::MAX)))
             }

@@ -11,12 +11,13 @@ use migcast_history::reader::History;
 use migcast_history::timeline::Timeline;
 use migcast_history::vcpu::VcpuTime;
 use migcast_model::algorithm::Algorithm;
-use migcast_model::forecast::thinned;
+use migcast_model::forecast::{Forecast, thinned};
 use migcast_model::guest::Guest;
 use migcast_model::quantity::show_duration;
 use migcast_model::simulate::Scenario;
 use migcast_model::units::{ByteCount, PageCount};
 
+use super::backtest::Hindsight;
 use super::scenario::{ModelName, ReadFrom, Request, SamplingOf, Start};
 use super::source::Source;
 use crate::report::{HistoryUsed, Model, Prediction};
@@ -91,7 +92,7 @@ impl Recorded {
             let source = source.zero_at_start(options.constant_rate(&guest, rate));
             let model = options.avg_model(&source, Some((self.used.clone(), span)));
             ensure!(
-                options.start == Start::All,
+                options.start.is_everywhere(),
                 "--start has no meaning for --model avg: a constant rate has no time of day"
             );
             let starts = vec![Duration::ZERO];
@@ -99,14 +100,28 @@ impl Recorded {
         }
         let most = if source.is_index() { request.starts_max * INDEX_STARTS } else { request.starts_max };
         let starts = self.starts(options.start, most)?;
-        if options.start == Start::All && starts.len() < source.windows() {
+        if options.start.is_everywhere() && starts.len() < source.windows() {
             let (used, all) = (starts.len(), source.windows());
             warnings.push(format!("{used} of {all} starting points were used, evenly spread"));
         }
         let model = Model::Hist(self.used.clone());
         let sampling = |scenario: &Scenario, starts: &[Duration]| source.sampling_error(scenario, starts);
         let source = (source.due_source(), Some(&sampling as SamplingOf<'_>));
-        request.forecast(guest, algorithm, source, starts, model, warnings, progress).map(told)
+        let prediction = told(request.forecast(guest, algorithm, source, starts, model, warnings, progress)?);
+        Ok(if options.start == Start::Best { self.with_best_starts(prediction) } else { prediction })
+    }
+
+    /// The starts of a forecast as they look afterwards.
+    pub(super) fn hindsight(&self, forecast: &Forecast, horizon: Duration) -> Hindsight {
+        Hindsight::new(&self.timeline, self.first, forecast, horizon)
+    }
+
+    /// The same forecast from those of its starts that forecast this guest best, where its past is long enough to tell.
+    fn with_best_starts(&self, prediction: Prediction) -> Prediction {
+        let hindsight = self.hindsight(&prediction.forecast, prediction.scenario.horizon);
+        let Some((found, best, starts)) = hindsight.best() else { return prediction };
+        let score = found.scores.iter().find(|score| score.choice == best).copied();
+        Prediction { forecast: prediction.forecast.only(&starts), backtested: score, ..prediction }
     }
 
     /// Tells an algorithm that slows the vCPUs how busy they were, unless the user has. Returns what it was told.

@@ -62,8 +62,9 @@ pub(super) struct Options {
     /// or the history is too large for that, or they are no longer kept]
     #[arg(long, value_enum)]
     pub(super) from: Option<ReadFrom>,
-    /// When the migration starts: at every window, in the last minute over and over, or at one point
-    #[arg(long, value_name = "all|now|OFFSET|TIMESTAMP", default_value = "all", value_parser = parse_start)]
+    /// When the migration starts: where this guest's own past forecasts it best (see `migcast backtest`; everywhere in a
+    /// short history), at every window, in the last minute over and over, or at one point
+    #[arg(long, value_name = "best|all|now|OFFSET|TIMESTAMP", default_value = "best", value_parser = parse_start)]
     pub(super) start: Start,
     /// A migration that still copies after this counts as not converging [default: three times what the whole memory
     /// takes, at least 60s; until it is over where the algorithm ends by itself, or its manager ends it]
@@ -120,18 +121,27 @@ pub(super) enum Known {
 /// What `--start` asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Start {
+    Best,
     All,
     Now,
     At(Moment),
 }
 
+impl Start {
+    /// Whether it leaves out nothing that was recorded.
+    pub(super) fn is_everywhere(self) -> bool {
+        matches!(self, Start::Best | Start::All)
+    }
+}
+
 pub(super) fn parse_start(text: &str) -> Result<Start, String> {
     match text {
+        "best" => Ok(Start::Best),
         "all" => Ok(Start::All),
         "now" => Ok(Start::Now),
         _ => text.parse().map(Start::At).map_err(|_| {
             format!(
-                "`{text}` is not a start: write all, now, an offset such as 90s, or a time such as 2026-01-31T12:00:00Z"
+                "`{text}` is not a start: write best, all, now, an offset such as 90s, or a time such as 2026-01-31T12:00:00Z"
             )
         }),
     }
@@ -189,7 +199,7 @@ impl Options {
         );
         if !has_history {
             ensure!(self.model != Some(ModelName::Hist), "--model hist needs a history: give its directory");
-            ensure!(self.start == Start::All, "--start needs a history: give its directory");
+            ensure!(self.start.is_everywhere(), "--start needs a history: give its directory");
         }
         Ok(())
     }
@@ -388,6 +398,7 @@ impl Request {
             scenario,
             algorithm_origin,
             vcpu_busy_recorded: None,
+            backtested: None,
             model,
             forecast,
             sampling,

@@ -129,7 +129,7 @@ fn refuse_fixed(args: &Args, key: &str) -> anyhow::Result<()> {
         "link" => args.link.is_some(),
         "memory" => args.memory.is_some(),
         "wws" => options.wws.is_some(),
-        "start" => options.start != Start::All,
+        "start" => !options.start.is_everywhere(),
         "algorithm" => options.algorithm.is_some(),
         "manager" => options.manager.is_some(),
         "model" => options.model.is_some(),
@@ -183,8 +183,9 @@ impl Asked {
     fn request(&self) -> anyhow::Result<Request> {
         let link = self.link.context("--link is missing: give it, or --vary link=…")?;
         let mut options = self.options.clone();
-        if options.model == Some(ModelName::Avg) {
-            // A constant rate has no time of day: it is the same at every start.
+        // A constant rate has no time of day: it is the same at every start. And points can be compared only if they start
+        // at the same times.
+        if options.model == Some(ModelName::Avg) || options.start == Start::Best {
             options.start = Start::All;
         }
         Ok(Request { options, link, horizon_min: Duration::ZERO, starts_max: STARTS_MAX })

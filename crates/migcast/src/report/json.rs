@@ -26,6 +26,9 @@ struct Document<'a> {
     platform: PlatformFile,
     starts: usize,
     converged: usize,
+    /// Which starts of the history were used because they forecast this guest best; `null` where all were, or those asked
+    /// for.
+    backtest: Option<Backtested>,
     migration_time_seconds: Distribution,
     migration_time_reported_seconds: Distribution,
     downtime_seconds: Distribution,
@@ -46,6 +49,15 @@ struct Document<'a> {
     limits: Vec<Limit>,
     iterations_of_median: Vec<Iteration>,
     warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Backtested {
+    starts: String,
+    forecasts: usize,
+    time_inside: f64,
+    downtime_inside: f64,
+    time_error: f64,
 }
 
 #[derive(Serialize)]
@@ -201,6 +213,13 @@ fn document(prediction: &Prediction) -> Document<'_> {
         platform: PlatformFile::of(&scenario.platform, &scenario.link),
         starts,
         converged,
+        backtest: prediction.backtested.as_ref().map(|score| Backtested {
+            starts: super::backtest::name(score.choice),
+            forecasts: score.points,
+            time_inside: score.time_inside,
+            downtime_inside: score.downtime_inside,
+            time_error: score.time_error,
+        }),
         migration_time_seconds: scattered(Quantity::MigrationTime),
         migration_time_reported_seconds: scattered(Quantity::MigrationTimeReported),
         downtime_seconds: scattered(Quantity::Downtime),

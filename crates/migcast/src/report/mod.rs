@@ -1,5 +1,6 @@
 //! One result, many forms: a prediction as a table, as JSON, as a picture.
 
+mod backtest;
 mod json;
 mod plot;
 pub(crate) mod sweep;
@@ -7,6 +8,7 @@ mod table;
 
 use std::time::Duration;
 
+use migcast_model::backtest::Score;
 use migcast_model::bounds::Bounds;
 use migcast_model::forecast::{Distribution, Forecast, Scatter};
 use migcast_model::outcome::{Completed, Outcome};
@@ -16,6 +18,7 @@ use migcast_model::simulate::Scenario;
 use migcast_model::speed::SpeedScatter;
 use migcast_model::units::{PageCount, PagesPerSec};
 
+pub(crate) use backtest::{write_backtest, write_backtest_json};
 pub(crate) use json::write_json;
 pub(crate) use plot::{PlotFormat, draw};
 pub(crate) use table::write_table;
@@ -28,6 +31,8 @@ pub(crate) struct Prediction {
     pub(crate) algorithm_origin: String,
     /// Percent of their time the vCPUs are taken to be busy, where the history says so and the algorithm minds.
     pub(crate) vcpu_busy_recorded: Option<u64>,
+    /// How the choice of starting points did that forecasts this guest best, where its past is long enough to tell.
+    pub(crate) backtested: Option<Score>,
     pub(crate) model: Model,
     pub(crate) forecast: Forecast,
     /// What tracking only some of the pages costs.

@@ -10,7 +10,7 @@ use migcast_model::quantity::{show_bytes, show_count, show_duration, show_page_r
 use migcast_model::sampling::SamplingError;
 use migcast_model::units::ByteCount;
 
-use super::{HistoryUsed, Model, Prediction, Quantity, RatesUsed};
+use super::{HistoryUsed, Model, Prediction, Quantity, RatesUsed, backtest};
 
 const NEVER: &str = "never";
 
@@ -110,6 +110,15 @@ fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -> io::Resul
     let (goodput, buffer) = (show_rate(link.goodput()), show_bytes(link.sender_buffer));
     writeln!(out, "assumed")?;
     write_model(out, &prediction.model, &prediction.sampling)?;
+    if let Some(score) = &prediction.backtested {
+        let (inside, points) = (100.0 * score.time_inside, score.points);
+        let (which, error) = (backtest::name(score.choice), 100.0 * score.time_error);
+        writeln!(
+            out,
+            "  starts     {which}: of its past what forecasts this guest best; {inside:.0} % inside 5-95 %, {error:.1} % off in the \
+             median, in {points} forecasts"
+        )?;
+    }
     writeln!(out, "  algorithm  {} ({})", scenario.algorithm.name(), prediction.algorithm_origin)?;
     let settings = shown_settings(&scenario.algorithm);
     if !settings.is_empty() {

@@ -1,0 +1,107 @@
+//! A backtest as one screen of text, and as `migcast.backtest/1`.
+
+use std::io::{self, Write};
+
+use migcast_model::backtest::{Backtest, Choice, Score};
+use migcast_model::quantity::{show_bytes, show_count, show_rate};
+use serde::Serialize;
+
+use super::Prediction;
+
+/// How a choice is called.
+pub(super) fn name(choice: Choice) -> String {
+    match choice {
+        Choice::Everything => "everything before".to_owned(),
+        Choice::Last(span) if span.as_secs() >= 3_600 => format!("the last {} h", span.as_secs() / 3_600),
+        Choice::Last(span) => format!("the last {} min", span.as_secs() / 60),
+        Choice::SamePhase => "the same phase".to_owned(),
+        Choice::SameHour => "the same hour, earlier days".to_owned(),
+    }
+}
+
+/// Writes a backtest for a person: the choices side by side, and which is to be used.
+pub(crate) fn write_backtest(out: &mut impl Write, of: &Prediction, found: &Backtest) -> io::Result<()> {
+    let guest = &of.scenario.guest;
+    let (memory, link) = (show_bytes(guest.memory_bytes()), show_rate(of.scenario.link.line_rate));
+    writeln!(out, "Backtest of {} ({memory}) over {link}, {}\n", guest.name, of.scenario.algorithm.name())?;
+    writeln!(
+        out,
+        "{:30}{:>10}{:>14}{:>14}{:>16}{:>16}{:>10}",
+        "forecast from", "forecasts", "time, error", "down, error", "time inside", "down inside", "loss"
+    )?;
+    for Score { choice, points, time_error, downtime_error, time_inside, downtime_inside, loss, .. } in &found.scores {
+        let percent = |value: f64| format!("{:.1} %", 100.0 * value);
+        writeln!(
+            out,
+            "{:30}{points:>10}{:>14}{:>14}{:>16}{:>16}{loss:>10.4}",
+            name(*choice),
+            percent(*time_error),
+            percent(*downtime_error),
+            percent(*time_inside),
+            percent(*downtime_inside),
+        )?;
+    }
+    writeln!(out)?;
+    match found.best {
+        Some(best) => writeln!(out, "best: {}; `migcast predict` uses it", name(best))?,
+        None => writeln!(
+            out,
+            "too short to tell which is best: {} migrations, laid end to end, were forecast; `migcast predict` uses everything",
+            show_count(found.blocks as u64)
+        )?,
+    }
+    writeln!(
+        out,
+        "errors are medians; inside = within the 5 to 95 % band; loss = pinball loss of log time; what came is simulated, too, so no platform's scatter is in it"
+    )
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    format: &'static str,
+    guest: &'a str,
+    algorithm: &'static str,
+    link_bits_per_second: u64,
+    migrations_end_to_end: usize,
+    best: Option<String>,
+    choices: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    choice: String,
+    forecasts: usize,
+    time_error: f64,
+    downtime_error: f64,
+    time_inside: f64,
+    downtime_inside: f64,
+    pinball_loss: f64,
+    gain: f64,
+    gain_standard_error: Option<f64>,
+}
+
+/// The same for a script.
+pub(crate) fn write_backtest_json(out: &mut impl Write, of: &Prediction, found: &Backtest) -> io::Result<()> {
+    let row = |score: &Score| Row {
+        choice: name(score.choice),
+        forecasts: score.points,
+        time_error: score.time_error,
+        downtime_error: score.downtime_error,
+        time_inside: score.time_inside,
+        downtime_inside: score.downtime_inside,
+        pinball_loss: score.loss,
+        gain: score.gain.0,
+        gain_standard_error: Some(score.gain.1).filter(|error| error.is_finite()),
+    };
+    let document = Document {
+        format: "migcast.backtest/1",
+        guest: &of.scenario.guest.name,
+        algorithm: of.scenario.algorithm.name(),
+        link_bits_per_second: of.scenario.link.line_rate.bits(),
+        migrations_end_to_end: found.blocks,
+        best: found.best.map(name),
+        choices: found.scores.iter().map(row).collect(),
+    };
+    serde_json::to_writer_pretty(&mut *out, &document)?;
+    writeln!(out)
+}
