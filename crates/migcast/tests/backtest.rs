@@ -1,0 +1,62 @@
+//! `migcast backtest`, and what `migcast predict` makes of it, on a guest with phases made up for the purpose.
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
+use std::path::Path;
+use std::process::Command;
+
+use migcast_history::format::Manifest;
+use migcast_history::windows::State;
+use migcast_history::writer::{NewWindow, Writer};
+use serde_json::Value;
+
+const START_NS: i64 = 1_767_225_600_000_000_000;
+const WINDOW_NS: i64 = 100_000_000;
+
+/// Ten minutes of a guest of 2,000 pages that is quiet for 17 s and busy for 13, over and over, at last quiet.
+fn phases(dir: &Path) {
+    let manifest = r#"{"format": "migcast.history/3", "created": "2026-01-01T00:00:00Z", "recorder": "test",
+        "method": "import", "written_means": "dirty-log", "resource": "ram", "guest_name": "phases",
+        "guest_id": "67e55044-10b1-426f-9247-bb680e5fe0c8", "hypervisor": "qemu", "hypervisor_version": "10.0.2",
+        "accelerator": "tcg", "page_size_bytes": 4096, "blocks": [{"name": "ram", "length_bytes": 8192000}],
+        "window_seconds": 0.1, "sample": {"one_in": 1, "seed": 0}}"#;
+    let manifest = Manifest::parse(manifest.as_bytes(), Path::new("manifest.json")).unwrap();
+    let mut writer = Writer::create(dir, manifest, &[]).unwrap();
+    for window in 0..6_000 {
+        let is_busy = window % 300 >= 170 && window < 5_900;
+        let written: Vec<u64> = if is_busy { (0..2_000).collect() } else { vec![window as u64 % 2_000] };
+        let start_unix_ns = START_NS + window * WINDOW_NS;
+        let end_unix_ns = start_unix_ns + WINDOW_NS;
+        let state = State::Recorded;
+        writer
+            .push(NewWindow { start_unix_ns, end_unix_ns, state, written: &written, zero_changes: &[], cost_us: 0 })
+            .unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+fn json(command: &str, dir: &Path, more: &[&str]) -> Value {
+    // A link slow enough that the busy guest's memory is sent more than once.
+    let fixed = ["--link", "200Mbit/s", "--set", "downtime-limit=20ms", "--horizon", "5s", "--json"];
+    let output = Command::new(env!("CARGO_BIN_EXE_migcast")).arg(command).arg(dir).args(fixed).args(more).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn phases_are_forecast_from_the_same_phase_and_predict_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    phases(dir.path());
+    for from in ["pages", "index"] {
+        let found = json("backtest", dir.path(), &["--from", from]);
+        assert_eq!(found["best"], "the same phase", "{found}");
+        let all = json("predict", dir.path(), &["--from", from, "--start", "all"]);
+        let best = json("predict", dir.path(), &["--from", from]);
+        assert!(all["backtest"].is_null());
+        assert_eq!(best["backtest"]["starts"], "the same phase");
+        assert!(best["starts"].as_u64() < all["starts"].as_u64());
+        // Now it is quiet: what happens when it is busy seldom does.
+        let share = |of: &Value| of["converged"].as_f64().unwrap() / of["starts"].as_f64().unwrap();
+        assert!(share(&best) > 0.85 && share(&all) < 0.75, "{} and {}", share(&best), share(&all));
+    }
+}
