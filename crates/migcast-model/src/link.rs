@@ -74,6 +74,11 @@ impl SendQueue {
     /// Returns when the last byte has been accepted. `now` must not lie before the end of the previous call.
     pub fn accept(&mut self, now: SimTime, bytes: ByteCount, cpu: Duration, granted: BytesPerSec) -> SimTime {
         self.drain(now, granted);
+        if cpu.is_zero() && self.queued + bytes <= self.capacity {
+            // It takes no time.
+            self.queued += bytes;
+            return now;
+        }
         let overflow = (self.queued + bytes).saturating_sub(self.capacity).get();
         let burst = self.burst.get();
         let freed = if burst == 0 { overflow } else { overflow.next_multiple_of(burst) };
@@ -86,7 +91,11 @@ impl SendQueue {
     /// Bytes that a writer gets rid of from `now` on without waiting longer than `span`, while the link carries `granted`:
     /// what is free, and what becomes free whenever it is woken. The next byte keeps it longer.
     pub fn room(&self, now: SimTime, span: Duration, granted: BytesPerSec) -> ByteCount {
-        let queued = self.queued.saturating_sub(granted.bytes_in(now.since(self.at)));
+        let queued = if now == self.at {
+            self.queued
+        } else {
+            self.queued.saturating_sub(granted.bytes_in(now.since(self.at)))
+        };
         let delivered = granted.bytes_in(span).get();
         let freed = if self.burst.is_zero() { delivered } else { delivered - delivered % self.burst.get() };
         ByteCount::new((self.capacity.get().saturating_sub(queued.get())).saturating_add(freed))
@@ -103,6 +112,9 @@ impl SendQueue {
     }
 
     fn drain(&mut self, now: SimTime, granted: BytesPerSec) {
+        if now == self.at {
+            return;
+        }
         self.queued = self.queued.saturating_sub(granted.bytes_in(now.since(self.at)));
         self.at = now;
     }
