@@ -91,11 +91,8 @@ impl SendQueue {
     /// Bytes that a writer gets rid of from `now` on without waiting longer than `span`, while the link carries `granted`:
     /// what is free, and what becomes free whenever it is woken. The next byte keeps it longer.
     pub fn room(&self, now: SimTime, span: Duration, granted: BytesPerSec) -> ByteCount {
-        let queued = if now == self.at {
-            self.queued
-        } else {
-            self.queued.saturating_sub(granted.bytes_in(now.since(self.at)))
-        };
+        let queued =
+            if now == self.at { self.queued } else { self.queued.saturating_sub(granted.bytes_in(now.since(self.at))) };
         let delivered = granted.bytes_in(span).get();
         let freed = if self.burst.is_zero() { delivered } else { delivered - delivered % self.burst.get() };
         ByteCount::new((self.capacity.get().saturating_sub(queued.get())).saturating_add(freed))
