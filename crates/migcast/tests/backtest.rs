@@ -60,3 +60,23 @@ fn phases_are_forecast_from_the_same_phase_and_predict_says_so() {
         assert!(share(&best) > 0.85 && share(&all) < 0.75, "{} and {}", share(&best), share(&all));
     }
 }
+
+#[test]
+fn starts_are_told_by_their_time_of_day_and_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    phases(dir.path());
+    let file = dir.path().join("starts.csv");
+    let more = ["--start", "all", "--by", "hour-of-week", "--per-start", file.to_str().unwrap()];
+    let told = json("predict", dir.path(), &[&more[..], &["--time-zone", "Asia/Tokyo"]].concat());
+    let [group] = told["profile"].as_array().unwrap().as_slice() else { panic!("{told}") };
+    // 2026-01-01 00:00 UTC.
+    assert_eq!((&group["when"], &group["days"]), (&Value::from("Thu 09:00"), &Value::from(1)));
+    assert_eq!((&group["starts"], &group["converged"]), (&told["starts"], &told["converged"]));
+    assert_eq!(group["downtime_seconds"][1], told["downtime_seconds"]["p50"]);
+    let table = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len() as u64, 1 + told["starts"].as_u64().unwrap());
+    assert!(lines[1].starts_with("2026-01-01T00:00:00Z,"), "{}", lines[1]);
+    let never = lines.iter().filter(|line| line.contains(",,,,")).count() as u64;
+    assert_eq!(never, told["starts"].as_u64().unwrap() - told["converged"].as_u64().unwrap());
+}

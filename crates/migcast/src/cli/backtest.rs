@@ -105,6 +105,12 @@ impl Hindsight {
         Hindsight { runs: forecast.starts().iter().map(run).collect(), now }
     }
 
+    /// When each start was, in recorded time and on the wall.
+    pub(super) fn wall(&self) -> Vec<(Duration, jiff::Timestamp)> {
+        let at = |run: &Run| jiff::Timestamp::from_millisecond((run.wall_seconds * 1e3) as i64).unwrap_or_default();
+        self.runs.iter().map(|run| (run.start, at(run))).collect()
+    }
+
     /// The choice that forecasts this guest best, how it did, and the starts it uses now; `None` where the history is too
     /// short to tell.
     pub(super) fn best(&self) -> Option<(Backtest, Choice, Vec<Duration>)> {

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::tz::TimeZone;
 use migcast_model::quantity;
 use migcast_model::units::{ByteCount, BytesPerSec, PagesPerSec};
 
 use super::past::Past;
 use super::scenario::{self, Known, Options, QUANTILE, Request};
-use crate::report::{self, Limit, PlotFormat, Prediction, Quantity};
+use crate::report::{self, By, Limit, PlotFormat, Prediction, Quantity};
 
 /// Starting points of `--start all` beyond which they are thinned out evenly: quantiles are settled long before.
 const STARTS_MAX: usize = 1_000;
@@ -50,6 +51,15 @@ pub(crate) struct Args {
     /// Print JSON (migcast.prediction/1) instead of a table
     #[arg(long)]
     json: bool,
+    /// Group the starting points of a history by their time of day or week
+    #[arg(long, value_enum, requires = "history")]
+    by: Option<By>,
+    /// Time zone of --by, e.g. Europe/Berlin [default: UTC]
+    #[arg(long, value_name = "NAME", requires = "by", value_parser = parse_time_zone)]
+    time_zone: Option<TimeZone>,
+    /// Write one line per starting point of a history into a CSV file
+    #[arg(long, value_name = "FILE.csv", requires = "history")]
+    per_start: Option<PathBuf>,
     /// Draw the forecast into a file
     #[arg(long, value_name = "FILE.svg|.png")]
     plot: Option<PathBuf>,
@@ -58,6 +68,11 @@ pub(crate) struct Args {
 fn parse_quantile(text: &str) -> Result<f64, String> {
     let quantile = text.parse().ok().filter(|quantile| *quantile > 0.0 && *quantile <= 1.0);
     quantile.ok_or_else(|| format!("`{text}` is not a quantile: more than 0, at most 1, such as 0.95"))
+}
+
+fn parse_time_zone(text: &str) -> Result<TimeZone, String> {
+    TimeZone::get(text)
+        .map_err(|_| format!("`{text}` is not a time zone: write its name, such as Europe/Berlin or UTC"))
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -69,9 +84,31 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut prediction = forecast(args)?;
     prediction.quantile = args.quantile.unwrap_or(QUANTILE);
     prediction.limits = limits(args, &prediction);
+    if let Some(by) = args.by {
+        ensure!(
+            !prediction.wall.is_empty(),
+            "--by has no meaning here: only starts in a recorded history have a time of day"
+        );
+        let zone = args.time_zone.clone().unwrap_or(TimeZone::UTC);
+        prediction.groups = report::grouped(&prediction, by, &zone);
+    }
     let out = &mut io::stdout().lock();
-    if args.json { report::write_json(out, &prediction) } else { report::write_table(out, &prediction) }
-        .context("standard output")?;
+    if args.json {
+        report::write_json(out, &prediction)
+    } else {
+        report::write_table(out, &prediction).and_then(|()| match prediction.groups.is_empty() {
+            true => Ok(()),
+            false => report::write_groups(out, &prediction.groups),
+        })
+    }
+    .context("standard output")?;
+    if let Some(path) = &args.per_start {
+        ensure!(
+            !prediction.wall.is_empty(),
+            "--per-start has no meaning here: only a recorded history has starts of its own"
+        );
+        report::write_starts(&prediction, path)?;
+    }
     if let Some(path) = &args.plot {
         report::draw(&prediction, path)?;
     }

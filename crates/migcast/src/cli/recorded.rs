@@ -108,7 +108,9 @@ impl Recorded {
         let sampling = |scenario: &Scenario, starts: &[Duration]| source.sampling_error(scenario, starts);
         let source = (source.due_source(), Some(&sampling as SamplingOf<'_>));
         let prediction = told(request.forecast(guest, algorithm, source, starts, model, warnings, progress)?);
-        Ok(if options.start == Start::Best { self.with_best_starts(prediction) } else { prediction })
+        let hindsight = self.hindsight(&prediction.forecast, prediction.scenario.horizon);
+        let prediction = Prediction { wall: hindsight.wall(), ..prediction };
+        Ok(if options.start == Start::Best { Self::with_best_starts(prediction, &hindsight) } else { prediction })
     }
 
     /// The starts of a forecast as they look afterwards.
@@ -117,8 +119,7 @@ impl Recorded {
     }
 
     /// The same forecast from those of its starts that forecast this guest best, where its past is long enough to tell.
-    fn with_best_starts(&self, prediction: Prediction) -> Prediction {
-        let hindsight = self.hindsight(&prediction.forecast, prediction.scenario.horizon);
+    fn with_best_starts(prediction: Prediction, hindsight: &Hindsight) -> Prediction {
         let Some((found, best, starts)) = hindsight.best() else { return prediction };
         let score = found.scores.iter().find(|score| score.choice == best).copied();
         Prediction { forecast: prediction.forecast.only(&starts), backtested: score, ..prediction }

@@ -404,6 +404,8 @@ impl Request {
             sampling,
             speed,
             bounds,
+            wall: Vec::new(),
+            groups: Vec::new(),
             limits,
             quantile,
             warnings,

@@ -48,6 +48,9 @@ struct Document<'a> {
     quantile: f64,
     limits: Vec<Limit>,
     iterations_of_median: Vec<Iteration>,
+    /// Where it was asked for: the starts by time of day or week.
+    #[serde(skip_serializing_if = "<[super::Group]>::is_empty")]
+    profile: &'a [super::Group],
     warnings: &'a [String],
 }
 
@@ -249,6 +252,7 @@ fn document(prediction: &Prediction) -> Document<'_> {
         quantile: prediction.quantile,
         limits: prediction.limits.iter().map(limit).collect(),
         iterations_of_median: median.map(|done| done.iterations.iter().map(iteration).collect()).unwrap_or_default(),
+        profile: &prediction.groups,
         warnings: &prediction.warnings,
     }
 }

@@ -3,6 +3,7 @@
 mod backtest;
 mod json;
 mod plot;
+mod starts;
 pub(crate) mod sweep;
 mod table;
 
@@ -21,6 +22,7 @@ use migcast_model::units::{PageCount, PagesPerSec};
 pub(crate) use backtest::{write_backtest, write_backtest_json};
 pub(crate) use json::write_json;
 pub(crate) use plot::{PlotFormat, draw};
+pub(crate) use starts::{By, Group, grouped, write_groups, write_starts};
 pub(crate) use table::write_table;
 
 /// A finished prediction: the forecast with everything it rests on.
@@ -40,6 +42,10 @@ pub(crate) struct Prediction {
     /// What the platform's scatter of speed does to it.
     pub(crate) speed: SpeedScatter,
     pub(crate) bounds: Bounds,
+    /// When each start was, of a recorded history: in recorded time, and on the wall.
+    pub(crate) wall: Vec<(Duration, jiff::Timestamp)>,
+    /// The starts by time of day or week, where that was asked for.
+    pub(crate) groups: Vec<Group>,
     pub(crate) limits: Vec<Limit>,
     /// At which quantile limits are judged.
     pub(crate) quantile: f64,
@@ -191,6 +197,14 @@ impl Prediction {
     pub(crate) fn is_spread(&self) -> bool {
         let scatters = |quantity: Quantity| self.scatter(quantity) != Scatter::None;
         self.forecast.starts().len() > 1 || scatters(Quantity::MigrationTime) || scatters(Quantity::Downtime)
+    }
+
+    /// When each start of the forecast was on the wall, with its outcome.
+    fn on_the_wall(&self) -> impl Iterator<Item = (jiff::Timestamp, &Outcome)> {
+        self.forecast.starts().iter().filter_map(|(start, outcome)| {
+            let index = self.wall.binary_search_by_key(start, |(start, _)| *start).ok()?;
+            Some((self.wall[index].1, outcome))
+        })
     }
 
     /// Starts that completed, of all.
