@@ -76,17 +76,15 @@ impl Forecast {
         &self.starts
     }
 
-    /// The same from these of its starts only; from all of them if none of these is one.
+    /// The same from these of its starts only, at least one.
     #[must_use]
-    pub fn only(mut self, starts: &[Duration]) -> Forecast {
+    pub fn only(&self, starts: &[Duration]) -> Forecast {
         let mut wanted = starts.to_vec();
         wanted.sort_unstable();
         let is_wanted = |(start, _): &&(Duration, Outcome)| wanted.binary_search(start).is_ok();
-        let kept: Vec<_> = self.starts.iter().filter(is_wanted).cloned().collect();
-        if !kept.is_empty() {
-            self.starts = kept;
-        }
-        self
+        let starts: Vec<_> = self.starts.iter().filter(is_wanted).cloned().collect();
+        assert!(!starts.is_empty(), "a forecast has at least one start");
+        Forecast { starts }
     }
 
     /// The migrations that completed.

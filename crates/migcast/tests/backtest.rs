@@ -52,8 +52,15 @@ fn phases_are_forecast_from_the_same_phase_and_predict_says_so() {
         assert_eq!(found["best"], "the same phase", "{found}");
         let all = json("predict", dir.path(), &["--from", from, "--start", "all"]);
         let best = json("predict", dir.path(), &["--from", from]);
-        assert!(all["backtest"].is_null());
+        assert!(all["backtest"].is_null() && all["starts_chosen"] == "as asked");
+        assert_eq!(best["starts_chosen"], "best");
+        // Word for word the choice, and the score, of the backtest: both look at the same starts.
         assert_eq!(best["backtest"]["starts"], "the same phase");
+        let choices = found["choices"].as_array().unwrap();
+        let score = choices.iter().find(|choice| choice["choice"] == "the same phase").unwrap();
+        for key in ["forecasts", "time_inside", "downtime_inside", "time_error"] {
+            assert_eq!(best["backtest"][key], score[key], "{key} from {from}");
+        }
         assert!(best["starts"].as_u64() < all["starts"].as_u64());
         // Now it is quiet: what happens when it is busy seldom does.
         let share = |of: &Value| of["converged"].as_f64().unwrap() / of["starts"].as_f64().unwrap();
@@ -66,17 +73,41 @@ fn starts_are_told_by_their_time_of_day_and_one_by_one() {
     let dir = tempfile::tempdir().unwrap();
     phases(dir.path());
     let file = dir.path().join("starts.csv");
-    let more = ["--start", "all", "--by", "hour-of-week", "--per-start", file.to_str().unwrap()];
+    let all = json("predict", dir.path(), &["--start", "all"]);
+    let more = ["--by", "hour-of-week", "--per-start", file.to_str().unwrap()];
     let told = json("predict", dir.path(), &[&more[..], &["--time-zone", "Asia/Tokyo"]].concat());
+    assert!(told["starts"].as_u64() < all["starts"].as_u64(), "the forecast is made from some of the starts");
     let [group] = told["profile"].as_array().unwrap().as_slice() else { panic!("{told}") };
     // 2026-01-01 00:00 UTC.
     assert_eq!((&group["when"], &group["days"]), (&Value::from("Thu 09:00"), &Value::from(1)));
-    assert_eq!((&group["starts"], &group["converged"]), (&told["starts"], &told["converged"]));
-    assert_eq!(group["downtime_seconds"][1], told["downtime_seconds"]["p50"]);
+    // Profile and table are of all starts that were simulated, whichever the forecast is made from.
+    assert_eq!((&group["starts"], &group["converged"]), (&all["starts"], &all["converged"]));
+    assert_eq!(group["downtime_seconds"][1], all["downtime_seconds"]["p50"]);
     let table = std::fs::read_to_string(&file).unwrap();
     let lines: Vec<&str> = table.lines().collect();
-    assert_eq!(lines.len() as u64, 1 + told["starts"].as_u64().unwrap());
+    assert_eq!(lines.len() as u64, 1 + all["starts"].as_u64().unwrap());
+    let used = lines.iter().filter(|line| line.ends_with(",true")).count() as u64;
+    assert_eq!(used, told["starts"].as_u64().unwrap());
     assert!(lines[1].starts_with("2026-01-01T00:00:00Z,"), "{}", lines[1]);
     let never = lines.iter().filter(|line| line.contains(",,,,")).count() as u64;
-    assert_eq!(never, told["starts"].as_u64().unwrap() - told["converged"].as_u64().unwrap());
+    assert_eq!(never, all["starts"].as_u64().unwrap() - all["converged"].as_u64().unwrap());
+}
+
+#[test]
+fn a_backtest_is_one_screen_of_text() {
+    let dir = tempfile::tempdir().unwrap();
+    phases(dir.path());
+    let output = Command::new(env!("CARGO_BIN_EXE_migcast"))
+        .args(["backtest", "--link", "200Mbit/s", "--set", "downtime-limit=20ms", "--horizon", "5s"])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "Backtest of phases (7.81 MiB) over 200 Mbit/s, qemu-10.0", "{text}");
+    let names = ["everything before", "the last 1 min", "the last 5 min", "the same phase"];
+    for (line, name) in lines[3..].iter().zip(names) {
+        assert!(line.starts_with(name), "{text}");
+    }
+    assert_eq!(lines[8], "best: the same phase; `migcast predict` uses it", "{text}");
 }

@@ -15,10 +15,8 @@ use migcast_model::units::BytesPerSec;
 use super::past::Past;
 use super::predict::progress_bar;
 use super::scenario::{self, ModelName, Options, Request, Start};
-use crate::report;
+use crate::report::{self, Starting};
 
-/// Starting points that are simulated.
-const STARTS_MAX: usize = 2_000;
 /// Spans over which it is looked what the guest did before a start.
 const STATE_SPANS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 
@@ -50,7 +48,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Past::Recorded(recorded) = Past::open(&args.history, &options)? else {
         anyhow::bail!("{}: a rate series cannot be backtested, allowed: a recorded history", args.history.display());
     };
-    let request = Request { options, link: args.link, horizon_min: Duration::ZERO, starts_max: STARTS_MAX };
+    let request = Request { options, link: args.link, horizon_min: Duration::ZERO, starts_max: scenario::STARTS_MAX };
     let prediction = recorded.forecast(&request, &progress_bar())?;
     let hindsight = recorded.hindsight(&prediction.forecast, prediction.scenario.horizon);
     let found = Backtest::new(&hindsight.runs, hindsight.now.at).with_context(|| {
@@ -98,6 +96,7 @@ impl Hindsight {
                 known: *start + done.map_or(horizon, |done| done.migration_time),
                 time: done.map_or(f64::INFINITY, |done| done.migration_time.as_secs_f64()),
                 downtime: done.map_or(f64::INFINITY, |done| done.downtime.total().as_secs_f64()),
+                sent: done.map_or(f64::INFINITY, |done| done.sent_bytes.get() as f64),
                 state: state(&windows, *start),
             }
         };
@@ -111,16 +110,20 @@ impl Hindsight {
         self.runs.iter().map(|run| (run.start, at(run))).collect()
     }
 
-    /// The choice that forecasts this guest best, how it did, and the starts it uses now; `None` where the history is too
-    /// short to tell.
-    pub(super) fn best(&self) -> Option<(Backtest, Choice, Vec<Duration>)> {
-        let found = Backtest::new(&self.runs, self.now.at)?;
-        let best = found.best?;
-        let starts = match best {
-            Choice::Everything => self.runs.iter().map(|run| run.start).collect(),
-            _ => Backtest::starts(best, &self.runs, &self.now)?,
+    /// The choice that forecasts this guest best, and the starts it uses now, if not all of them.
+    pub(super) fn best(&self) -> (Starting, Option<Vec<Duration>>) {
+        let Some(found) = Backtest::new(&self.runs, self.now.at) else { return (Starting::TooShort, None) };
+        let Some(best) = found.best else { return (Starting::TooShort, None) };
+        let Some(score) = found.scores.into_iter().find(|score| score.choice == best) else {
+            return (Starting::TooShort, None);
         };
-        Some((found, best, starts))
+        if best == Choice::Everything {
+            return (Starting::Best(score), None);
+        }
+        match Backtest::starts(best, &self.runs, &self.now) {
+            Some(starts) => (Starting::Best(score), Some(starts)),
+            None => (Starting::TooFewNow(best), None),
+        }
     }
 }
 

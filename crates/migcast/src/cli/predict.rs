@@ -15,9 +15,6 @@ use super::past::Past;
 use super::scenario::{self, Known, Options, QUANTILE, Request};
 use crate::report::{self, By, Limit, PlotFormat, Prediction, Quantity};
 
-/// Starting points of `--start all` beyond which they are thinned out evenly: quantiles are settled long before.
-const STARTS_MAX: usize = 1_000;
-
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     migcast predict testdata/histories/web --link 1Gbit/s\n  \
@@ -120,7 +117,7 @@ fn forecast(args: &Args) -> anyhow::Result<Prediction> {
         options: args.options.clone(),
         link: args.link,
         horizon_min: args.max_time.unwrap_or_default().saturating_mul(2),
-        starts_max: STARTS_MAX,
+        starts_max: scenario::STARTS_MAX,
     };
     let progress = progress_bar();
     match &args.history {

@@ -11,7 +11,7 @@ use migcast_model::guest::Guest;
 use migcast_model::quantity::show_duration;
 use migcast_model::units::{ByteCount, PageCount, PagesPerSec};
 
-use super::scenario::{Request, Start};
+use super::scenario::{Basis, Request, Start};
 use crate::report::{HistoryUsed, Prediction, RatesUsed};
 
 /// Starting points of a series of few rates: so many weigh each by the time it was in force, to a percent.
@@ -60,7 +60,9 @@ impl Rated {
         let source = RateSteps::new(&any, &steps);
         let starts = steps.iter().map(|(at, _)| *at).collect();
         let model = options.rates_model(self.used(&steps, &any));
-        request.forecast(guest, algorithm, (&source, None), starts, model, self.warnings(), progress)
+        let (sampling, best, warnings) = (None, None, self.warnings());
+        let basis = Basis { guest, algorithm, source: &source, sampling, starts, best, model, warnings };
+        request.forecast(basis, progress)
     }
 
     /// The rates from which a migration is to start, with when that is: time for which there are rates, since the first.

@@ -18,7 +18,7 @@ use migcast_model::simulate::Scenario;
 use migcast_model::units::{ByteCount, PageCount};
 
 use super::backtest::Hindsight;
-use super::scenario::{ModelName, ReadFrom, Request, SamplingOf, Start};
+use super::scenario::{Basis, BestOf, ModelName, ReadFrom, Request, SamplingOf, Start};
 use super::source::Source;
 use crate::report::{HistoryUsed, Model, Prediction};
 
@@ -95,34 +95,37 @@ impl Recorded {
                 options.start.is_everywhere(),
                 "--start has no meaning for --model avg: a constant rate has no time of day"
             );
-            let starts = vec![Duration::ZERO];
-            return request.forecast(guest, algorithm, (&source, None), starts, model, warnings, progress).map(told);
+            let (sampling, best, starts) = (None, None, vec![Duration::ZERO]);
+            let basis = Basis { guest, algorithm, source: &source, sampling, starts, best, model, warnings };
+            return request.forecast(basis, progress).map(told);
         }
         let most = if source.is_index() { request.starts_max * INDEX_STARTS } else { request.starts_max };
         let starts = self.starts(options.start, most)?;
         if options.start.is_everywhere() && starts.len() < source.windows() {
             let (used, all) = (starts.len(), source.windows());
-            warnings.push(format!("{used} of {all} starting points were used, evenly spread"));
+            warnings.push(format!("{used} of {all} starting points were simulated, evenly spread"));
         }
         let model = Model::Hist(self.used.clone());
         let sampling = |scenario: &Scenario, starts: &[Duration]| source.sampling_error(scenario, starts);
-        let source = (source.due_source(), Some(&sampling as SamplingOf<'_>));
-        let prediction = told(request.forecast(guest, algorithm, source, starts, model, warnings, progress)?);
-        let hindsight = self.hindsight(&prediction.forecast, prediction.scenario.horizon);
-        let prediction = Prediction { wall: hindsight.wall(), ..prediction };
-        Ok(if options.start == Start::Best { Self::with_best_starts(prediction, &hindsight) } else { prediction })
+        let best = |simulated: &Forecast, horizon| self.hindsight(simulated, horizon).best();
+        let basis = Basis {
+            guest,
+            algorithm,
+            source: source.due_source(),
+            sampling: Some(&sampling as SamplingOf<'_>),
+            starts,
+            best: (options.start == Start::Best).then_some(&best as BestOf<'_>),
+            model,
+            warnings,
+        };
+        let prediction = told(request.forecast(basis, progress)?);
+        let wall = self.hindsight(prediction.simulated(), prediction.scenario.horizon).wall();
+        Ok(Prediction { wall, ..prediction })
     }
 
     /// The starts of a forecast as they look afterwards.
     pub(super) fn hindsight(&self, forecast: &Forecast, horizon: Duration) -> Hindsight {
         Hindsight::new(&self.timeline, self.first, forecast, horizon)
-    }
-
-    /// The same forecast from those of its starts that forecast this guest best, where its past is long enough to tell.
-    fn with_best_starts(prediction: Prediction, hindsight: &Hindsight) -> Prediction {
-        let Some((found, best, starts)) = hindsight.best() else { return prediction };
-        let score = found.scores.iter().find(|score| score.choice == best).copied();
-        Prediction { forecast: prediction.forecast.only(&starts), backtested: score, ..prediction }
     }
 
     /// Tells an algorithm that slows the vCPUs how busy they were, unless the user has. Returns what it was told.

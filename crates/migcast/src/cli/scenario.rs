@@ -24,10 +24,13 @@ use migcast_model::speed::SpeedScatter;
 use migcast_model::units::{ByteCount, BytesPerSec, PageCount, PagesPerSec};
 
 use crate::platform_file::PlatformFile;
-use crate::report::{HistoryUsed, Model, Prediction, RatesUsed};
+use crate::report::{HistoryUsed, Model, Prediction, RatesUsed, Starting};
 
 /// Where limits are judged if nothing is said.
 pub(super) const QUANTILE: f64 = 0.95;
+/// Starting points of a history beyond which they are thinned out evenly: quantiles are settled long before. A backtest
+/// uses the same, or it would not say what a forecast does.
+pub(super) const STARTS_MAX: usize = 1_000;
 /// Where uniform writes of a constant rate fall.
 const SEED: u64 = 2010;
 
@@ -333,6 +336,23 @@ fn without_rules(manifest: Option<&Manifest>) -> anyhow::Result<(Algorithm, Stri
 
 /// Finds the sampling error of a scenario over its starts, if it can.
 pub(super) type SamplingOf<'a> = &'a dyn Fn(&Scenario, &[Duration]) -> Option<SamplingError>;
+/// Chooses the starts that forecast best, of a forecast from all of them with this horizon.
+pub(super) type BestOf<'a> = &'a dyn Fn(&Forecast, Duration) -> (Starting, Option<Vec<Duration>>);
+
+/// What a forecast is made from.
+pub(super) struct Basis<'a> {
+    pub(super) guest: Guest,
+    /// The algorithm, and where it came from.
+    pub(super) algorithm: (Algorithm, String),
+    pub(super) source: &'a dyn DueSource,
+    /// Of a sampled history.
+    pub(super) sampling: Option<SamplingOf<'a>>,
+    pub(super) starts: Vec<Duration>,
+    /// Where the starts are to be chosen from.
+    pub(super) best: Option<BestOf<'a>>,
+    pub(super) model: Model,
+    pub(super) warnings: Vec<String>,
+}
 
 /// One migration that is asked for.
 #[derive(Clone, Debug)]
@@ -357,22 +377,23 @@ impl Request {
         let algorithm = self.options.algorithm(&guest, None)?;
         let source = self.options.constant_rate(&guest, rate);
         let model = self.options.avg_model(&source, None);
-        self.forecast(guest, algorithm, (&source, None), vec![Duration::ZERO], model, Vec::new(), progress)
+        let starts = vec![Duration::ZERO];
+        let (sampling, best, warnings) = (None, None, Vec::new());
+        self.forecast(Basis { guest, algorithm, source: &source, sampling, starts, best, model, warnings }, progress)
     }
 
-    /// Forecasts from `source`; `sampling` is the error of a sampled history's counts, where it has one. Stated limits are
-    /// left to the caller.
-    #[expect(clippy::too_many_arguments, reason = "each is another part of the forecast, and none has a default")]
-    pub(super) fn forecast(
-        &self,
-        guest: Guest,
-        (algorithm, algorithm_origin): (Algorithm, String),
-        (source, sampling): (&dyn DueSource, Option<SamplingOf<'_>>),
-        starts: Vec<Duration>,
-        model: Model,
-        mut warnings: Vec<String>,
-        progress: &ProgressBar,
-    ) -> anyhow::Result<Prediction> {
+    /// Forecasts from what is known. Stated limits are left to the caller.
+    pub(super) fn forecast(&self, basis: Basis<'_>, progress: &ProgressBar) -> anyhow::Result<Prediction> {
+        let Basis {
+            guest,
+            algorithm: (algorithm, algorithm_origin),
+            source,
+            sampling,
+            starts,
+            best,
+            model,
+            mut warnings,
+        } = basis;
         let (platform, link) = self.options.hosts(self.link)?;
         let horizon = self
             .options
@@ -380,8 +401,13 @@ impl Request {
             .unwrap_or_else(|| Scenario::default_horizon(&guest, &link, &platform, &algorithm).max(self.horizon_min));
         let scenario = Scenario { guest, link, platform, algorithm, horizon };
         progress.set_length(starts.len() as u64);
-        let forecast = Forecast::new(&scenario, source, &starts, || progress.inc(1));
+        let simulated = Forecast::new(&scenario, source, &starts, || progress.inc(1));
         progress.finish_and_clear();
+        let (starting, chosen) = best.map_or((Starting::AsAsked, None), |best| best(&simulated, horizon));
+        let (forecast, simulated, starts) = match chosen {
+            Some(chosen) => (simulated.only(&chosen), Some(simulated), chosen),
+            None => (simulated, None, starts),
+        };
         warnings.extend(self.forecast_warnings(&scenario, source, &forecast));
         let sampling = match sampling.map(|sampling| sampling(&scenario, &starts)) {
             Some(Some(error)) => error,
@@ -398,9 +424,10 @@ impl Request {
             scenario,
             algorithm_origin,
             vcpu_busy_recorded: None,
-            backtested: None,
+            starting,
             model,
             forecast,
+            simulated,
             sampling,
             speed,
             bounds,

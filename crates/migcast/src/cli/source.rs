@@ -12,14 +12,12 @@ use migcast_model::sampling::SamplingError;
 use migcast_model::simulate::Scenario;
 use migcast_model::units::GuestTime;
 
-use super::scenario::{ReadFrom, Start};
+use super::scenario::{ReadFrom, STARTS_MAX, Start};
 
 /// More writes than this are not replayed page by page unless that is asked for: a replay takes 4 bytes for each.
 const PAGES_WRITES_MAX: u64 = 20_000_000;
 /// Likewise of tracked pages, each counted for every starting point: some 5 ns.
 const PAGES_SENT_MAX: u64 = 500_000_000;
-/// Starting points that are used of many.
-const STARTS_MAX: u64 = 1_000;
 /// Windows of which an index is held at once: a day at 100 ms, in half a gigabyte.
 const INDEX_WINDOWS_MAX: usize = 1 << 20;
 /// Writes of which an index can tell.
@@ -44,7 +42,7 @@ impl Source {
         let in_part = || timeline.recorded().filter(|entry| part.contains(&entry.index));
         let with_pages = history.windows_with_pages();
         let has_pages = in_part().next().is_some_and(|first| with_pages.contains(&first.index));
-        let starts = if matches!(start, Start::At(_)) { 1 } else { (in_part().count() as u64).min(STARTS_MAX) };
+        let starts = if matches!(start, Start::At(_)) { 1 } else { (in_part().count() as u64).min(STARTS_MAX as u64) };
         let sent = u64::from(history.tracked().count()).saturating_mul(starts);
         let writes: u64 = in_part().map(|entry| u64::from(entry.window.written)).sum();
         let from = from.unwrap_or(if has_pages && writes <= PAGES_WRITES_MAX && sent <= PAGES_SENT_MAX {

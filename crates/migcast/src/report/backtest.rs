@@ -16,6 +16,7 @@ pub(super) fn name(choice: Choice) -> String {
         Choice::Last(span) => format!("the last {} min", span.as_secs() / 60),
         Choice::SamePhase => "the same phase".to_owned(),
         Choice::SameHour => "the same hour, earlier days".to_owned(),
+        Choice::SameHourOfWeek => "the same hour of the week".to_owned(),
     }
 }
 
@@ -26,19 +27,30 @@ pub(crate) fn write_backtest(out: &mut impl Write, of: &Prediction, found: &Back
     writeln!(out, "Backtest of {} ({memory}) over {link}, {}\n", guest.name, of.scenario.algorithm.name())?;
     writeln!(
         out,
-        "{:30}{:>10}{:>14}{:>14}{:>16}{:>16}{:>10}",
-        "forecast from", "forecasts", "time, error", "down, error", "time inside", "down inside", "loss"
+        "{:30}{:>10}{:>13}{:>13}{:>13}{:>13}{:>13}{:>12}{:>9}",
+        "forecast from",
+        "forecasts",
+        "time, error",
+        "down, error",
+        "sent, error",
+        "time inside",
+        "down inside",
+        "time width",
+        "loss"
     )?;
-    for Score { choice, points, time_error, downtime_error, time_inside, downtime_inside, loss, .. } in &found.scores {
-        let percent = |value: f64| format!("{:.1} %", 100.0 * value);
+    for score in &found.scores {
         writeln!(
             out,
-            "{:30}{points:>10}{:>14}{:>14}{:>16}{:>16}{loss:>10.4}",
-            name(*choice),
-            percent(*time_error),
-            percent(*downtime_error),
-            percent(*time_inside),
-            percent(*downtime_inside),
+            "{:30}{:>10}{:>13}{:>13}{:>13}{:>13}{:>13}{:>12}{:>9.4}",
+            name(score.choice),
+            score.points,
+            percent(score.time_error),
+            percent(score.downtime_error),
+            percent(score.sent_error),
+            percent(score.time_inside),
+            percent(score.downtime_inside),
+            percent(score.time_width),
+            score.loss,
         )?;
     }
     writeln!(out)?;
@@ -52,8 +64,13 @@ pub(crate) fn write_backtest(out: &mut impl Write, of: &Prediction, found: &Back
     }
     writeln!(
         out,
-        "errors are medians; inside = within the 5 to 95 % band; loss = pinball loss of log time; what came is simulated, too, so no platform's scatter is in it"
+        "errors and width are medians; inside = within the 5 to 95 % band, width = its own as a share of its median; loss = pinball loss of log time; what came is simulated, too, so no platform's scatter is in it"
     )
+}
+
+/// A share in percent; "never" where a migration that does not converge is in it.
+fn percent(share: f64) -> String {
+    if share < 1e6 { format!("{:.1} %", 100.0 * share) } else { "never".to_owned() }
 }
 
 #[derive(Serialize)]
@@ -73,8 +90,11 @@ struct Row {
     forecasts: usize,
     time_error: f64,
     downtime_error: f64,
+    sent_error: f64,
     time_inside: f64,
     downtime_inside: f64,
+    /// `null` where it does not end.
+    time_width: Option<f64>,
     pinball_loss: f64,
     gain: f64,
     gain_standard_error: Option<f64>,
@@ -87,8 +107,10 @@ pub(crate) fn write_backtest_json(out: &mut impl Write, of: &Prediction, found: 
         forecasts: score.points,
         time_error: score.time_error,
         downtime_error: score.downtime_error,
+        sent_error: score.sent_error,
         time_inside: score.time_inside,
         downtime_inside: score.downtime_inside,
+        time_width: Some(score.time_width).filter(|width| width.is_finite()),
         pinball_loss: score.loss,
         gain: score.gain.0,
         gain_standard_error: Some(score.gain.1).filter(|error| error.is_finite()),

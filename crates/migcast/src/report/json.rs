@@ -11,7 +11,7 @@ use migcast_model::units::SimTime;
 use migcast_model::{guest as model_guest, link as model_link};
 use serde::Serialize;
 
-use super::{HistoryUsed, Model as UsedModel, Prediction, Quantity};
+use super::{HistoryUsed, Model as UsedModel, Prediction, Quantity, Starting};
 use crate::platform_file::PlatformFile;
 
 #[derive(Serialize)]
@@ -26,8 +26,9 @@ struct Document<'a> {
     platform: PlatformFile,
     starts: usize,
     converged: usize,
-    /// Which starts of the history were used because they forecast this guest best; `null` where all were, or those asked
-    /// for.
+    /// How the starting points were chosen: "as asked", "best", or why not: "history too short", "too few now".
+    starts_chosen: &'static str,
+    /// Which starts of the history were used because they forecast this guest best; `null` unless the choice was "best".
     backtest: Option<Backtested>,
     migration_time_seconds: Distribution,
     migration_time_reported_seconds: Distribution,
@@ -216,13 +217,13 @@ fn document(prediction: &Prediction) -> Document<'_> {
         platform: PlatformFile::of(&scenario.platform, &scenario.link),
         starts,
         converged,
-        backtest: prediction.backtested.as_ref().map(|score| Backtested {
-            starts: super::backtest::name(score.choice),
-            forecasts: score.points,
-            time_inside: score.time_inside,
-            downtime_inside: score.downtime_inside,
-            time_error: score.time_error,
-        }),
+        starts_chosen: match prediction.starting {
+            Starting::AsAsked => "as asked",
+            Starting::Best(_) => "best",
+            Starting::TooShort => "history too short",
+            Starting::TooFewNow(_) => "too few now",
+        },
+        backtest: backtested(&prediction.starting),
         migration_time_seconds: scattered(Quantity::MigrationTime),
         migration_time_reported_seconds: scattered(Quantity::MigrationTimeReported),
         downtime_seconds: scattered(Quantity::Downtime),
@@ -255,6 +256,17 @@ fn document(prediction: &Prediction) -> Document<'_> {
         profile: &prediction.groups,
         warnings: &prediction.warnings,
     }
+}
+
+fn backtested(starting: &Starting) -> Option<Backtested> {
+    let Starting::Best(score) = starting else { return None };
+    Some(Backtested {
+        starts: super::backtest::name(score.choice),
+        forecasts: score.points,
+        time_inside: score.time_inside,
+        downtime_inside: score.downtime_inside,
+        time_error: score.time_error,
+    })
 }
 
 pub(super) fn guest(guest: &model_guest::Guest) -> Guest<'_> {

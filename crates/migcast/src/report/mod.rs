@@ -9,7 +9,7 @@ mod table;
 
 use std::time::Duration;
 
-use migcast_model::backtest::Score;
+use migcast_model::backtest::{Choice, Score};
 use migcast_model::bounds::Bounds;
 use migcast_model::forecast::{Distribution, Forecast, Scatter};
 use migcast_model::outcome::{Completed, Outcome};
@@ -33,10 +33,12 @@ pub(crate) struct Prediction {
     pub(crate) algorithm_origin: String,
     /// Percent of their time the vCPUs are taken to be busy, where the history says so and the algorithm minds.
     pub(crate) vcpu_busy_recorded: Option<u64>,
-    /// How the choice of starting points did that forecasts this guest best, where its past is long enough to tell.
-    pub(crate) backtested: Option<Score>,
+    /// How its starting points were chosen.
+    pub(crate) starting: Starting,
     pub(crate) model: Model,
     pub(crate) forecast: Forecast,
+    /// The same from every start that was simulated, where the forecast is made from some of them.
+    pub(crate) simulated: Option<Forecast>,
     /// What tracking only some of the pages costs.
     pub(crate) sampling: SamplingError,
     /// What the platform's scatter of speed does to it.
@@ -51,6 +53,19 @@ pub(crate) struct Prediction {
     pub(crate) quantile: f64,
     /// What the reader should know, each ending with what to do.
     pub(crate) warnings: Vec<String>,
+}
+
+/// How starting points were chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Starting {
+    /// There was nothing to choose.
+    AsAsked,
+    /// Everywhere: the history is too short to tell from which starts this guest is forecast best.
+    TooShort,
+    /// Everywhere: this choice forecasts best, but has too few starts now.
+    TooFewNow(Choice),
+    /// Those that forecast this guest best, and how they did.
+    Best(Score),
 }
 
 /// How the guest's writes were modelled.
@@ -199,11 +214,17 @@ impl Prediction {
         self.forecast.starts().len() > 1 || scatters(Quantity::MigrationTime) || scatters(Quantity::Downtime)
     }
 
-    /// When each start of the forecast was on the wall, with its outcome.
-    fn on_the_wall(&self) -> impl Iterator<Item = (jiff::Timestamp, &Outcome)> {
-        self.forecast.starts().iter().filter_map(|(start, outcome)| {
+    /// Every start that was simulated, whether the forecast is made from it or not.
+    pub(crate) fn simulated(&self) -> &Forecast {
+        self.simulated.as_ref().unwrap_or(&self.forecast)
+    }
+
+    /// When each start that was simulated was on the wall, its outcome, and whether the forecast is made from it.
+    fn on_the_wall(&self) -> impl Iterator<Item = (jiff::Timestamp, &Outcome, bool)> {
+        let is_used = |start| self.forecast.starts().binary_search_by_key(start, |(start, _)| *start).is_ok();
+        self.simulated().starts().iter().filter_map(move |(start, outcome)| {
             let index = self.wall.binary_search_by_key(start, |(start, _)| *start).ok()?;
-            Some((self.wall[index].1, outcome))
+            Some((self.wall[index].1, outcome, is_used(start)))
         })
     }
 

@@ -41,10 +41,10 @@ pub(crate) struct Group {
 /// A start's day, migration time and downtime, in seconds, infinite where it does not converge.
 type Seen = (jiff::civil::Date, f64, f64);
 
-/// The starts grouped by their time of day or week in a time zone, in the order of the clock.
+/// Every start that was simulated, grouped by their time of day or week in a time zone, in the order of the clock.
 pub(crate) fn grouped(prediction: &Prediction, by: By, zone: &TimeZone) -> Vec<Group> {
     let mut groups: BTreeMap<(i8, i8), Vec<Seen>> = BTreeMap::new();
-    for (at, outcome) in prediction.on_the_wall() {
+    for (at, outcome, _) in prediction.on_the_wall() {
         let local = at.to_zoned(zone.clone());
         let weekday = local.weekday().to_monday_zero_offset();
         let key = match by {
@@ -108,20 +108,20 @@ pub(crate) fn write_groups(out: &mut impl Write, groups: &[Group]) -> io::Result
     Ok(())
 }
 
-/// Writes one line per start into a CSV file.
+/// Writes one line per start that was simulated into a CSV file.
 pub(crate) fn write_starts(prediction: &Prediction, path: &Path) -> anyhow::Result<()> {
     let write = || -> io::Result<()> {
         let mut out = BufWriter::new(File::create(path)?);
-        writeln!(out, "start,migration_time_seconds,downtime_seconds,sent_bytes,iterations,stop_reason")?;
-        for (at, outcome) in prediction.on_the_wall() {
+        writeln!(out, "start,migration_time_seconds,downtime_seconds,sent_bytes,iterations,stop_reason,used")?;
+        for (at, outcome, used) in prediction.on_the_wall() {
             let reason = outcome.stop_reason();
             match outcome.completed() {
                 Some(done) => {
                     let (time, down) = (done.migration_time.as_secs_f64(), done.downtime.total().as_secs_f64());
                     let (sent, iterations) = (done.sent_bytes.get(), done.iteration_count);
-                    writeln!(out, "{at},{time:.6},{down:.6},{sent},{iterations},{reason}")?;
+                    writeln!(out, "{at},{time:.6},{down:.6},{sent},{iterations},{reason},{used}")?;
                 }
-                None => writeln!(out, "{at},,,,,{reason}")?,
+                None => writeln!(out, "{at},,,,,{reason},{used}")?,
             }
         }
         out.flush()

@@ -10,7 +10,7 @@ use migcast_model::quantity::{show_bytes, show_count, show_duration, show_page_r
 use migcast_model::sampling::SamplingError;
 use migcast_model::units::ByteCount;
 
-use super::{HistoryUsed, Model, Prediction, Quantity, RatesUsed, backtest};
+use super::{HistoryUsed, Model, Prediction, Quantity, RatesUsed, Starting, backtest};
 
 const NEVER: &str = "never";
 
@@ -110,14 +110,8 @@ fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -> io::Resul
     let (goodput, buffer) = (show_rate(link.goodput()), show_bytes(link.sender_buffer));
     writeln!(out, "assumed")?;
     write_model(out, &prediction.model, &prediction.sampling)?;
-    if let Some(score) = &prediction.backtested {
-        let (inside, points) = (100.0 * score.time_inside, score.points);
-        let (which, error) = (backtest::name(score.choice), 100.0 * score.time_error);
-        writeln!(
-            out,
-            "  starts     {which}: of its past what forecasts this guest best; {inside:.0} % inside 5-95 %, {error:.1} % off in the \
-             median, in {points} forecasts"
-        )?;
+    if let Some(starts) = describe_starting(&prediction.starting) {
+        writeln!(out, "  starts     {starts}")?;
     }
     writeln!(out, "  algorithm  {} ({})", scenario.algorithm.name(), prediction.algorithm_origin)?;
     let settings = shown_settings(&scenario.algorithm);
@@ -134,6 +128,24 @@ fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -> io::Resul
     let platform = &scenario.platform;
     let (before, resume) = (show_duration(platform.connect + platform.setup), show_duration(platform.resume));
     writeln!(out, "  platform   {}: set-up {before}, resume {resume}", platform.name)
+}
+
+fn describe_starting(starting: &Starting) -> Option<String> {
+    Some(match starting {
+        Starting::AsAsked => return None,
+        Starting::TooShort => "everywhere in the history, which is too short for a backtest".to_owned(),
+        Starting::TooFewNow(choice) => {
+            format!("everywhere in the history: {} would be better, but has too few now", backtest::name(*choice))
+        }
+        Starting::Best(score) => {
+            let (inside, points) = (100.0 * score.time_inside, score.points);
+            let (which, error) = (backtest::name(score.choice), 100.0 * score.time_error);
+            format!(
+                "{which}: of its past what forecasts this guest best; {inside:.0} % inside 5-95 %, {error:.1} % off in the \
+                 median, in {points} forecasts"
+            )
+        }
+    })
 }
 
 /// The main settings, and whatever was changed.

@@ -7,20 +7,29 @@
 //!              may be used         └ had not: may not
 //! ```
 //! A migration is simulated once from each start. What came from one start on is the truth by which a forecast made
-//! there is judged; that forecast may use only starts whose migrations had ended by then. So nothing is simulated twice,
-//! and nothing of the future leaks. Which of those starts are used is a [`Choice`].
+//! there is judged; that forecast may use only starts that are *settled* by then. So nothing is simulated twice, and
+//! nothing of the future leaks. Which of those starts are used is a [`Choice`].
+//!
+//! Short migrations are known sooner than long ones, and that one never ends is known last. So the latest past, taken as
+//! it is known, looks better than it was. Settled is therefore what began so long ago that the longest migration known
+//! by then would be over; and nothing is tried so close to the history's end that the longest would not be.
 //!
 //! Forecasts are compared by their pinball loss at the 5, 50 and 95 % quantiles of the logarithm of the migration time
 //! (Koenker and Bassett, *Regression Quantiles*, 1978), in which too wide a band costs as well as one that misses.
 
+mod choice;
+
 use std::time::Duration;
+
+pub use choice::Choice;
+use choice::Past;
 
 /// A simulated migration as a backtest sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     /// When it starts, in recorded time.
     pub start: Duration,
-    /// The same on the wall: seconds since some midnight.
+    /// The same on the wall: seconds since some instant.
     pub wall_seconds: f64,
     /// When it is known how it went: at its end, or when it was given up.
     pub known: Duration,
@@ -28,56 +37,21 @@ pub struct Run {
     pub time: f64,
     /// Downtime in seconds, likewise.
     pub downtime: f64,
+    /// Bytes sent, likewise.
+    pub sent: f64,
     /// What the guest did just before: the logarithm of pages written per second, over a short and a longer span.
     pub state: [f64; 2],
 }
 
-/// Which starts of the past a forecast uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
-    /// All of them.
-    Everything,
-    /// Those of the last span.
-    Last(Duration),
-    /// Those before which the guest wrote about as much as it does now.
-    SamePhase,
-    /// Those within half an hour of the same time on earlier days.
-    SameHour,
-}
-
-impl Choice {
-    /// All choices there are.
-    pub const ALL: [Choice; 8] = [
-        Choice::Everything,
-        Choice::Last(Duration::from_secs(60)),
-        Choice::Last(Duration::from_secs(300)),
-        Choice::Last(Duration::from_secs(900)),
-        Choice::Last(Duration::from_secs(3_600)),
-        Choice::Last(Duration::from_secs(21_600)),
-        Choice::SamePhase,
-        Choice::SameHour,
-    ];
-
-    /// Those that a history of this length can tell apart.
-    fn within(length: Duration) -> impl Iterator<Item = Choice> {
-        let differs = move |choice: &Choice| !matches!(choice, Choice::Last(span) if *span * 10 >= length * 9);
-        Choice::ALL.into_iter().filter(differs)
+impl Run {
+    /// How long it took to know how it went.
+    fn length(&self) -> Duration {
+        self.known - self.start
     }
 
-    /// The runs of `past` that a forecast at `now` uses; all of `past` are known by then.
-    fn select<'a>(self, past: &[&'a Run], now: &Moment) -> Vec<&'a Run> {
-        match self {
-            Choice::Everything => past.to_vec(),
-            Choice::Last(span) => past.iter().copied().filter(|run| run.start + span >= now.at).collect(),
-            Choice::SamePhase => {
-                let mut near: Vec<(f64, &Run)> =
-                    past.iter().map(|run| (distance(run.state, now.state), *run)).collect();
-                let most = (past.len() / NEAREST_SHARE).max(RUNS_MIN).min(past.len());
-                near.sort_by(|one, other| one.0.total_cmp(&other.0));
-                near.into_iter().take(most).map(|(_, run)| run).collect()
-            }
-            Choice::SameHour => past.iter().copied().filter(|run| is_same_hour(run, now)).collect(),
-        }
+    /// The moment at which it starts.
+    fn moment(&self) -> Moment {
+        Moment { at: self.start, wall_seconds: self.wall_seconds, state: self.state }
     }
 }
 
@@ -92,11 +66,8 @@ pub struct Moment {
     pub state: [f64; 2],
 }
 
-const DAY: f64 = 86_400.0;
 /// Fewer runs make no forecast.
 const RUNS_MIN: usize = 20;
-/// One in so many of the past is like the present.
-const NEAREST_SHARE: usize = 20;
 /// Of the history so much is past before the first forecast is tried.
 const FIRST_SHARE: u32 = 4;
 /// Forecasts that are tried, at most.
@@ -106,16 +77,8 @@ const BLOCKS_MIN: usize = 50;
 /// A band of 5 to 95 % that holds less is not to be trusted.
 const INSIDE_MIN: f64 = 0.8;
 const QUANTILES: [f64; 3] = [0.05, 0.5, 0.95];
-
-fn distance(one: [f64; 2], other: [f64; 2]) -> f64 {
-    (one[0] - other[0]).powi(2) + (one[1] - other[1]).powi(2)
-}
-
-fn is_same_hour(run: &Run, now: &Moment) -> bool {
-    let ago = now.wall_seconds - run.wall_seconds;
-    let off = (ago + DAY / 2.0).rem_euclid(DAY) - DAY / 2.0;
-    ago > DAY / 2.0 && off.abs() <= 1_800.0
-}
+/// What is infinite is missed by as much as if it were this many seconds, or bytes.
+const INFINITE: f64 = 1e12;
 
 /// How one choice did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -128,10 +91,14 @@ pub struct Score {
     pub time_error: f64,
     /// The same of downtimes.
     pub downtime_error: f64,
+    /// The same of bytes sent.
+    pub sent_error: f64,
     /// Share of actual migration times inside the 5 to 95 % band, 0 to 1.
     pub time_inside: f64,
     /// Share of downtimes.
     pub downtime_inside: f64,
+    /// Median width of the band of migration times, as a share of its median; infinite where it does not end.
+    pub time_width: f64,
     /// Mean pinball loss of log migration time.
     pub loss: f64,
     /// What it loses less than [`Choice::Everything`] on the same points, and the standard error of that.
@@ -163,28 +130,33 @@ struct Tried {
     loss: f64,
     time_error: f64,
     downtime_error: f64,
+    sent_error: f64,
     time_inside: bool,
     downtime_inside: bool,
+    time_width: f64,
 }
 
 impl Backtest {
     /// Tries every choice at points spread over a history of this length. `runs` are ordered by start; those that are
     /// known only after the history's end are left out. `None` where nothing can be tried.
     pub fn new(runs: &[Run], length: Duration) -> Option<Backtest> {
-        let within: Vec<&Run> = runs.iter().filter(|run| run.known <= length).collect();
-        let first = within.partition_point(|run| run.start < length / FIRST_SHARE);
-        let points: Vec<&Run> = crate::forecast::thinned(&within[first..], POINTS_MAX);
-        let mut spans: Vec<Duration> = within.iter().map(|run| run.known - run.start).collect();
-        spans.sort_unstable();
-        let block = (*spans.get(spans.len() / 2)?).max(Duration::from_millis(1));
+        let points = points(runs, length);
+        let block = median_length(runs, length)?.max(Duration::from_millis(1));
         let tested = points.last()?.known - points.first()?.start;
         let blocks = (tested.as_nanos() / block.as_nanos()) as usize;
-        let tried: Vec<(Choice, Vec<Tried>)> =
-            Choice::within(length).map(|choice| (choice, try_all(choice, &within, &points))).collect();
+        let choices: Vec<Choice> = Choice::within(length).collect();
+        let mut tried: Vec<Vec<Tried>> = choices.iter().map(|_| Vec::new()).collect();
+        for point in &points {
+            let past = Past::settled(runs, point.start);
+            for (choice, tried) in choices.iter().zip(&mut tried) {
+                tried.extend(forecast(*choice, &past, &point.moment()).map(|told| told.judged_by(point)));
+            }
+        }
         let enough = |tried: &[Tried]| !tried.is_empty() && 2 * tried.len() >= points.len();
-        let everything = &tried[0].1;
-        let scores: Vec<Score> = tried
+        let everything = &tried[0];
+        let scores: Vec<Score> = choices
             .iter()
+            .zip(&tried)
             .filter(|(_, tried)| enough(tried))
             .map(|(choice, tried)| score(*choice, tried, everything, block))
             .collect();
@@ -196,50 +168,73 @@ impl Backtest {
         (!scores.is_empty()).then_some(Backtest { scores, blocks, best: can_tell.then_some(best) })
     }
 
-    /// The starts that a forecast at `now` uses with this choice, of runs that are known by then; `None` where they are
+    /// The starts that a forecast at `now` uses with this choice, of runs that are settled by then; `None` where they are
     /// too few.
     pub fn starts(choice: Choice, runs: &[Run], now: &Moment) -> Option<Vec<Duration>> {
-        let past: Vec<&Run> = runs.iter().filter(|run| run.known <= now.at).collect();
-        let chosen = choice.select(&past, now);
+        let chosen = choice.select(&Past::settled(runs, now.at), now);
         (chosen.len() >= RUNS_MIN).then(|| chosen.iter().map(|run| run.start).collect())
     }
 }
 
-fn try_all(choice: Choice, runs: &[&Run], points: &[&Run]) -> Vec<Tried> {
-    let one = |point: &&Run| {
-        let now = Moment { at: point.start, wall_seconds: point.wall_seconds, state: point.state };
-        let past: Vec<&Run> = runs.iter().copied().filter(|run| run.known <= now.at).collect();
-        let chosen = choice.select(&past, &now);
-        (chosen.len() >= RUNS_MIN).then(|| judge(&chosen, point))
-    };
-    points.iter().filter_map(one).collect()
+/// The runs by which forecasts are judged: spread over the history behind its first part, and none so late that the
+/// longest migration would outlast it.
+fn points(runs: &[Run], length: Duration) -> Vec<&Run> {
+    let all = Past::settled(runs, length);
+    let first = all.runs.partition_point(|run| run.start < length / FIRST_SHARE);
+    crate::forecast::thinned(&all.runs[first..], POINTS_MAX)
 }
 
-/// A migration that does not converge counts as one a thousand times as long as any that does.
-fn finite(value: f64) -> f64 {
-    value.min(1e9)
+fn median_length(runs: &[Run], length: Duration) -> Option<Duration> {
+    let mut spans: Vec<Duration> = Past::settled(runs, length).runs.iter().map(|run| run.length()).collect();
+    spans.sort_unstable();
+    spans.get(spans.len() / 2).copied()
 }
 
-fn judge(chosen: &[&Run], truth: &Run) -> Tried {
-    let sorted = |of: fn(&Run) -> f64| {
-        let mut values: Vec<f64> = chosen.iter().map(|run| finite(of(run))).collect();
+/// What a forecast says, at [`QUANTILES`]; infinite where it does not converge.
+#[derive(Debug, PartialEq)]
+struct Told {
+    times: [f64; 3],
+    downtimes: [f64; 3],
+    sent: [f64; 3],
+}
+
+/// The forecast that a choice makes now; `None` where it has too little to make it from.
+fn forecast(choice: Choice, past: &Past<'_>, now: &Moment) -> Option<Told> {
+    let chosen = choice.select(past, now);
+    let quantiles = |of: fn(&Run) -> f64| {
+        let mut values: Vec<f64> = chosen.iter().map(|run| of(run)).collect();
         values.sort_by(f64::total_cmp);
         QUANTILES.map(|q| values[((q * values.len() as f64).ceil() as usize).clamp(1, values.len()) - 1])
     };
-    let (times, downtimes) = (sorted(|run| run.time), sorted(|run| run.downtime));
-    let (time, downtime) = (finite(truth.time), finite(truth.downtime));
-    let pinball = |(told, q): (f64, f64)| {
-        let miss = libm::log(time) - libm::log(told);
-        if miss >= 0.0 { q * miss } else { (q - 1.0) * miss }
-    };
-    let inside = |band: [f64; 3], value: f64| (band[0]..=band[2]).contains(&value);
-    Tried {
-        at: truth.start,
-        loss: times.into_iter().zip(QUANTILES).map(pinball).sum::<f64>() / 3.0,
-        time_error: (times[1] / time - 1.0).abs(),
-        downtime_error: (downtimes[1] / downtime.max(1e-9) - 1.0).abs(),
-        time_inside: inside(times, time),
-        downtime_inside: inside(downtimes, downtime),
+    (chosen.len() >= RUNS_MIN).then(|| Told {
+        times: quantiles(|run| run.time),
+        downtimes: quantiles(|run| run.downtime),
+        sent: quantiles(|run| run.sent),
+    })
+}
+
+impl Told {
+    fn judged_by(&self, truth: &Run) -> Tried {
+        let pinball = |(told, q): (f64, f64)| {
+            let miss = libm::log(truth.time.min(INFINITE)) - libm::log(told.min(INFINITE));
+            if miss >= 0.0 { q * miss } else { (q - 1.0) * miss }
+        };
+        let inside = |band: [f64; 3], value: f64| (band[0]..=band[2]).contains(&value);
+        let error = |told: [f64; 3], actual: f64| (told[1].min(INFINITE) / actual.clamp(1e-9, INFINITE) - 1.0).abs();
+        Tried {
+            at: truth.start,
+            loss: self.times.into_iter().zip(QUANTILES).map(pinball).sum::<f64>() / 3.0,
+            time_error: error(self.times, truth.time),
+            downtime_error: error(self.downtimes, truth.downtime),
+            sent_error: error(self.sent, truth.sent),
+            time_inside: inside(self.times, truth.time),
+            downtime_inside: inside(self.downtimes, truth.downtime),
+            time_width: if self.times[2].is_finite() {
+                (self.times[2] - self.times[0]) / self.times[1]
+            } else {
+                f64::INFINITY
+            },
+        }
     }
 }
 
@@ -256,8 +251,10 @@ fn score(choice: Choice, tried: &[Tried], everything: &[Tried], block: Duration)
         points: tried.len(),
         time_error: median(|tried| tried.time_error),
         downtime_error: median(|tried| tried.downtime_error),
+        sent_error: median(|tried| tried.sent_error),
         time_inside: share(|tried| tried.time_inside),
         downtime_inside: share(|tried| tried.downtime_inside),
+        time_width: median(|tried| tried.time_width),
         loss: tried.iter().map(|tried| tried.loss).sum::<f64>() / count,
         gain: gain(tried, everything, block),
     }
@@ -299,9 +296,16 @@ mod tests {
             let (state, time) = (libm::log(time(at)), time(at) * noise);
             let start = Duration::from_secs(at);
             let known = start + Duration::from_secs_f64(time);
-            Run { start, wall_seconds: at as f64, known, time, downtime: 0.3 * noise, state: [state, state] }
+            let (downtime, sent) = (0.3 * noise, 1e9 * noise);
+            Run { start, wall_seconds: at as f64, known, time, downtime, sent, state: [state, state] }
         };
         ((0..seconds / step).map(run).collect(), Duration::from_secs(seconds))
+    }
+
+    /// Does not converge within a minute.
+    fn never(run: &mut Run) {
+        (run.time, run.downtime, run.sent) = (f64::INFINITY, f64::INFINITY, f64::INFINITY);
+        run.known = run.start + Duration::from_secs(60);
     }
 
     fn best(runs: &[Run], length: Duration) -> Option<Choice> {
@@ -352,7 +356,7 @@ mod tests {
     #[test]
     fn what_does_not_converge_is_missed_by_a_band_that_ends() {
         let (mut runs, length) = runs(2 * HOUR, 10, |_| 20.0);
-        runs.iter_mut().skip(500).for_each(|run| (run.time, run.downtime) = (f64::INFINITY, f64::INFINITY));
+        runs.iter_mut().skip(500).for_each(never);
         let found = Backtest::new(&runs, length).unwrap();
         assert!(found.scores.iter().all(|score| score.loss.is_finite()));
         assert_eq!(
@@ -363,11 +367,37 @@ mod tests {
     }
 
     #[test]
+    fn a_short_span_holds_its_share_of_what_never_ends() {
+        let (mut runs, length) = runs(HOUR, 1, |_| 20.0);
+        runs.iter_mut().filter(|run| run.start.as_secs() % 2 == 1).for_each(never);
+        let now = Moment { at: length, wall_seconds: length.as_secs_f64(), state: [3.0, 3.0] };
+        let starts = Backtest::starts(Choice::Last(Duration::from_secs(60)), &runs, &now).unwrap();
+        let odd = starts.iter().filter(|start| start.as_secs() % 2 == 1).count();
+        assert_eq!((starts.len(), odd), (61, 30), "of 61 settled starts 30 never end");
+        // Neither are those that end tried where the others cannot be.
+        let last = points(&runs, length).last().unwrap().start;
+        assert!(last <= length - Duration::from_secs(60), "{last:?}");
+    }
+
+    #[test]
+    fn a_weekly_cycle_is_told_by_the_hour_of_the_week() {
+        let busy = |at: u64| if at / HOUR % 168 == 38 { 300.0 } else { 20.0 };
+        let (mut runs, _) = runs(8 * 7 * 24 * HOUR, 600, busy);
+        runs.iter_mut().for_each(|run| run.state = [0.0, 0.0]);
+        let now = runs.iter().rfind(|run| run.start.as_secs() / HOUR % 168 == 38).unwrap().moment();
+        let starts = Backtest::starts(Choice::SameHourOfWeek, &runs, &now).unwrap();
+        assert!(starts.iter().all(|start| (37..=39).contains(&(start.as_secs() / HOUR % 168))), "{starts:?}");
+        assert_eq!(starts.len(), 7 * 7);
+    }
+
+    #[test]
     fn a_forecast_now_uses_the_starts_of_its_choice() {
         let (runs, length) = runs(2 * HOUR, 10, |_| 20.0);
         let now = Moment { at: length, wall_seconds: length.as_secs_f64(), state: [3.0, 3.0] };
         let starts = Backtest::starts(Choice::Last(Duration::from_secs(300)), &runs, &now).unwrap();
-        assert!(starts.iter().all(|start| *start >= length - Duration::from_secs(300)) && starts.len() >= 20);
+        let settled = length - Duration::from_secs(20);
+        assert!(starts.iter().all(|start| *start >= settled - Duration::from_secs(301) && *start <= settled));
+        assert_eq!(starts.len(), 30);
         assert_eq!(Backtest::starts(Choice::SameHour, &runs, &now), None, "there is no day before");
     }
 
@@ -382,8 +412,10 @@ mod tests {
                 let time = 1.0 + (splitmix(seed, number as u64) % 100) as f64;
                 *run = Run { time, known: run.start.max(now.at) + Duration::from_secs_f64(time), ..*run };
             }
+            let (past, others) = (Past::settled(&runs, now.at), Past::settled(&other, now.at));
             for choice in Choice::ALL {
                 prop_assert_eq!(Backtest::starts(choice, &runs, &now), Backtest::starts(choice, &other, &now));
+                prop_assert_eq!(forecast(choice, &past, &now), forecast(choice, &others, &now));
             }
         }
     }
