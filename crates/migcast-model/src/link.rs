@@ -98,6 +98,11 @@ impl SendQueue {
         ByteCount::new((self.capacity.get().saturating_sub(queued.get())).saturating_add(freed))
     }
 
+    /// So much time passes in which as much is accepted as is delivered.
+    pub fn stays_for(&mut self, span: Duration) {
+        self.at += span;
+    }
+
     /// When everything accepted so far has been delivered, if nothing else is written.
     pub fn delivered(&self, granted: BytesPerSec) -> SimTime {
         self.at + self.queued.transfer_time_ceil(granted)

@@ -15,10 +15,11 @@ use migcast_model::dirty::{
 use migcast_model::due::DueSource;
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
-use migcast_model::migration::{Event, Migration};
+use migcast_model::migration::{Event, Migration, Progress};
+use migcast_model::outcome::{Completed, Outcome};
 use migcast_model::platform::Platform;
-use migcast_model::simulate::Scenario;
-use migcast_model::units::{ByteCount, BytesPerSec, GuestTime, PageCount};
+use migcast_model::simulate::{Scenario, simulate};
+use migcast_model::units::{ByteCount, BytesPerSec, GuestTime, PageCount, SimTime};
 
 const PAGES: u64 = 65_536;
 const WINDOWS: u64 = 900;
@@ -302,5 +303,100 @@ fn a_step_taken_at_once_is_no_longer_than_a_step() {
         }
         let now = migration.progress().now;
         assert!(now.since(until) < step, "{now:?} where {until:?} was asked for");
+    }
+}
+
+/// A fortieth of what [`hot_cold`] writes.
+fn quiet(window: u64) -> Vec<u64> {
+    hot_cold(window).into_iter().take(10).collect()
+}
+
+const TCG: (&str, &str) = ("dirty-log", "tcg");
+
+/// A migration that is looked at so often that no window can be leapt over.
+struct Watched<M>(M);
+
+impl<M: Migration> Migration for Watched<M> {
+    fn advance(&mut self, granted: BytesPerSec, until: SimTime) -> Event {
+        loop {
+            let soon = until.min(self.0.progress().now + Duration::from_millis(150));
+            match self.0.advance(granted, soon) {
+                Event::Paused if soon < until => {}
+                event => return event,
+            }
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        self.0.progress()
+    }
+}
+
+/// Outcomes of a 16 GiB guest without zero pages that writes so much, with leaps and without, over a link of a
+/// `slower`-th of 25 Gbit/s.
+fn leapt_and_stepped(
+    (writes, slower): (Writes, f64),
+    name: &str,
+    settings: &[(&str, &str)],
+    platform: Platform,
+) -> Vec<(Completed, Completed)> {
+    let (pages, memory) = (PageCount::new(PAGES), PageCount::new(PAGES * 64));
+    let mut index = WwsIndexBuilder::new(pages, memory);
+    windows(writes).for_each(|(written, _)| index.window(WINDOW, &written, &[]));
+    let index = index.build().expect("it has windows");
+    let scenario = Scenario { platform, horizon: Duration::from_secs(600), ..scenario(memory, name, settings) };
+    let line_rate = scenario.link.line_rate.scale(1.0 / slower);
+    let scenario = Scenario { link: Link { line_rate, ..scenario.link }, ..scenario };
+    let one = |start: u32| {
+        let start = WINDOW * 7 * start;
+        let stepped = {
+            let request = Request { guest: &scenario.guest, link: &scenario.link, platform: &scenario.platform };
+            let due = index.due_set(start, scenario.algorithm.scheme().tracking());
+            let migration = Watched(scenario.algorithm.migration(&request, due));
+            simulate(migration, scenario.link.goodput(), SimTime::ZERO + scenario.horizon)
+        };
+        let leapt = scenario.run(&index, start);
+        let done = |outcome: &Outcome| outcome.completed().expect("it converges").clone();
+        (done(&leapt), done(&stepped))
+    };
+    (0..40).map(one).collect()
+}
+
+/// But for a page that a band rounds up here or there.
+fn assert_same(leapt: &Completed, stepped: &Completed) {
+    let times = |done: &Completed| [done.migration_time, done.downtime.total()];
+    for (one, other) in times(leapt).into_iter().zip(times(stepped)) {
+        assert!(one.abs_diff(other) < Duration::from_micros(10), "{one:?} and {other:?}");
+    }
+    assert_eq!(leapt.iteration_count, stepped.iteration_count);
+    let (one, other) = (leapt.sent.pages().get(), stepped.sent.pages().get());
+    assert!(one.abs_diff(other) <= 4, "{one} and {other} pages");
+}
+
+#[test]
+fn under_a_cap_a_leap_comes_to_the_same_as_its_windows() {
+    for (leapt, stepped) in
+        leapt_and_stepped((hot_cold, 1.0), "qemu-10.0", &[("max-bandwidth", "2GB/s"), TCG], Platform::default())
+    {
+        assert_same(&leapt, &stepped);
+    }
+}
+
+#[test]
+fn behind_a_slow_sender_a_leap_comes_to_the_same_as_its_windows() {
+    // 3 GB/s of link, but 2 µs a page.
+    let slow = Platform { page_cost: Duration::from_micros(2), ..Platform::default() };
+    for (leapt, stepped) in leapt_and_stepped((hot_cold, 1.0), "qemu-10.0", &[("max-bandwidth", "none"), TCG], slow) {
+        assert_same(&leapt, &stepped);
+    }
+}
+
+#[test]
+fn on_a_full_link_a_pass_at_once_comes_to_the_same_as_piece_by_piece() {
+    for (version, log) in [("qemu-7.2", TCG), ("qemu-10.0", TCG), ("qemu-10.0", ("dirty-log", "kvm-manual"))] {
+        let settings = [("max-bandwidth", "none"), log];
+        for (leapt, stepped) in leapt_and_stepped((quiet, 2.5), version, &settings, Platform::default()) {
+            assert_same(&leapt, &stepped);
+        }
     }
 }

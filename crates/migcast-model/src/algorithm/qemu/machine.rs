@@ -1,5 +1,6 @@
 //! The migration thread, stepped.
 
+mod leap;
 mod march;
 
 use std::time::Duration;
@@ -60,6 +61,8 @@ pub struct Qemu<D> {
     sent: Sent,
     sent_bytes: ByteCount,
     iterations: Vec<Iteration>,
+    /// When the last window opened that may repeat.
+    mark: Option<leap::Mark>,
 }
 
 /// Where the migration thread is.
@@ -130,6 +133,7 @@ impl<D: DueSet> Qemu<D> {
             sent: Sent::default(),
             sent_bytes: ByteCount::ZERO,
             iterations: Vec::new(),
+            mark: None,
         }
     }
 
@@ -495,6 +499,7 @@ impl<D: DueSet> Migration for Qemu<D> {
                     return Event::IterationEnded;
                 }
                 Phase::Deciding => {
+                    self.leap(granted, until);
                     if self.decide() {
                         return Event::IterationEnded;
                     }

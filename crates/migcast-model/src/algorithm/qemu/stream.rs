@@ -88,6 +88,11 @@ impl Stream {
         platform.page_work(alone) + platform.page_work(shared) / u32::try_from(channels).unwrap_or(u32::MAX)
     }
 
+    /// Nanoseconds of work on a page with data, where one channel does all of it.
+    pub(super) fn cost_alone(&self, platform: &Platform) -> Option<u64> {
+        self.channels.is_none().then_some(platform.page_cost.as_nanos() as u64)
+    }
+
     /// The same limit, and no further than the next flush or packet.
     pub(super) fn until_flush(&self, limit: SendLimit) -> SendLimit {
         let left = PageCount::new(self.pages_per_flush() - self.unflushed.pages);

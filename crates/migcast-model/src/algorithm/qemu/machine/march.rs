@@ -4,9 +4,13 @@
 //! It is the machine's loop over [`Phase::Deciding`] and [`Phase::Stepping`] with what cannot happen left out, and comes
 //! to the same; a large guest has thousands of steps a pass.
 
-use super::{Phase, Qemu, STEP_MAX_MS};
+use std::time::Duration;
+
+use super::{PAGES_PER_TIME_CHECK, Phase, Qemu, STEP_ENDS_AFTER, STEP_MAX_MS};
+use crate::algorithm::qemu::rules::Window;
+use crate::algorithm::qemu::stream::SECTION_BYTES;
 use crate::due::{DueSet, SendLimit, Sent};
-use crate::units::{BytesPerSec, PageCount, SimTime};
+use crate::units::{ByteCount, BytesPerSec, PageCount, SimTime};
 
 impl<D: DueSet> Qemu<D> {
     /// From the beginning of a step on: steps until the next would be another kind of step, or something is decided. Says
@@ -16,8 +20,8 @@ impl<D: DueSet> Qemu<D> {
             return false;
         }
         let (alike, due, guest_began) = (self.due.all_data(), self.due.due(), self.guest_now);
-        let mut gone = PageCount::ZERO;
-        loop {
+        let mut gone = self.stride(granted, until, (alike, due));
+        while matches!(self.phase, Phase::Stepping { .. }) {
             let began = self.now;
             let pages =
                 self.step_of(Sent { data: PageCount::new(1), ..Sent::default() }, PageCount::ZERO, began, granted);
@@ -52,8 +56,52 @@ impl<D: DueSet> Qemu<D> {
         true
     }
 
+    /// The same for one channel, whose steps leave nothing behind in the stream: buffer, clock and window alone, as long as
+    /// each step lasts. Returns the pages that went into the stream.
+    fn stride(&mut self, granted: BytesPerSec, until: SimTime, (alike, due): (PageCount, PageCount)) -> PageCount {
+        let page = self.stream.page.data.get();
+        let (mut gone, mut steps, mut now, mut is_over) = (0, 0, self.now, false);
+        let Some(cost) = self.stream.cost_alone(&self.platform) else { return PageCount::ZERO };
+        let by_work = if cost > 0 { (STEP_ENDS_AFTER.as_nanos() as u64 as f64 / cost as f64) as u64 } else { u64::MAX };
+        while !is_over {
+            let room = self.queue.room(now, STEP_ENDS_AFTER, granted).get();
+            let most = ((room as f64 / page.max(1) as f64) as u64).min(by_work);
+            let pages = most.next_multiple_of(PAGES_PER_TIME_CHECK) + 1;
+            let bytes = ByteCount::new(pages * page);
+            if gone + pages >= alike.get() || self.window.left() <= bytes + SECTION_BYTES {
+                break;
+            }
+            let mut queue = self.queue;
+            let sent = queue.accept(now, bytes, Duration::from_nanos(pages * cost), granted);
+            if sent.since(now).as_millis() <= STEP_MAX_MS {
+                break;
+            }
+            now = queue.accept(sent, SECTION_BYTES, Duration::ZERO, granted);
+            self.queue = queue;
+            (gone, steps) = (gone + pages, steps + 1);
+            self.window.transferred += bytes + SECTION_BYTES;
+            self.window.used += bytes + SECTION_BYTES;
+            if let Some(spent) = self.window.closes(now) {
+                self.threshold = self.rules.threshold(&self.settings, self.window.transferred, spent);
+                self.window = Window::open(now, self.cap());
+            }
+            let left = ByteCount::new((due.get() - gone) * self.guest.page_size.get());
+            is_over = now >= until || self.rules.needs_sync(left, self.threshold);
+        }
+        if steps > 0 {
+            let (sent, bytes) = (PageCount::new(gone), ByteCount::new(gone * page + steps * SECTION_BYTES.get()));
+            self.sent_bytes += bytes;
+            self.sent.data += sent;
+            let iteration = self.iteration();
+            (iteration.sent_bytes, iteration.sent.data) = (iteration.sent_bytes + bytes, iteration.sent.data + sent);
+            self.run_until(now);
+            self.phase = if is_over { Phase::Deciding } else { Phase::Stepping { began: now, pages: PageCount::ZERO } };
+        }
+        PageCount::new(gone)
+    }
+
     /// Whether nothing but the threshold is looked at between two steps.
-    fn steps_only(&self) -> bool {
+    pub(super) fn steps_only(&self) -> bool {
         let settings = &self.settings;
         let slows = settings.auto_converge.is_on || settings.dirty_limit.is_on;
         let moves = settings.postcopy.is_on() || self.wants_postcopy || self.moved.is_some();
