@@ -71,6 +71,13 @@ impl Forecast {
         Forecast { starts: starts.par_iter().map(simulate).collect() }
     }
 
+    /// The same behind earlier starts, its own counted from `begins` on.
+    #[must_use]
+    pub fn after(self, mut earlier: Vec<(Duration, Outcome)>, begins: Duration) -> Forecast {
+        earlier.extend(self.starts.into_iter().map(|(start, outcome)| (begins + start, outcome)));
+        Forecast { starts: earlier }
+    }
+
     /// Each start, in order, with its outcome.
     pub fn starts(&self) -> &[(Duration, Outcome)] {
         &self.starts

@@ -61,7 +61,8 @@ impl Rated {
         let starts = steps.iter().map(|(at, _)| *at).collect();
         let model = options.rates_model(self.used(&steps, &any));
         let (sampling, best, warnings) = (None, None, self.warnings());
-        let basis = Basis { guest, algorithm, source: &source, sampling, starts, best, model, warnings };
+        let (source, source_begins, earlier) = (&source, Duration::ZERO, None);
+        let basis = Basis { guest, algorithm, source, source_begins, earlier, sampling, starts, best, model, warnings };
         request.forecast(basis, progress)
     }
 

@@ -8,18 +8,19 @@ use anyhow::{Context, ensure};
 use indicatif::ProgressBar;
 use migcast_history::format::Manifest;
 use migcast_history::reader::History;
-use migcast_history::timeline::Timeline;
+use migcast_history::timeline::{Entry, Timeline};
 use migcast_history::vcpu::VcpuTime;
 use migcast_model::algorithm::Algorithm;
 use migcast_model::forecast::{Forecast, thinned};
 use migcast_model::guest::Guest;
+use migcast_model::outcome::Outcome;
 use migcast_model::quantity::show_duration;
 use migcast_model::simulate::Scenario;
 use migcast_model::units::{ByteCount, PageCount};
 
 use super::backtest::Hindsight;
-use super::scenario::{Basis, BestOf, ModelName, ReadFrom, Request, SamplingOf, Start};
-use super::source::Source;
+use super::scenario::{Basis, BestOf, EarlierOf, ModelName, ReadFrom, Request, SamplingOf, Start};
+use super::source::{INDEX_WINDOWS_MAX, Opened, Source, with_what_follows};
 use crate::report::{HistoryUsed, Model, Prediction};
 
 /// Over how long `--model avg` takes a history's rate if nothing is said.
@@ -37,9 +38,16 @@ pub(super) struct Recorded {
     history: History,
     timeline: Timeline,
     guest: Guest,
-    /// The first window that is used.
-    first: u32,
+    /// The windows that are used.
+    part: Range<u32>,
+    /// Those of the first parts, which are too long to be held beside the last; opened one by one.
+    earlier: Vec<Range<u32>>,
+    /// The last part, or all of it.
     source: Source,
+    /// Windows of which an index is held at once, but for those that a part's migrations go on into.
+    windows_max: usize,
+    /// When that begins: recorded time since the first window that is used.
+    source_begins: Duration,
     used: HistoryUsed,
     /// Percent of their time the vCPUs were busy, where that was watched.
     vcpu_busy: Option<u64>,
@@ -50,6 +58,11 @@ pub(super) struct Recorded {
 impl Recorded {
     /// For migrations that start at `start` of `history`, from what `from` says or what it has.
     pub(super) fn new(history: History, start: Start, from: Option<ReadFrom>) -> anyhow::Result<Recorded> {
+        Recorded::holding(history, start, from, INDEX_WINDOWS_MAX)
+    }
+
+    /// The same, with an index of so many windows at once.
+    fn holding(history: History, start: Start, from: Option<ReadFrom>, windows_max: usize) -> anyhow::Result<Recorded> {
         let manifest = history.manifest();
         let timeline = history.timeline()?;
         let mut warnings: Vec<String> =
@@ -61,10 +74,25 @@ impl Recorded {
             page_size: ByteCount::new(manifest.page_size_bytes),
         };
         let part = replayed_part(start, &timeline)?;
-        let (source, part) = Source::open(&history, &timeline, part, (start, from), &mut warnings)?;
+        let Opened { source, part: held, earlier } =
+            Source::open(&history, &timeline, part, (start, from), windows_max)?;
+        let part = earlier.first().map_or(held.start, |first| first.start)..held.end;
         let vcpu_busy = history.vcpu_time(part.clone()).map(whole_percent);
-        let used = history_used(history.dir(), manifest, &timeline, &source, part.start);
-        Ok(Recorded { timeline, guest, first: part.start, source, used, vcpu_busy, warnings, history })
+        let used = history_used(history.dir(), manifest, &timeline, source.is_index(), &part);
+        let source_begins = recorded_time(&timeline, &(part.start..held.start));
+        Ok(Recorded {
+            timeline,
+            guest,
+            part,
+            earlier,
+            source,
+            windows_max,
+            source_begins,
+            used,
+            vcpu_busy,
+            warnings,
+            history,
+        })
     }
 
     /// Who was recorded.
@@ -96,22 +124,30 @@ impl Recorded {
                 "--start has no meaning for --model avg: a constant rate has no time of day"
             );
             let (sampling, best, starts) = (None, None, vec![Duration::ZERO]);
-            let basis = Basis { guest, algorithm, source: &source, sampling, starts, best, model, warnings };
+            let (source_begins, earlier) = (Duration::ZERO, None);
+            let source = &source;
+            let basis =
+                Basis { guest, algorithm, source, source_begins, earlier, sampling, starts, best, model, warnings };
             return request.forecast(basis, progress).map(told);
         }
         let most = if source.is_index() { request.starts_max * INDEX_STARTS } else { request.starts_max };
         let starts = self.starts(options.start, most)?;
-        if options.start.is_everywhere() && starts.len() < source.windows() {
-            let (used, all) = (starts.len(), source.windows());
+        if options.start.is_everywhere() && starts.len() < self.used.windows {
+            let (used, all) = (starts.len(), self.used.windows);
             warnings.push(format!("{used} of {all} starting points were simulated, evenly spread"));
         }
         let model = Model::Hist(self.used.clone());
         let sampling = |scenario: &Scenario, starts: &[Duration]| source.sampling_error(scenario, starts);
+        let earlier = |scenario: &Scenario, starts: &[Duration], done: &(dyn Fn() + Sync)| {
+            self.forecast_earlier(scenario, starts, done)
+        };
         let best = |simulated: &Forecast, horizon| self.hindsight(simulated, horizon).best();
         let basis = Basis {
             guest,
             algorithm,
             source: source.due_source(),
+            source_begins: self.source_begins,
+            earlier: (!self.earlier.is_empty()).then_some(&earlier as EarlierOf<'_>),
             sampling: Some(&sampling as SamplingOf<'_>),
             starts,
             best: (options.start == Start::Best).then_some(&best as BestOf<'_>),
@@ -125,7 +161,30 @@ impl Recorded {
 
     /// The starts of a forecast as they look afterwards.
     pub(super) fn hindsight(&self, forecast: &Forecast, horizon: Duration) -> Hindsight {
-        Hindsight::new(&self.timeline, self.first, forecast, horizon)
+        Hindsight::new(&self.timeline, self.part.start, forecast, horizon)
+    }
+
+    /// Outcomes of the starts before the last part, of which a part at a time is held.
+    fn forecast_earlier(
+        &self,
+        scenario: &Scenario,
+        starts: &[Duration],
+        done: &(dyn Fn() + Sync),
+    ) -> anyhow::Result<Vec<(Duration, Outcome)>> {
+        let (mut outcomes, mut begins) = (Vec::new(), Duration::ZERO);
+        for part in &self.earlier {
+            let end = begins + recorded_time(&self.timeline, part);
+            let in_part = starts.iter().filter(|start| (begins..end).contains(start)).map(|start| *start - begins);
+            let in_part: Vec<Duration> = in_part.collect();
+            if !in_part.is_empty() {
+                let windows = with_what_follows(&self.timeline, part, scenario.horizon, self.windows_max);
+                let index = self.history.wws_index(windows)?;
+                let forecast = Forecast::new(scenario, &index, &in_part, done);
+                outcomes.extend(forecast.starts().iter().map(|(start, outcome)| (begins + *start, outcome.clone())));
+            }
+            begins = end;
+        }
+        Ok(outcomes)
     }
 
     /// Tells an algorithm that slows the vCPUs how busy they were, unless the user has. Returns what it was told.
@@ -146,12 +205,18 @@ impl Recorded {
             let position = timeline.find(moment).with_context(|| {
                 format!("--start: outside of the history, which is {} from {begin:.0} on", show_duration(span))
             })?;
-            let before = timeline.recorded().take_while(|entry| entry.index < self.first);
-            let before: Duration = before.map(|entry| entry.window.length()).sum();
+            let before = recorded_time(timeline, &(0..self.part.start));
             ensure!(position.recorded_time >= before, "--start: before the part of the history that is used");
             return Ok(vec![position.recorded_time - before]);
         }
-        Ok(thinned(&self.source.window_starts(), most))
+        let mut at = Duration::ZERO;
+        let begins = |entry: &Entry| {
+            let begins = at;
+            at += entry.window.length();
+            begins
+        };
+        let in_part = self.timeline.recorded().filter(|entry| self.part.contains(&entry.index));
+        Ok(thinned(&in_part.map(begins).collect::<Vec<_>>(), most))
     }
 }
 
@@ -160,9 +225,20 @@ fn whole_percent(time: VcpuTime) -> u64 {
     ((100.0 * time.busy_share()).round() as u64).clamp(1, 100)
 }
 
-/// What is used of a history from the window of index `first` on.
-fn history_used(dir: &Path, manifest: &Manifest, timeline: &Timeline, source: &Source, first: u32) -> HistoryUsed {
-    let entry = timeline.recorded().find(|entry| entry.index >= first);
+/// How long these windows were recorded.
+fn recorded_time(timeline: &Timeline, part: &Range<u32>) -> Duration {
+    timeline.recorded().filter(|entry| part.contains(&entry.index)).map(|entry| entry.window.length()).sum()
+}
+
+/// What is used of a history, which are these windows.
+fn history_used(
+    dir: &Path,
+    manifest: &Manifest,
+    timeline: &Timeline,
+    by_index: bool,
+    part: &Range<u32>,
+) -> HistoryUsed {
+    let entry = timeline.recorded().find(|entry| entry.index >= part.start);
     let start = entry.map_or(timeline.start_unix_ns(), |entry| entry.window.start_unix_ns);
     let start = jiff::Timestamp::from_nanosecond(i128::from(start));
     HistoryUsed {
@@ -173,10 +249,10 @@ fn history_used(dir: &Path, manifest: &Manifest, timeline: &Timeline, source: &S
             name => format!("{name} {}, {}", manifest.hypervisor_version, manifest.accelerator),
         },
         start: start.unwrap_or(jiff::Timestamp::UNIX_EPOCH),
-        recorded: source.counted().length().unwrap_or_default(),
-        windows: source.windows(),
+        recorded: recorded_time(timeline, part),
+        windows: timeline.recorded().filter(|entry| part.contains(&entry.index)).count(),
         sampled_one_in: manifest.sample.one_in,
-        by_index: source.is_index(),
+        by_index,
     }
 }
 
@@ -203,4 +279,89 @@ fn missing_windows(timeline: &Timeline) -> Option<String> {
     let missing = timeline.entries().len() - timeline.recorded().count();
     (missing > 0)
         .then(|| format!("{missing} windows were not recorded and are left out; `migcast history info` says when"))
+}
+
+#[cfg(test)]
+mod tests {
+    use migcast_history::windows::State;
+    use migcast_history::writer::{NewWindow, Writer};
+    use migcast_model::units::BytesPerSec;
+
+    use super::super::scenario::{Options, STARTS_MAX};
+    use super::*;
+
+    const WINDOW_NS: i64 = 100_000_000;
+
+    /// Twenty minutes of a guest of 20,000 pages that writes more from minute to minute, in segments of a minute.
+    fn history(dir: &Path) -> History {
+        let manifest = r#"{"format": "migcast.history/3", "created": "2026-01-01T00:00:00Z", "recorder": "test",
+            "method": "import", "written_means": "dirty-log", "resource": "ram", "guest_name": "rising",
+            "guest_id": "67e55044-10b1-426f-9247-bb680e5fe0c8", "hypervisor": "qemu", "hypervisor_version": "10.0.2",
+            "accelerator": "tcg", "page_size_bytes": 4096, "blocks": [{"name": "ram", "length_bytes": 81920000}],
+            "window_seconds": 0.1, "sample": {"one_in": 1, "seed": 0}}"#;
+        let manifest = Manifest::parse(manifest.as_bytes(), Path::new("manifest.json")).unwrap();
+        let mut writer = Writer::create(dir, manifest, &[]).unwrap();
+        for window in 0..12_000i64 {
+            let writes = 10 + window / 600;
+            let mut written: Vec<u64> =
+                (0..writes).map(|write| ((window * 31 + write * 17) * 7_919 % 20_000) as u64).collect();
+            written.sort_unstable();
+            written.dedup();
+            let start_unix_ns = window * WINDOW_NS;
+            let (end_unix_ns, state) = (start_unix_ns + WINDOW_NS, State::Recorded);
+            let window =
+                NewWindow { start_unix_ns, end_unix_ns, state, written: &written, zero_changes: &[], cost_us: 0 };
+            writer.push(window).unwrap();
+        }
+        writer.finish().unwrap();
+        History::open(dir).unwrap()
+    }
+
+    fn predicted(start: Start, windows_max: usize, dir: &Path) -> (Recorded, Prediction) {
+        let history = History::open(dir).unwrap();
+        let recorded = Recorded::holding(history, start, Some(ReadFrom::Index), windows_max).unwrap();
+        #[derive(clap::Parser)]
+        struct Told {
+            #[command(flatten)]
+            options: Options,
+        }
+        let told = <Told as clap::Parser>::parse_from(["test"]);
+        let options = Options { start, ..told.options };
+        let link = BytesPerSec::from_bits(200_000_000);
+        let request = Request { options, link, horizon_min: Duration::ZERO, starts_max: STARTS_MAX };
+        let prediction = recorded.forecast(&request, &ProgressBar::hidden()).unwrap();
+        (recorded, prediction)
+    }
+
+    #[test]
+    fn a_history_too_long_to_be_held_is_forecast_part_by_part() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(history(dir.path()));
+        let (whole, at_once) = predicted(Start::All, 1 << 20, dir.path());
+        let (parted, in_parts) = predicted(Start::All, 2_500, dir.path());
+        // Four minutes each, but for the first: twenty minutes are five times four.
+        assert_eq!((whole.earlier.len(), parted.earlier.len()), (0, 4));
+        assert_eq!((parted.source_begins, parted.used.windows), (Duration::from_secs(960), 12_000));
+        let (one, other) = (at_once.forecast.starts(), in_parts.forecast.starts());
+        assert_eq!((one.len(), other.len()), (10_000, 10_000));
+        let time = |outcome: &Outcome| outcome.completed().unwrap().migration_time.as_secs_f64();
+        // The last migrations go on at the beginning of what is held.
+        for ((start, whole), (same, part)) in one.iter().zip(other).take(9_800) {
+            assert_eq!(start, same);
+            assert!((time(whole) / time(part) - 1.0).abs() < 0.01, "{start:?}: {whole:?} and {part:?}");
+        }
+        assert_eq!(in_parts.wall.len(), 10_000);
+    }
+
+    #[test]
+    fn a_start_in_an_early_part_is_simulated_there() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(history(dir.path()));
+        let start = Start::At("5m".parse().unwrap());
+        let ((_, at_once), (parted, early)) =
+            (predicted(start, 1 << 20, dir.path()), predicted(start, 2_500, dir.path()));
+        assert_eq!(parted.part, 2_400..4_900, "from the start of its part on as long as can be held");
+        let time = |of: &Prediction| of.forecast.starts()[0].1.completed().unwrap().migration_time.as_secs_f64();
+        assert!((time(&at_once) / time(&early) - 1.0).abs() < 0.01, "{} and {}", time(&at_once), time(&early));
+    }
 }

@@ -16,6 +16,7 @@ use migcast_model::forecast::Forecast;
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
 use migcast_model::manager;
+use migcast_model::outcome::Outcome;
 use migcast_model::platform::Platform;
 use migcast_model::quantity::{self, show_duration, show_rate};
 use migcast_model::sampling::SamplingError;
@@ -339,12 +340,20 @@ pub(super) type SamplingOf<'a> = &'a dyn Fn(&Scenario, &[Duration]) -> Option<Sa
 /// Chooses the starts that forecast best, of a forecast from all of them with this horizon.
 pub(super) type BestOf<'a> = &'a dyn Fn(&Forecast, Duration) -> (Starting, Option<Vec<Duration>>);
 
+/// Simulates those of some starts that lie before the source, and calls back after each.
+pub(super) type EarlierOf<'a> =
+    &'a dyn Fn(&Scenario, &[Duration], &(dyn Fn() + Sync)) -> anyhow::Result<Vec<(Duration, Outcome)>>;
+
 /// What a forecast is made from.
 pub(super) struct Basis<'a> {
     pub(super) guest: Guest,
     /// The algorithm, and where it came from.
     pub(super) algorithm: (Algorithm, String),
     pub(super) source: &'a dyn DueSource,
+    /// When it begins, in the time in which starts are counted.
+    pub(super) source_begins: Duration,
+    /// What comes before it.
+    pub(super) earlier: Option<EarlierOf<'a>>,
     /// Of a sampled history.
     pub(super) sampling: Option<SamplingOf<'a>>,
     pub(super) starts: Vec<Duration>,
@@ -379,21 +388,15 @@ impl Request {
         let model = self.options.avg_model(&source, None);
         let starts = vec![Duration::ZERO];
         let (sampling, best, warnings) = (None, None, Vec::new());
-        self.forecast(Basis { guest, algorithm, source: &source, sampling, starts, best, model, warnings }, progress)
+        let (source, source_begins, earlier) = (&source, Duration::ZERO, None);
+        let basis = Basis { guest, algorithm, source, source_begins, earlier, sampling, starts, best, model, warnings };
+        self.forecast(basis, progress)
     }
 
     /// Forecasts from what is known. Stated limits are left to the caller.
     pub(super) fn forecast(&self, basis: Basis<'_>, progress: &ProgressBar) -> anyhow::Result<Prediction> {
-        let Basis {
-            guest,
-            algorithm: (algorithm, algorithm_origin),
-            source,
-            sampling,
-            starts,
-            best,
-            model,
-            mut warnings,
-        } = basis;
+        let Basis { guest, algorithm: (algorithm, algorithm_origin), source, source_begins, .. } = basis;
+        let Basis { earlier, sampling, starts, best, model, mut warnings, .. } = basis;
         let (platform, link) = self.options.hosts(self.link)?;
         let horizon = self
             .options
@@ -401,13 +404,21 @@ impl Request {
             .unwrap_or_else(|| Scenario::default_horizon(&guest, &link, &platform, &algorithm).max(self.horizon_min));
         let scenario = Scenario { guest, link, platform, algorithm, horizon };
         progress.set_length(starts.len() as u64);
-        let simulated = Forecast::new(&scenario, source, &starts, || progress.inc(1));
+        let done = || progress.inc(1);
+        let before = earlier.map_or_else(|| Ok(Vec::new()), |earlier| earlier(&scenario, &starts, &done))?;
+        let in_source = |starts: &[Duration]| -> Vec<Duration> {
+            starts.iter().filter_map(|start| start.checked_sub(source_begins)).collect()
+        };
+        let all_in_source = in_source(&starts);
+        let simulated = Forecast::new(&scenario, source, &all_in_source, done).after(before, source_begins);
         progress.finish_and_clear();
         let (starting, chosen) = best.map_or((Starting::AsAsked, None), |best| best(&simulated, horizon));
         let (forecast, simulated, starts) = match chosen {
             Some(chosen) => (simulated.only(&chosen), Some(simulated), chosen),
             None => (simulated, None, starts),
         };
+        // What scatters is looked for in what is at hand.
+        let starts = Some(in_source(&starts)).filter(|starts| !starts.is_empty()).unwrap_or(all_in_source);
         warnings.extend(self.forecast_warnings(&scenario, source, &forecast));
         let sampling = match sampling.map(|sampling| sampling(&scenario, &starts)) {
             Some(Some(error)) => error,

@@ -19,9 +19,11 @@ const PAGES_WRITES_MAX: u64 = 20_000_000;
 /// Likewise of tracked pages, each counted for every starting point: some 5 ns.
 const PAGES_SENT_MAX: u64 = 500_000_000;
 /// Windows of which an index is held at once: a day at 100 ms, in half a gigabyte.
-const INDEX_WINDOWS_MAX: usize = 1 << 20;
+pub(super) const INDEX_WINDOWS_MAX: usize = 1 << 20;
 /// Writes of which an index can tell.
 const INDEX_WRITES_MAX: u64 = (1 << 31) - 1;
+/// An index is of whole segments, and a segment has no more writes than this but for a single large window.
+const SEGMENT_WRITES_MAX: u64 = 1 << 24;
 
 /// What is known of the writes.
 #[derive(Debug)]
@@ -30,15 +32,26 @@ pub(super) enum Source {
     Index(Box<WwsIndex>),
 }
 
+/// What forecasts are made from.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) source: Source,
+    /// The windows of `source`.
+    pub(super) part: Range<u32>,
+    /// Parts before it that are too long to be held beside it, in order: opened one by one.
+    pub(super) earlier: Vec<Range<u32>>,
+}
+
 impl Source {
-    /// Opens the windows `part` of a history, or the last of them where they are too many; says which.
+    /// Opens the windows `part` of a history. Of an index no more than `windows_max` at once: the last windows, or those from a
+    /// single start on.
     pub(super) fn open(
         history: &History,
         timeline: &Timeline,
         part: Range<u32>,
         (start, from): (Start, Option<ReadFrom>),
-        warnings: &mut Vec<String>,
-    ) -> anyhow::Result<(Source, Range<u32>)> {
+        windows_max: usize,
+    ) -> anyhow::Result<Opened> {
         let in_part = || timeline.recorded().filter(|entry| part.contains(&entry.index));
         let with_pages = history.windows_with_pages();
         let has_pages = in_part().next().is_some_and(|first| with_pages.contains(&first.index));
@@ -57,24 +70,21 @@ impl Source {
                  now",
                 with_pages.start
             );
-            return Ok((Source::Pages(Box::new(history.page_replay(part.clone())?)), part));
+            let source = Source::Pages(Box::new(history.page_replay(part.clone())?));
+            return Ok(Opened { source, part, earlier: Vec::new() });
         }
-        let entries: Vec<_> = in_part().collect();
-        let mut sum = 0;
-        let fitting = entries.iter().rev().take(INDEX_WINDOWS_MAX).take_while(|entry| {
-            sum += u64::from(entry.window.written);
-            sum <= INDEX_WRITES_MAX
-        });
-        let kept = fitting.count().max(1).min(entries.len());
-        let first = entries.get(entries.len() - kept).map_or(part.start, |first| first.index);
-        // An index is of whole segments.
-        let segment = history.segments().iter().find(|segment| segment.windows().contains(&first));
-        let part = segment.map_or(first, |segment| segment.windows().start)..part.end;
-        if kept < entries.len() {
-            warnings
-                .push(format!("the last {kept} of {} windows are used: an index holds no more at once", entries.len()));
+        let mut parts = index_parts(history, timeline, &part, windows_max);
+        let begins = |part: &Range<u32>| timeline.recorded().find(|entry| entry.index >= part.start);
+        if let Start::At(moment) = start {
+            let at = moment.unix_ns(timeline.start_unix_ns());
+            let is_begun = |part: &Range<u32>| begins(part).is_some_and(|first| first.window.start_unix_ns <= at);
+            parts.truncate(parts.iter().filter(|part| is_begun(part)).count().max(1));
         }
-        Ok((Source::Index(Box::new(history.wws_index(part.clone())?)), part))
+        let last = parts.pop().unwrap_or(part);
+        let earlier = if matches!(start, Start::At(_)) { Vec::new() } else { parts };
+        let part = with_what_follows(timeline, &last, Duration::MAX, windows_max);
+        let source = Source::Index(Box::new(history.wws_index(part.clone())?));
+        Ok(Opened { source, part, earlier })
     }
 
     /// Whether it counts.
@@ -98,22 +108,6 @@ impl Source {
         }
     }
 
-    /// Recorded windows.
-    pub(super) fn windows(&self) -> usize {
-        match self {
-            Source::Pages(replay) => replay.windows(),
-            Source::Index(index) => index.windows(),
-        }
-    }
-
-    /// Start of each window, in recorded time.
-    pub(super) fn window_starts(&self) -> Vec<Duration> {
-        match self {
-            Source::Pages(replay) => replay.window_starts().collect(),
-            Source::Index(index) => index.window_starts().collect(),
-        }
-    }
-
     /// A constant rate with the zero pages that there were at the start.
     pub(super) fn zero_at_start(&self, rate: ConstantRate) -> ConstantRate {
         match self {
@@ -131,4 +125,55 @@ impl Source {
             Source::Index(index) => SamplingError::of_index(scenario, index, starts),
         }
     }
+}
+
+/// A part of a history's windows, cut at segments into what an index holds at once.
+fn index_parts(history: &History, timeline: &Timeline, part: &Range<u32>, windows_max: usize) -> Vec<Range<u32>> {
+    let touched = history.segments().iter().map(|segment| segment.windows());
+    let touched: Vec<Range<u32>> =
+        touched.filter(|windows| windows.start < part.end && part.start < windows.end).collect();
+    let mut parts: Vec<(Range<u32>, usize, u64)> = Vec::new();
+    let mut entries = timeline.recorded().collect::<Vec<_>>().into_iter().rev().peekable();
+    // The last parts are as long as can be: the latest past is of most interest.
+    for windows in touched.into_iter().rev() {
+        let (mut count, mut written) = (0, 0);
+        while let Some(entry) = entries.next_if(|entry| entry.index >= windows.start) {
+            if windows.contains(&entry.index) {
+                (count, written) = (count + 1, written + u64::from(entry.window.written));
+            }
+        }
+        match parts.last_mut() {
+            Some((part, windows_so_far, written_so_far))
+                if *windows_so_far + count <= windows_max && *written_so_far + written <= INDEX_WRITES_MAX =>
+            {
+                part.start = windows.start;
+                (*windows_so_far, *written_so_far) = (*windows_so_far + count, *written_so_far + written);
+            }
+            _ => parts.push((windows, count, written)),
+        }
+    }
+    parts.into_iter().rev().map(|(part, ..)| part).collect()
+}
+
+/// A part with the windows after it that last as long as `horizon`, as far as an index holds them.
+pub(super) fn with_what_follows(
+    timeline: &Timeline,
+    part: &Range<u32>,
+    horizon: Duration,
+    windows_max: usize,
+) -> Range<u32> {
+    let (mut length, mut count, mut written) = (Duration::ZERO, 0, 0);
+    let mut end = part.end;
+    for entry in timeline.recorded().filter(|entry| entry.index >= part.start) {
+        (count, written) = (count + 1, written + u64::from(entry.window.written));
+        if entry.index < part.end {
+            continue;
+        }
+        if length >= horizon || count > windows_max || written + SEGMENT_WRITES_MAX > INDEX_WRITES_MAX {
+            break;
+        }
+        length += entry.window.length();
+        end = entry.index + 1;
+    }
+    part.start..end
 }
