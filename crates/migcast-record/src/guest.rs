@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::memory::{Memory, MemoryError};
 use crate::vcpus::VcpuClock;
+use crate::write_log::WriteLog;
 
 /// Who is recorded. Goes into the history's manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,12 +84,33 @@ pub trait Watch {
     }
 }
 
+/// How one sees what a guest writes.
+pub enum Writes {
+    /// Its memory can be read: its contents are compared.
+    Contents(Box<dyn Memory>),
+    /// Its hypervisor keeps a log.
+    Log(Box<dyn WriteLog>),
+}
+
+impl Writes {
+    /// Notices changes of the guest's memory.
+    ///
+    /// # Errors
+    /// [`MemoryError`] where nothing more can be learnt.
+    pub(crate) fn refresh(&mut self) -> Result<Vec<String>, MemoryError> {
+        match self {
+            Writes::Contents(memory) => memory.refresh(),
+            Writes::Log(log) => log.refresh(),
+        }
+    }
+}
+
 /// A guest that is ready to be recorded.
 pub struct Guest {
     /// Who it is.
     pub identity: Identity,
-    /// Its memory.
-    pub memory: Box<dyn Memory>,
+    /// How its writes are seen.
+    pub writes: Writes,
     /// What becomes of it.
     pub watch: Box<dyn Watch>,
     /// What people should know before the recording starts.

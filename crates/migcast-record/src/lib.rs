@@ -29,9 +29,11 @@ mod recording;
 mod scan;
 mod summary;
 mod vcpus;
+mod write_log;
+pub mod xen;
 
 pub use clock::{Clock, SystemClock};
-pub use guest::{Guest, Identity, Life, Sight, Watch};
+pub use guest::{Guest, Identity, Life, Sight, Watch, Writes};
 pub use memory::{Eye, Look, Memory, MemoryError, PAGE_SIZE, Placement, ProcessMemory, Sink};
 pub use monitor::{Monitor, MonitorError};
 pub use plan::{PlanError, SampleChoice};
@@ -41,3 +43,4 @@ pub use recording::{RecordError, Recording, Settings, record};
 pub use scan::{Scan, Scanner};
 pub use summary::{Interrupt, Listener, Progress, Stop, Summary};
 pub use vcpus::VcpuClock;
+pub use write_log::WriteLog;

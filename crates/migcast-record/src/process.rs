@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::guest::{Guest, Identity, Life, Sight, Watch};
+use crate::guest::{Guest, Identity, Life, Sight, Watch, Writes};
 use crate::memory::{MemoryError, ProcessMemory};
 
 /// Why a process cannot be recorded.
@@ -54,7 +54,7 @@ pub fn open(pid: u32) -> Result<Guest, ProcessError> {
         blocks: placements.into_iter().map(|placement| placement.block).collect(),
     };
     let warnings = memory.warnings();
-    Ok(Guest { identity, memory: Box::new(memory), watch: Box::new(Alone { life }), warnings })
+    Ok(Guest { identity, writes: Writes::Contents(Box::new(memory)), watch: Box::new(Alone { life }), warnings })
 }
 
 /// The program's name and the id, for people.

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use migcast_history::format::Block;
 use qapi::qmp;
 
-use crate::guest::{Guest, Identity, Life, Sight, Watch};
+use crate::guest::{Guest, Identity, Life, Sight, Watch, Writes};
 use crate::memory::{MemoryError, PAGE_SIZE, Placement, ProcessMemory, of_process};
 use crate::monitor::{Monitor, MonitorError, QueryMigrate, QueryStatus, ask, ask_human, one_line, request, understand};
 use crate::qmp::QmpSocket;
@@ -105,7 +105,7 @@ pub(crate) fn open_with(mut monitor: Box<dyn Monitor>, pid: u32) -> Result<Guest
     let mut warnings = memory.warnings();
     warnings.extend(warning_of(&identity));
     let watch = QemuWatch { monitor, pid, life, blocks: asked, threads };
-    Ok(Guest { identity, memory: Box::new(memory), watch: Box::new(watch), warnings })
+    Ok(Guest { identity, writes: Writes::Contents(Box::new(memory)), watch: Box::new(watch), warnings })
 }
 
 /// Who the guest is; its blocks are filled in later.

@@ -15,13 +15,13 @@ use migcast_history::writer::{WriteError, Writer};
 
 use crate::budget::Budget;
 use crate::clock::Clock;
-use crate::guest::{Absence, Guest, Sight, Watch};
-use crate::memory::{Memory, MemoryError};
+use crate::guest::{Absence, Sight, Watch};
+use crate::memory::MemoryError;
 use crate::pending::{Finished, Pending, Sink};
 use crate::recording::Settings;
-use crate::scan::Scanner;
 use crate::summary::{Listener, Progress, Stop, Summary};
 use crate::vcpus::Meter;
+use crate::write_log::WriteLog;
 
 /// Shortest and longest time between two looks at the guest's state.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,9 +35,8 @@ const END_GRACE: Duration = Duration::from_millis(500);
 
 /// A recording in progress.
 pub(crate) struct Recorder<'a> {
-    memory: &'a mut dyn Memory,
+    log: &'a mut dyn WriteLog,
     watch: &'a mut dyn Watch,
-    scanner: Scanner,
     settings: &'a Settings,
     budget: Budget,
     pending: Pending,
@@ -84,17 +83,16 @@ enum Waited {
 impl<'a> Recorder<'a> {
     /// Nothing has been seen yet. `began` and `spent` are the time and the CPU time at which its costs begin to count.
     pub(crate) fn new(
-        guest: &'a mut Guest,
-        scanner: Scanner,
+        log: &'a mut dyn WriteLog,
+        watch: &'a mut dyn Watch,
         settings: &'a Settings,
         (began, spent): (Duration, Duration),
         clock: &'a mut dyn Clock,
         listener: &'a mut dyn Listener,
     ) -> Recorder<'a> {
         Recorder {
-            memory: guest.memory.as_mut(),
-            watch: guest.watch.as_mut(),
-            scanner,
+            log,
+            watch,
             settings,
             budget: Budget::new(settings.cpu_limit, began, spent),
             pending: Pending::default(),
@@ -108,7 +106,7 @@ impl<'a> Recorder<'a> {
 
     /// Page numbers of the tracked pages that are zero, ascending.
     pub(crate) fn zero_pages(&self) -> Vec<u64> {
-        self.scanner.zero_pages()
+        self.log.zero_pages()
     }
 
     /// Waits until the trials are paid for and so are the baseline and the first window's scan, lest that window be
@@ -130,7 +128,7 @@ impl<'a> Recorder<'a> {
     pub(crate) fn baseline(&mut self) -> Result<(), MemoryError> {
         let start = self.clock.now();
         let cpu = self.clock.cpu();
-        let scan = self.scanner.scan(self.memory)?;
+        let scan = self.log.read()?;
         self.clock.charge(scan.cpu_elsewhere);
         let end = self.clock.now();
         self.schedule.scan_cost = self.clock.cpu().saturating_sub(cpu);
@@ -196,7 +194,7 @@ impl<'a> Recorder<'a> {
             "a scan of {} pages costs {:.1} ms of CPU: to keep the limit of {:.1} % of one core windows become about \
              {affordable:.1} s long instead of {window} s; a new recording with --sample auto, or a higher --cpu-limit, \
              keeps them short",
-            self.scanner.tracked(),
+            self.log.tracked(),
             scan * 1e3,
             self.settings.cpu_limit * 100.0,
         ));
@@ -231,9 +229,10 @@ impl<'a> Recorder<'a> {
     /// Scans and finishes the window that ends with this scan.
     fn window(&mut self, slot: u64, state: State) -> ControlFlow<Stop> {
         let (start, cpu) = (self.clock.now(), self.clock.cpu());
-        let scan = match self.scanner.scan(self.memory) {
+        let scan = match self.log.read() {
             Ok(scan) => scan,
             Err(MemoryError::Ended { .. }) => return ControlFlow::Break(Stop::GuestEnded),
+            Err(MemoryError::Migrating) => return ControlFlow::Break(Stop::MigrationBegan),
             Err(error) => return ControlFlow::Break(Stop::Memory(error)),
         };
         self.clock.charge(scan.cpu_elsewhere);
@@ -241,7 +240,7 @@ impl<'a> Recorder<'a> {
         let middle = start + (end - start) / 2;
         self.counts.unreadable += scan.unreadable;
         let length = middle.saturating_sub(self.schedule.boundary).as_secs_f64();
-        let weight = self.scanner.memory_pages() as f64 / f64::from(self.scanner.tracked());
+        let weight = self.log.memory_pages() as f64 / f64::from(self.log.tracked());
         let progress_written = scan.written.len() as f64 * weight / length;
         self.pending.add(Finished {
             start: self.schedule.boundary,
@@ -326,7 +325,7 @@ impl<'a> Recorder<'a> {
             Sight::LayoutChanged(what) => ControlFlow::Break(Stop::LayoutChanged(what)),
             sight @ (Sight::Migrating | Sight::Standing(_)) => ControlFlow::Continue(sight),
             sight @ (Sight::Clear | Sight::Busy(_)) => {
-                refresh(self.memory, self.listener).map_or(ControlFlow::Continue(sight), ControlFlow::Break)
+                refresh(self.log.refresh(), self.listener).map_or(ControlFlow::Continue(sight), ControlFlow::Break)
             }
         }
     }
@@ -391,7 +390,8 @@ impl<'a> Recorder<'a> {
     pub(crate) fn close(mut self, stop: Stop, sample: Sample, mut writer: Writer) -> Summary {
         let cost = self.cost();
         // Closing a history takes a while, and the host may need a dead guest's memory.
-        self.memory.release();
+        let notes = self.log.release();
+        notes.iter().for_each(|note| self.listener.note(note));
         let mut stop = stop;
         let held = self.settle_last(&stop, &mut writer);
         let closed = writer.bytes_on_disk();
@@ -430,8 +430,8 @@ impl<'a> Recorder<'a> {
             migrating: self.pending.migrating,
             gaps: self.pending.gaps,
             sample,
-            tracked_pages: u64::from(self.scanner.tracked()),
-            memory_pages: self.scanner.memory_pages(),
+            tracked_pages: u64::from(self.log.tracked()),
+            memory_pages: self.log.memory_pages(),
             overruns: self.counts.overruns,
             stretched: self.counts.stretched,
             unreadable: self.counts.unreadable,
@@ -442,8 +442,8 @@ impl<'a> Recorder<'a> {
 }
 
 /// Notices changes of the guest's mappings. `Some` where nothing more can be read.
-pub(crate) fn refresh(memory: &mut dyn Memory, listener: &mut dyn Listener) -> Option<Stop> {
-    match memory.refresh() {
+pub(crate) fn refresh(found: Result<Vec<String>, MemoryError>, listener: &mut dyn Listener) -> Option<Stop> {
+    match found {
         Ok(warnings) => {
             warnings.iter().for_each(|warning| listener.warn(warning));
             None

@@ -9,12 +9,13 @@ use migcast_history::sample::{Sample, Tracked};
 use migcast_history::writer::{WriteError, Writer};
 
 use crate::clock::Clock;
-use crate::guest::{Guest, Identity, Sight};
+use crate::guest::{Guest, Identity, Sight, Writes};
 use crate::memory::{MemoryError, PAGE_SIZE};
 use crate::plan::{Means, Plan, PlanError, SampleChoice, choose};
 use crate::recorder::{LOOK_INTERVAL, Recorder, gone, refresh};
 use crate::scan::Scanner;
 use crate::summary::{Listener, Stop, Summary};
+use crate::write_log::{Contents, WriteLog};
 
 /// How to record.
 #[derive(Clone, Debug)]
@@ -53,6 +54,9 @@ pub enum RecordError {
     /// The memory cannot be read.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// A log tells of all pages.
+    #[error("--sample: a hypervisor's log tells of every page, allowed: all, auto")]
+    SampledLog,
     /// The history cannot be created.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -77,14 +81,31 @@ pub fn record(
         return Ok(Recording::Stopped(stop));
     }
     let (began, spent) = (clock.now(), clock.cpu());
-    let threads = threads(settings.cpu_limit);
-    let means = Means { window: settings.window, cpu_limit: settings.cpu_limit, threads, seed: settings.seed };
-    let blocks = &guest.identity.blocks;
-    let Plan { sample, scan_cost, why } = choose(settings.sample, means, blocks, guest.memory.as_mut(), clock)?;
-    why.iter().for_each(|why| listener.note(why));
-    let scanner = Scanner::new(Tracked::new(blocks, PAGE_SIZE, sample).map_err(PlanError::from)?).with_threads(threads);
-    let manifest = manifest(&guest.identity, settings, sample);
-    let mut recorder = Recorder::new(&mut guest, scanner, settings, (began, spent), clock, listener);
+    let Guest { identity, writes, mut watch, .. } = guest;
+    let (mut memory, mut compared, mut hypervisors);
+    let (log, sample, scan_cost, means): (&mut dyn WriteLog, _, _, _) = match writes {
+        Writes::Contents(of) => {
+            memory = of;
+            let threads = threads(settings.cpu_limit);
+            let means = Means { window: settings.window, cpu_limit: settings.cpu_limit, threads, seed: settings.seed };
+            let blocks = &identity.blocks;
+            let Plan { sample, scan_cost, why } = choose(settings.sample, means, blocks, memory.as_mut(), clock)?;
+            why.iter().for_each(|why| listener.note(why));
+            let tracked = Tracked::new(blocks, PAGE_SIZE, sample).map_err(PlanError::from)?;
+            let scanner = Scanner::new(tracked).with_threads(threads);
+            compared = Contents { scanner, memory: memory.as_mut() };
+            (&mut compared, sample, scan_cost, WrittenMeans::Content)
+        }
+        Writes::Log(log) => {
+            if let SampleChoice::OneIn(_) = settings.sample {
+                return Err(RecordError::SampledLog);
+            }
+            hypervisors = log;
+            (hypervisors.as_mut(), Sample::full(), Duration::ZERO, WrittenMeans::DirtyLog)
+        }
+    };
+    let manifest = manifest(&identity, settings, (sample, means));
+    let mut recorder = Recorder::new(log, watch.as_mut(), settings, (began, spent), clock, listener);
     if let Some(stop) = recorder.save_up(scan_cost) {
         return Ok(Recording::Stopped(stop));
     }
@@ -123,7 +144,7 @@ fn await_calm(guest: &mut Guest, clock: &mut dyn Clock, listener: &mut dyn Liste
             (None, Sight::LayoutChanged(what)) => return Some(Stop::LayoutChanged(what)),
             // Nobody says that it is over.
             (None, Sight::Busy(_)) if waited_for.is_some() => {}
-            (None, _) => return waited_for.and_then(|_| refresh(guest.memory.as_mut(), listener)),
+            (None, _) => return waited_for.and_then(|_| refresh(guest.writes.refresh(), listener)),
         }
     }
 }
@@ -146,13 +167,13 @@ fn directory_bytes(dir: &Path) -> u64 {
         .sum()
 }
 
-fn manifest(identity: &Identity, settings: &Settings, sample: Sample) -> Manifest {
+fn manifest(identity: &Identity, settings: &Settings, (sample, written_means): (Sample, WrittenMeans)) -> Manifest {
     Manifest {
         format: Manifest::format_now(),
         created: jiff::Timestamp::now(),
         recorder: settings.program.clone(),
         method: identity.method.to_owned(),
-        written_means: WrittenMeans::Content,
+        written_means,
         resource: "ram".to_owned(),
         guest_name: identity.name.clone(),
         guest_id: identity.id.unwrap_or_else(uuid::Uuid::new_v4),

@@ -52,6 +52,8 @@ pub enum Stop {
     Interrupt(Interrupt),
     /// The guest ended.
     GuestEnded,
+    /// The guest is being migrated, which only one of the two can log.
+    MigrationBegan,
     /// The guest's monitor went away while its process lives: why.
     MonitorGone(String),
     /// Memory was added, removed or moved: what.

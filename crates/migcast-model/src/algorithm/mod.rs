@@ -272,6 +272,15 @@ pub enum AlgorithmError {
     },
 }
 
+/// The rules of a version of Xen's toolstack (libxc, xc_sr_save.c): written anew in 4.6, with other stop rules from 4.10 on.
+fn xen_rules(major: u32, minor: u32) -> &'static str {
+    match (major, minor) {
+        (..4, _) | (4, ..6) => "xen-classic",
+        (4, 6..10) => "xen-4.6",
+        _ => "xen-4.10",
+    }
+}
+
 impl Algorithm {
     /// The algorithm of this name with its default settings; `qemu` is the newest QEMU, `xen` the newest Xen.
     pub fn named(name: &str) -> Result<Algorithm, AlgorithmError> {
@@ -297,8 +306,10 @@ impl Algorithm {
     /// The algorithm of a recorded guest: its hypervisor's name and version text, such as `10.0.2 (Debian …)`.
     pub fn of_hypervisor(hypervisor: &str, version: &str, accelerator: &str) -> Option<Algorithm> {
         let (major, minor) = qemu::Version::number_in(version)?;
-        if hypervisor != "qemu" {
-            return None;
+        match hypervisor {
+            "qemu" => {}
+            "xen" => return Algorithm::named(xen_rules(major, minor)).ok(),
+            _ => return None,
         }
         let algorithm = Algorithm::qemu(qemu::Version::of(major, minor)?, qemu::Settings::default());
         Some(algorithm.on_accelerator(accelerator))

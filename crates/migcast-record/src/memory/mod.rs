@@ -108,6 +108,12 @@ pub enum MemoryError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Its hypervisor does not tell.
+    #[error(transparent)]
+    Xen(Box<crate::xen::XenError>),
+    /// A migration has taken the hypervisor's log, which nobody else may touch now.
+    #[error("the guest is being migrated, and its log is the migration's")]
+    Migrating,
     /// Anything else the kernel said.
     #[error("cannot read {what} of process {pid}")]
     Io {

@@ -12,11 +12,14 @@ use migcast_history::writer::{NewWindow, WriteError};
 use super::*;
 use crate::clock::fake::FakeTime;
 use crate::guest::Identity;
-use crate::memory::{Eye, Look, PAGE_SIZE};
+use crate::guest::{Guest, Writes};
+use crate::memory::{Eye, Look, Memory, PAGE_SIZE};
 use crate::plan::SampleChoice;
 use crate::recording::{Recording, record};
+use crate::scan::Scanner;
 use crate::summary::Interrupt;
 use crate::vcpus::VcpuClock;
+use crate::write_log::Contents;
 
 const MS: Duration = Duration::from_millis(1);
 const PAGES: u64 = 64;
@@ -172,16 +175,17 @@ fn guest(script: &Script, block: Block) -> Guest {
         accelerator: "unknown".into(),
         blocks: vec![block],
     };
-    Guest { identity, memory: Box::new(script.clone()), watch: Box::new(script.clone()), warnings: Vec::new() }
+    let writes = Writes::Contents(Box::new(script.clone()));
+    Guest { identity, writes, watch: Box::new(script.clone()), warnings: Vec::new() }
 }
 
 fn run(script: &Script, duration: Duration, mut ear: Ear, mut sink: Windows) -> Outcome {
     let (settings, block) = (settings(duration), block());
     let tracked = Tracked::new(std::slice::from_ref(&block), PAGE_SIZE, Sample::full()).unwrap();
-    let mut guest = guest(script, block);
-    let mut clock = script.time.clone();
+    let (mut memory, mut watch, mut clock) = (script.clone(), script.clone(), script.time.clone());
     let start = (clock.now(), clock.cpu());
-    let mut recorder = Recorder::new(&mut guest, Scanner::new(tracked), &settings, start, &mut clock, &mut ear);
+    let mut log = Contents { scanner: Scanner::new(tracked), memory: &mut memory };
+    let mut recorder = Recorder::new(&mut log, &mut watch, &settings, start, &mut clock, &mut ear);
     recorder.baseline().unwrap();
     let stop = recorder.windows(&mut sink);
     recorder.settle_last(&stop, &mut sink).unwrap_or(());
@@ -565,12 +569,12 @@ fn what_other_threads_cost_counts() {
     let (script, settings) = (quiet(), settings(Duration::from_secs(1)));
     let block = Block { length_bytes: PAGE_SIZE << 16, ..block() };
     let tracked = Tracked::new(std::slice::from_ref(&block), PAGE_SIZE, Sample::full()).unwrap();
-    let mut guest = Guest { memory: Box::new(Holes), ..guest(&script, block) };
     // This clock knows of no cost but what is charged to it.
     let (mut clock, mut ear) = (script.time.clone(), Ear::default());
     let scanner = Scanner::new(tracked).with_threads(2);
     let start = (clock.now(), clock.cpu());
-    let mut recorder = Recorder::new(&mut guest, scanner, &settings, start, &mut clock, &mut ear);
+    let (mut log, mut watch) = (Contents { scanner, memory: &mut Holes }, script.clone());
+    let mut recorder = Recorder::new(&mut log, &mut watch, &settings, start, &mut clock, &mut ear);
     recorder.baseline().unwrap();
     assert!(!recorder.schedule.scan_cost.is_zero());
     recorder.windows(&mut Windows::default());

@@ -1,12 +1,12 @@
 //! `migcast record`: from a running guest to a history.
 //!
 //! Exit codes beside the common ones: 0 the duration is reached, 130 Ctrl-C, 143 SIGTERM, 4 the guest ended, 5 its
-//! monitor went away or its memory was laid out anew, 1 a failure. In every case one line says what was kept.
+//! monitor went away, its memory was laid out anew, or (Xen) it is being migrated, 1 a failure. In every case one line says what was kept.
 
 use std::hash::BuildHasher;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use migcast_history::format::KEEP_SECONDS_MIN;
 use migcast_model::quantity::{QuantityError, parse_duration};
 use migcast_record::{
     Guest, Interrupt, Listener, Progress, Recording, SampleChoice, Settings, Stop, Summary, SystemClock, libvirt,
-    process, qemu, record, stand_back,
+    process, qemu, record, stand_back, xen,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -33,12 +33,18 @@ pub(crate) struct Args {
     /// libvirt connection, e.g. qemu:///system [default: virsh's own]
     #[arg(long, requires = "libvirt", conflicts_with_all = ["qmp", "pid"])]
     uri: Option<String>,
+    /// A domain of Xen, by name or id; in dom0, as root
+    #[arg(long, value_name = "DOMAIN", group = "guest")]
+    xen: Option<String>,
+    /// Turn off Xen's log of a domain whose recorder was killed, and record nothing
+    #[arg(long, value_name = "DOMAIN", group = "guest", conflicts_with_all = ["out", "duration", "keep", "name"])]
+    release: Option<String>,
     /// Any process, by its id
     #[arg(long, group = "guest", value_parser = pid)]
     pid: Option<u32>,
     /// Where the history goes: a directory that is empty or not there yet
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "release")]
+    out: Option<PathBuf>,
     /// Length of a window, e.g. 100ms
     #[arg(long, default_value = "100ms", value_parser = window)]
     window: Duration,
@@ -59,10 +65,20 @@ pub(crate) struct Args {
     /// Name of the guest in the history [default: its own]
     #[arg(long)]
     name: Option<String>,
+    /// Release the domain when standard input ends without a word
+    #[arg(long, requires = "release", hide = true)]
+    when_orphaned: bool,
+    /// Where the kernel says which hypervisor runs
+    #[arg(long, value_name = "DIR", default_value = xen::HYPERVISOR, hide = true)]
+    hypervisor: PathBuf,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    refuse_used(&args.out)?;
+    if let Some(domain) = &args.release {
+        return release(args, domain);
+    }
+    let out = args.out.as_deref().context("--out is missing")?;
+    refuse_used(out)?;
     let stop = Arc::new(AtomicUsize::new(0));
     for signal in [SIGINT, SIGTERM] {
         let number = usize::try_from(signal).expect("signal numbers are small and positive");
@@ -86,10 +102,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let mut clock = SystemClock::start(guest.watch.descriptor());
     let mut terminal = Terminal::new(stop, args.duration);
-    let recording = record(guest, &settings, &args.out, &mut clock, &mut terminal);
+    let recording = record(guest, &settings, out, &mut clock, &mut terminal);
     terminal.bar.finish_and_clear();
     Ok(match recording? {
-        Recording::Kept(summary) => report(&summary, &args.out),
+        Recording::Kept(summary) => report(&summary, out),
         Recording::Stopped(stop) => {
             eprintln!("migcast: {}; nothing was recorded", why(&stop));
             code(&stop)
@@ -114,12 +130,27 @@ fn seed() -> u64 {
 }
 
 fn open(args: &Args) -> anyhow::Result<Guest> {
-    Ok(match (&args.qmp, &args.libvirt, args.pid) {
-        (Some(socket), _, _) => qemu::open(socket)?,
-        (_, Some(domain), _) => libvirt::open(domain, args.uri.as_deref())?,
-        (_, _, Some(pid)) => process::open(pid)?,
-        _ => unreachable!("clap requires one of the three"),
+    Ok(match (&args.qmp, &args.libvirt, &args.xen, args.pid) {
+        (Some(socket), ..) => qemu::open(socket)?,
+        (_, Some(domain), ..) => libvirt::open(domain, args.uri.as_deref())?,
+        (_, _, Some(domain), _) => xen::open(domain, &args.hypervisor, watchdog(args)?)?,
+        (.., Some(pid)) => process::open(pid)?,
+        _ => unreachable!("clap requires one of them"),
     })
+}
+
+/// What releases a domain if this process is killed: this program; the domain's id follows.
+fn watchdog(args: &Args) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
+    command.arg("record").arg("--when-orphaned").arg("--hypervisor").arg(&args.hypervisor).arg("--release");
+    Ok(command)
+}
+
+fn release(args: &Args, domain: &str) -> anyhow::Result<ExitCode> {
+    if !args.when_orphaned || xen::is_orphaned() {
+        xen::release(domain, &args.hypervisor)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// One line for people, and the exit code.
@@ -170,6 +201,7 @@ fn why(stop: &Stop) -> String {
         Stop::Interrupt(Interrupt::Interrupted) => "stopped by Ctrl-C".to_owned(),
         Stop::Interrupt(Interrupt::Terminated) => "stopped by SIGTERM".to_owned(),
         Stop::GuestEnded => "the guest ended".to_owned(),
+        Stop::MigrationBegan => "the guest is being migrated, and Xen has one log for both".to_owned(),
         Stop::MonitorGone(why) => format!("the guest's monitor went away ({why})"),
         Stop::LayoutChanged(what) => format!("{what}: start a new recording, pages are numbered anew"),
         Stop::Write(error) => chain(error),
@@ -188,7 +220,7 @@ fn code(stop: &Stop) -> ExitCode {
         Stop::Interrupt(Interrupt::Interrupted) => 130,
         Stop::Interrupt(Interrupt::Terminated) => 143,
         Stop::GuestEnded => 4,
-        Stop::MonitorGone(_) | Stop::LayoutChanged(_) => 5,
+        Stop::MigrationBegan | Stop::MonitorGone(_) | Stop::LayoutChanged(_) => 5,
         Stop::Write(_) | Stop::Memory(_) => 1,
     })
 }
