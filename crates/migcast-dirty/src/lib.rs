@@ -4,6 +4,7 @@
 //! same schedule outside to learn which pages the guest wrote. A crate of its own because it is built differently
 //! from everything else here: static, without any dependency.
 
+pub mod libxc;
 pub mod pagemap;
 pub mod pattern;
 pub mod schedule;

@@ -23,7 +23,7 @@ const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// A package cannot be fetched, or `dirty` does not build.
 pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
     let busybox = busybox(cache)?;
-    let dirty = dirty(cache)?;
+    let dirty = programs(cache)?.join("dirty");
     let image = cache.root().join("initramfs.cpio");
     let new = cache.root().join("initramfs.cpio.new");
     write_archive(&new, &busybox, &dirty, kernel).with_context(|| format!("writing {}", new.display()))?;
@@ -45,9 +45,13 @@ pub fn busybox(cache: &Cache) -> Result<PathBuf> {
     Ok(folder.join("bin/busybox"))
 }
 
-/// Builds `dirty`, linked statically, in a target folder of its own: its flags differ from everybody else's, and the
-/// workspace's folder may be locked by the very cargo that runs us.
-fn dirty(cache: &Cache) -> Result<PathBuf> {
+/// Builds our own programs for guests (`dirty`, `verify`, `throttle`), linked statically, in a target folder of its own:
+/// their flags differ from everybody else's, and the workspace's folder may be locked by the very cargo that runs us.
+/// Returns the folder they are in.
+///
+/// # Errors
+/// They do not build.
+pub fn programs(cache: &Cache) -> Result<PathBuf> {
     let triple = "x86_64-unknown-linux-gnu";
     let target = cache.root().join("dirty");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -61,12 +65,12 @@ fn dirty(cache: &Cache) -> Result<PathBuf> {
             .env_remove("RUSTC_WRAPPER")
             .env_remove("RUSTC_WORKSPACE_WRAPPER"),
     )
-    .context("building the static program `dirty`")?;
-    Ok(target.join(triple).join("release/dirty"))
+    .context("building the static programs of guests")?;
+    Ok(target.join(triple).join("release"))
 }
 
 fn write_archive(path: &Path, busybox: &Path, dirty: &Path, kernel: &Kernel) -> Result<()> {
-    let mut archive = Archive { out: BufWriter::new(File::create(path)?), inode: 0 };
+    let mut archive = Archive::create(path)?;
     for dir in ["bin", "dev", "proc", "sys", "modules", "disk", "over", "new"] {
         archive.add(dir, ModeFileType::Directory, 0o755, &[])?;
     }
@@ -79,23 +83,35 @@ fn write_archive(path: &Path, busybox: &Path, dirty: &Path, kernel: &Kernel) -> 
         let name = module.file_name().context("a module has a name")?.to_string_lossy();
         archive.add(&format!("modules/{name}"), ModeFileType::Regular, 0o644, &fs::read(module)?)?;
     }
-    trailer(archive.out)?.flush()?;
-    Ok(())
+    archive.finish()
 }
 
 /// A cpio archive in the "newc" format (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
-struct Archive<W: Write> {
-    out: W,
+pub(crate) struct Archive {
+    out: BufWriter<File>,
     inode: u32,
 }
 
-impl<W: Write> Archive<W> {
-    fn add(&mut self, name: &str, kind: ModeFileType, mode: u32, content: &[u8]) -> Result<()> {
+impl Archive {
+    pub(crate) fn create(path: &Path) -> Result<Archive> {
+        let file = File::create(path).with_context(|| format!("making {}", path.display()))?;
+        Ok(Archive { out: BufWriter::new(file), inode: 0 })
+    }
+
+    pub(crate) fn finish(self) -> Result<()> {
+        Ok(trailer(self.out)?.flush()?)
+    }
+
+    pub(crate) fn add(&mut self, name: &str, kind: ModeFileType, mode: u32, content: &[u8]) -> Result<()> {
         let entry = self.entry(name).mode(mode).set_mode_file_type(kind);
         self.write(entry, content)
     }
 
-    fn add_console(&mut self) -> Result<()> {
+    pub(crate) fn add_link(&mut self, name: &str, to: &str) -> Result<()> {
+        self.add(name, ModeFileType::Symlink, 0o777, to.as_bytes())
+    }
+
+    pub(crate) fn add_console(&mut self) -> Result<()> {
         let entry = self.entry("dev/console").mode(0o600).set_mode_file_type(ModeFileType::Char);
         self.write(entry.rdev_major(5).rdev_minor(1), &[])
     }

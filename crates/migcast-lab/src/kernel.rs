@@ -41,7 +41,7 @@ impl Kernel {
 }
 
 /// The one entry of `folder` whose name begins with `prefix`.
-fn only(folder: &Path, prefix: &str) -> Result<PathBuf> {
+pub(crate) fn only(folder: &Path, prefix: &str) -> Result<PathBuf> {
     let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     let mut paths = entries.filter_map(|entry| entry.ok()).map(|entry| entry.path());
     let begins = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
@@ -49,7 +49,7 @@ fn only(folder: &Path, prefix: &str) -> Result<PathBuf> {
 }
 
 /// The file `name` somewhere below `folder`.
-fn find(folder: &Path, name: &str) -> Result<PathBuf> {
+pub(crate) fn find(folder: &Path, name: &str) -> Result<PathBuf> {
     let mut open = vec![folder.to_owned()];
     while let Some(folder) = open.pop() {
         for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {

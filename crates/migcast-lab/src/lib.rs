@@ -37,3 +37,4 @@ pub mod stream;
 pub mod throttle;
 pub mod trace;
 pub mod write_log;
+pub mod xen;

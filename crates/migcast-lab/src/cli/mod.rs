@@ -7,6 +7,7 @@ mod ship;
 mod slowdown;
 mod stream;
 mod verify;
+mod xen;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,9 @@ enum Command {
     Stream(stream::Stream),
     /// Hold captured migrations against simulations of them, iteration by iteration
     CompareStream(stream::CompareStream),
+    /// The same on a real Xen, run under emulation
+    #[command(subcommand)]
+    Xen(xen::Command),
     /// Hold what `verify` saw against the forecasts once more, e.g. with another platform
     Compare(verify::Compare),
 }
@@ -57,6 +61,7 @@ pub(crate) fn run() -> ExitCode {
             Command::Verify(args) => verify::verify(args, &interrupt)?,
             Command::Stream(args) => stream::stream(args, &interrupt)?,
             Command::CompareStream(args) => stream::compare_stream(args)?,
+            Command::Xen(command) => xen::run(command, &interrupt)?,
             Command::Compare(args) => verify::compare(args)?,
         }
         Ok(interrupt.came())

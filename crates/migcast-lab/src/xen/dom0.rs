@@ -1,0 +1,164 @@
+//! One boot of Xen with a dom0 that does a job.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine;
+use rustix::process::Signal;
+
+use super::files::Files;
+use crate::interrupt::Interrupt;
+use crate::process::Running;
+use crate::runtime::RuntimeDir;
+use crate::serial::{Line, SerialLine};
+
+/// A shell function for jobs: sends a file or a folder as a compressed tar archive.
+pub const SEND: &str = r#"send() { echo "lab-file $2"; tar c -C "$1" "$2" | gzip -c | base64; echo "lab-end"; }"#;
+
+/// What a job said and sent.
+#[derive(Debug)]
+pub struct Done {
+    /// Lines that begin with "lab: ", without that.
+    pub said: Vec<String>,
+    /// Archives by name.
+    archives: Vec<(String, Vec<u8>)>,
+}
+
+impl Done {
+    /// A job that said this and sent nothing.
+    #[cfg(test)]
+    pub(super) fn of(said: Vec<String>) -> Done {
+        Done { said, archives: Vec::new() }
+    }
+
+    /// Unpacks what was sent under this name into `folder`.
+    ///
+    /// # Errors
+    /// Nothing was sent under it, or it is damaged.
+    pub fn unpack(&self, name: &str, folder: &Path) -> Result<PathBuf> {
+        let (_, archive) =
+            self.archives.iter().find(|(sent, _)| sent == name).with_context(|| format!("dom0 sent no {name}"))?;
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        let mut command = Command::new("tar");
+        command.args(["--extract", "--gzip", "--no-same-owner", "--directory"]).arg(folder);
+        let mut tar = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().context("starting tar")?;
+        let mut stdin = tar.stdin.take().context("tar has an input")?;
+        let written = std::io::Write::write_all(&mut stdin, archive);
+        drop(stdin);
+        let mut said = String::new();
+        tar.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said)).transpose().context("reading tar")?;
+        ensure!(
+            tar.wait().context("waiting for tar")?.success() && written.is_ok(),
+            "unpacking {name}: {}",
+            said.trim()
+        );
+        Ok(folder.join(name))
+    }
+}
+
+/// Boots a dom0 that does `job`, a shell script, and waits until the machine is off.
+///
+/// # Errors
+/// It does not boot, or the job is not done within `limit`.
+pub fn run(files: &Files, migcast: &Path, job: &str, limit: Duration, interrupt: &Interrupt) -> Result<Done> {
+    let folder = RuntimeDir::make()?;
+    let image = files.cache().join(format!("xen-dom0-{}.cpio", std::process::id()));
+    files.write_dom0(&image, migcast, job)?;
+    let _image = Removed(image.clone());
+    let socket = folder.path().join("serial");
+    let serial = SerialLine::listen(&socket)?;
+    let mut command = files.emulator();
+    command
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max,-smap,+svm,-rdtscp", "-smp", "2", "-m", "1280"])
+        .args(["-nodefaults", "-nic", "none", "-display", "none", "-no-reboot", "-serial"])
+        .arg(format!("unix:{}", socket.display()))
+        .arg("-kernel")
+        .arg(&files.hypervisor)
+        .args(["-append", "console=com1 com1=115200,8n1 dom0_mem=640M,max:640M dom0_max_vcpus=1 spec-ctrl=eager-fpu"])
+        .arg("-initrd")
+        // Modules are separated by commas.
+        .arg(format!("{} console=hvc0 rdinit=/init quiet,{}", files.kernel.display(), image.display()));
+    let mut machine = Running::start("QEMU 7.2", command.stdin(Stdio::null()), Signal::KILL)?;
+    let end = Instant::now() + limit;
+    loop {
+        if machine.ended()?.is_some() {
+            break;
+        }
+        ensure!(!interrupt.came(), "interrupted");
+        if Instant::now() >= end {
+            bail!(
+                "dom0 was not done within {} s; what it said is in {}",
+                limit.as_secs(),
+                keep(files, &serial.lines())?
+            );
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let lines = serial.lines();
+    let done = heard(&lines)?;
+    if !done.said.iter().any(|said| said == "dom0 done") {
+        bail!("dom0 ended before its job was done; what it said is in {}", keep(files, &lines)?);
+    }
+    Ok(done)
+}
+
+/// Keeps what dom0 said, to be looked at. Returns where.
+fn keep(files: &Files, lines: &[Line]) -> Result<String> {
+    let path = files.cache().join("xen-serial.log");
+    let text: String = lines.iter().map(|line| line.text.clone() + "\n").collect();
+    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    Ok(path.display().to_string())
+}
+
+fn heard(lines: &[Line]) -> Result<Done> {
+    let mut done = Done { said: Vec::new(), archives: Vec::new() };
+    let mut file: Option<(String, String)> = None;
+    for Line { text, .. } in lines {
+        match &mut file {
+            Some((name, content)) if text == "lab-end" => {
+                let decoded = base64::engine::general_purpose::STANDARD.decode(&*content);
+                done.archives.push((name.clone(), decoded.with_context(|| format!("{name} arrived damaged"))?));
+                file = None;
+            }
+            // The kernel may say something in between.
+            Some((_, content)) if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte)) => {
+                content.push_str(text);
+            }
+            _ => {
+                if let Some(name) = text.strip_prefix("lab-file ") {
+                    file = Some((name.to_owned(), String::new()));
+                } else if let Some(said) = text.strip_prefix("lab: ") {
+                    done.said.push(said.to_owned());
+                }
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// A file that goes when this value does.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_dom0_says_and_sends_is_told_apart() {
+        let text =
+            "[    1.0] kernel\nlab: dom0 ready\nlab-file h\nYWJj\n[    2.0] kernel\nZGVm\nlab-end\nlab: dom0 done";
+        let line = |text: &str| Line { at: std::time::SystemTime::UNIX_EPOCH, text: text.to_owned() };
+        let done = heard(&text.lines().map(line).collect::<Vec<_>>()).unwrap();
+        assert_eq!(done.said, ["dom0 ready", "dom0 done"]);
+        assert_eq!(done.archives, [("h".to_owned(), b"abcdef".to_vec())]);
+    }
+}
