@@ -29,8 +29,13 @@ pub struct Platform {
     pub zero_page_cost: Duration,
     /// Time of one dirty-log synchronisation per GiB of guest memory.
     pub sync_cost_per_gib: Duration,
+    /// What the first round takes beside its pages, in algorithms of rounds: libxc asks the type of every frame number a
+    /// guest may have, and a PVH guest's go up to 4 GiB whatever its memory.
+    pub first_round: Duration,
     /// From the decision to stop until the guest has run its last instruction.
     pub stop: Duration,
+    /// Pages that the guest writes to suspend itself, beside its own work, in algorithms of rounds.
+    pub stop_pages: PageCount,
     /// Device state sent while the guest is stopped.
     pub device_state: ByteCount,
     /// Time to save the device state, beside the sending of it.
@@ -57,7 +62,9 @@ impl Default for Platform {
             page_cost: Duration::from_nanos(1_500),
             zero_page_cost: Duration::from_nanos(200),
             sync_cost_per_gib: Duration::from_micros(500),
+            first_round: Duration::ZERO,
             stop: Duration::from_millis(2),
+            stop_pages: PageCount::ZERO,
             device_state: ByteCount::new(512 << 10),
             device_state_cost: Duration::from_millis(10),
             resume: Duration::from_millis(30),
@@ -93,7 +100,9 @@ impl Platform {
             page_cost: Duration::ZERO,
             zero_page_cost: Duration::ZERO,
             sync_cost_per_gib: Duration::ZERO,
+            first_round: Duration::ZERO,
             stop: Duration::ZERO,
+            stop_pages: PageCount::ZERO,
             device_state: ByteCount::ZERO,
             device_state_cost: Duration::ZERO,
             resume: Duration::ZERO,

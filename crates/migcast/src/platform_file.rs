@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use migcast_model::link::Link;
 use migcast_model::platform::Platform;
-use migcast_model::units::ByteCount;
+use migcast_model::units::{ByteCount, PageCount};
 use serde::{Deserialize, Serialize};
 
 const FORMAT: &str = "migcast.platform/1";
 /// More than any device state or socket buffer: 1 TiB.
 const BYTES_MAX: u64 = 1 << 40;
+/// More than any guest writes to suspend itself.
+const STOP_PAGES_MAX: u64 = 1_000_000;
 
 /// A platform file, version 1. Every figure is optional on reading: what is missing keeps its default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -30,7 +32,11 @@ pub(crate) struct PlatformFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     sync_seconds_per_gib: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    first_round_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     stop_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_pages: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     device_state_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +105,9 @@ impl PlatformFile {
             page_seconds: seconds(platform.page_cost),
             zero_page_seconds: seconds(platform.zero_page_cost),
             sync_seconds_per_gib: seconds(platform.sync_cost_per_gib),
+            first_round_seconds: seconds(platform.first_round).filter(|seconds| *seconds > 0.0),
             stop_seconds: seconds(platform.stop),
+            stop_pages: Some(platform.stop_pages.get()).filter(|pages| *pages > 0),
             device_state_bytes: Some(platform.device_state.get()),
             device_state_seconds: seconds(platform.device_state_cost),
             resume_seconds: seconds(platform.resume),
@@ -141,6 +149,9 @@ impl PlatformFile {
                 return Err(refuse(field, bytes.to_string(), "0 to 2^40"));
             }
         }
+        if let Some(pages) = self.stop_pages.filter(|pages| *pages > STOP_PAGES_MAX) {
+            return Err(refuse("stop_pages", pages.to_string(), "0 to 1000000"));
+        }
         let time_scatter = self.time_scatter.unwrap_or_default();
         if !(0.0..=1.0).contains(&time_scatter) {
             return Err(refuse("time_scatter", shown(time_scatter), "0 to 1"));
@@ -153,7 +164,9 @@ impl PlatformFile {
             page_cost: span("page_seconds", self.page_seconds, default.page_cost)?,
             zero_page_cost: span("zero_page_seconds", self.zero_page_seconds, default.zero_page_cost)?,
             sync_cost_per_gib: span("sync_seconds_per_gib", self.sync_seconds_per_gib, default.sync_cost_per_gib)?,
+            first_round: span("first_round_seconds", self.first_round_seconds, default.first_round)?,
             stop: span("stop_seconds", self.stop_seconds, default.stop)?,
+            stop_pages: self.stop_pages.map_or(default.stop_pages, PageCount::new),
             device_state: self.device_state_bytes.map_or(default.device_state, ByteCount::new),
             device_state_cost: span("device_state_seconds", self.device_state_seconds, default.device_state_cost)?,
             resume: span("resume_seconds", self.resume_seconds, default.resume)?,

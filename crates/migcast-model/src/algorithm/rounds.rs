@@ -194,7 +194,10 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
         self.round = Round::first(self.due.due());
         self.round_began = self.now;
         self.phase = match self.policy.is_live() {
-            true => Phase::Live,
+            true => {
+                self.run_until(self.now + self.platform.first_round);
+                Phase::Live
+            }
             false => Phase::Stopping { decided: self.now, reason: StopReason::Fixed },
         };
     }
@@ -323,8 +326,22 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
         self.phase = Phase::Last(stopped);
     }
 
+    /// It is in the last reading of the log, but in no history: a guest suspends itself only to be migrated.
+    fn send_what_suspending_wrote(&mut self, granted: BytesPerSec) {
+        let sent = Sent { data: self.platform.stop_pages, ..Sent::default() };
+        self.sent += sent;
+        let iteration = self.iteration();
+        iteration.sent += sent;
+        iteration.due_at_start += sent.data;
+        let bytes = sent.bytes(self.policy.frame().page);
+        self.now = self.put(bytes, self.platform.page_work(sent), granted);
+    }
+
     /// Everything after the last page.
     fn complete(&mut self, stopped: Stopped, granted: BytesPerSec) -> Completed {
+        if self.policy.is_live() && !self.platform.stop_pages.is_zero() {
+            self.send_what_suspending_wrote(granted);
+        }
         let pages_done = self.now;
         self.now = self.put(self.platform.device_state, self.platform.device_state_cost, granted);
         let written = self.now;

@@ -1,6 +1,8 @@
 //! Xen 4.6 to 4.9 and 4.10 and later.
 
 use migcast_model::outcome::{Completed, StopReason};
+use migcast_model::platform::Platform;
+use migcast_model::units::PageCount;
 
 use crate::support::{Trace, data_pages, millis, ms};
 use crate::{Run, skipped, slow_log};
@@ -97,5 +99,31 @@ fn rule_v7_after_the_stop_everything_written_since_the_last_reading_is_sent() {
         let completed = run(version).with("max-iterations", "2").completed(&trace);
         assert_eq!(data_pages(&completed), [1536, 400, 1], "{version}");
         assert_eq!(millis(completed.downtime.total()), 1);
+    }
+}
+
+#[test]
+fn rule_v8_the_first_round_takes_its_own_time_too_in_which_the_guest_writes() {
+    for version in BOTH {
+        let first_round = Platform { first_round: ms(1024), ..Platform::free() };
+        // Windows of 512 ms: without it round 1 ends with the third, with it with the fifth.
+        let trace = guest(&[&[], &[1, 2], &[], &[3, 4, 5], &[6], &[7, 8, 9, 10]]);
+        let completed = run(version).on(first_round).completed(&trace);
+        assert_eq!(data_pages(&completed)[..2], [1536, 6], "{version}");
+        assert_eq!(completed.iterations[0].end.as_millis(), 1536 + 1024);
+    }
+}
+
+#[test]
+fn rule_v9_what_the_guest_writes_to_suspend_itself_is_in_the_last_round() {
+    for version in BOTH {
+        let suspends = Platform { stop_pages: PageCount::new(250), ..Platform::free() };
+        let (with, without) = (run(version).on(suspends), run(version));
+        let trace = guest(&[&[], &[1, 2], &[]]);
+        let (with, without) = (with.completed(&trace), without.completed(&trace));
+        let (mut pages, more) = (data_pages(&without), data_pages(&with));
+        *pages.last_mut().unwrap() += 250;
+        assert_eq!(more, pages, "{version}");
+        assert_eq!(millis(with.downtime.total()), millis(without.downtime.total()) + 250);
     }
 }
