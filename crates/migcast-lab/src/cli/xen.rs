@@ -104,7 +104,10 @@ fn compare(args: &Compare) -> Result<()> {
         let case = (migration.guest.clone(), migration.bytes_per_second);
         if told.as_ref() != Some(&case) {
             let forecast = forecast(&migcast, args, migration)?;
-            let pages = forecast.iterations_of_median.iter().map(|round| round.sent_pages);
+            // A live round without a page leaves nothing in the stream.
+            let rounds = &forecast.iterations_of_median;
+            let is_seen = |(number, round): &(usize, &Iteration)| round.sent_pages > 0 || number + 1 == rounds.len();
+            let pages = rounds.iter().enumerate().filter(is_seen).map(|(_, round)| round.sent_pages);
             let time = forecast.migration_time_seconds.p50.unwrap_or(f64::INFINITY);
             let rate = show_rate(BytesPerSec::new(migration.bytes_per_second));
             println!("{:12}{rate:>12}{:>10}{time:>7.1} s  {}", migration.guest, "forecast", in_a_row(pages));

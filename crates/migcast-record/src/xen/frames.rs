@@ -4,7 +4,7 @@ use std::io;
 
 use migcast_history::format::Block;
 
-use super::library::{Control, DomId, TYPES_MAX};
+use super::control::{Control, DomId, TYPES_MAX};
 use crate::memory::PAGE_SIZE;
 
 /// Pieces of memory that a history names; where there are more, the smallest holes are taken for memory.

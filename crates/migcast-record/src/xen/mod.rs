@@ -9,124 +9,36 @@
 //! looks before each reading whether the domain is being migrated, and if it is never touches the log again; it turns off
 //! no log that it did not turn on.
 
+mod control;
+mod dirty_log;
+mod error;
 mod frames;
 mod library;
 mod saving;
+mod store;
 mod watchdog;
 
 use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
+use self::control::{Control, DomId, State};
+use self::dirty_log::DirtyLog;
 use self::frames::Frames;
-use self::library::{Bitmap, Control, DomId, Store, Version, version_in};
+use self::library::{Version, version_in};
 use self::saving::Processes;
-use self::watchdog::Watchdog;
+use self::store::Store;
 use crate::guest::{Guest, Identity, Sight, Watch, Writes};
-use crate::memory::MemoryError;
-use crate::scan::Scan;
-use crate::write_log::WriteLog;
 
+pub use error::XenError;
 pub use watchdog::is_orphaned;
 
 /// Where the kernel says which hypervisor runs.
 pub const HYPERVISOR: &str = "/sys/hypervisor";
-/// Of a window a reading of the log, for which the guest stands, should take no more than this share.
-const READING_SHARE_MAX: f64 = 0.05;
-
-/// Why a domain cannot be recorded.
-#[derive(Debug, thiserror::Error)]
-pub enum XenError {
-    /// This machine does not run Xen.
-    #[error("this machine does not run Xen ({folder}/type does not say so): --xen records from dom0")]
-    NotXen {
-        /// Where that was looked for.
-        folder: String,
-    },
-    /// A library of Xen's is missing.
-    #[error("cannot load {name}, Xen's own library of this version ({why}): install the toolstack's packages")]
-    NoLibrary {
-        /// Its name.
-        name: String,
-        /// What the loader said.
-        why: String,
-    },
-    /// It has not what it should have.
-    #[error("Xen's library has no function {name}: its version is not supported")]
-    NoFunction {
-        /// The function.
-        name: &'static str,
-    },
-    /// Xen does not talk to this domain or user.
-    #[error("Xen does not let this program ask: run it in dom0, as root")]
-    NotDom0 {
-        /// What it said.
-        source: io::Error,
-    },
-    /// XenStore does not answer.
-    #[error("XenStore does not answer: is xenstored running?")]
-    NoStore {
-        /// What was said.
-        source: io::Error,
-    },
-    /// There is no such domain.
-    #[error("no domain has the name or id {domain:?}; `xl list` names them")]
-    NoDomain {
-        /// What was asked for.
-        domain: String,
-    },
-    /// It is the one this runs in.
-    #[error("domain 0 cannot log itself, allowed: another domain")]
-    Itself,
-    /// It is being migrated.
-    #[error("domain {domain} is being migrated, and its log is the migration's: try again when that is over")]
-    Migrating {
-        /// Its id.
-        domain: u32,
-    },
-    /// Xen refuses the log.
-    #[error(
-        "Xen refuses to log the writes of domain {domain}: its log is on already (another recorder, or the screen of an HVM \
-         guest), or it has passed-through devices; Xen says the same to both. After a recorder that was killed: migcast \
-         record --release {domain}"
-    )]
-    Refused {
-        /// Its id.
-        domain: u32,
-    },
-    /// This Xen cannot do it.
-    #[error("this Xen cannot log the writes of domain {domain}: a PV guest needs a Xen with shadow paging")]
-    Unsupported {
-        /// Its id.
-        domain: u32,
-    },
-    /// The child that turns the log off after a kill cannot be started.
-    #[error("cannot start the child that would turn the log off if this recorder were killed")]
-    NoWatchdog {
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// Anything else.
-    #[error("Xen cannot tell {what} of domain {domain}")]
-    Call {
-        /// What it was asked for.
-        what: &'static str,
-        /// Its id.
-        domain: u32,
-        /// What it said.
-        source: io::Error,
-    },
-}
 
 fn call(what: &'static str, domain: DomId) -> impl FnOnce(io::Error) -> XenError {
     move |source| XenError::Call { what, domain, source }
-}
-
-/// A message without line breaks.
-fn one_line(error: &dyn std::fmt::Display) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A connection to Xen, and what it says of one domain.
@@ -207,19 +119,7 @@ pub fn open(domain: &str, hypervisor: &Path, mut watchdog: Command) -> Result<Gu
     let warnings = has_device_model.then(|| {
         "what the guest's device model writes (disk and network of an HVM guest) is not in Xen's log: missed".to_owned()
     });
-    let log = DirtyLog {
-        control: Rc::clone(&domain.control),
-        bitmap,
-        frames,
-        domain: id,
-        watchdog: Phase::Off(Some(watchdog)),
-        processes: Processes::of(domain.number),
-        outside: 0,
-        readings: 0,
-        standing: Duration::ZERO,
-        longest: Duration::ZERO,
-        began: Instant::now(),
-    };
+    let log = DirtyLog::new(Rc::clone(&domain.control), id, (frames, bitmap), Processes::of(domain.number), watchdog);
     let watch = XenWatch { domain };
     let warnings = warnings.into_iter().collect();
     Ok(Guest { identity, writes: Writes::Log(Box::new(log)), watch: Box::new(watch), warnings })
@@ -235,148 +135,6 @@ pub fn release(domain: &str, hypervisor: &Path) -> Result<(), XenError> {
         return Err(XenError::Migrating { domain: domain.id });
     }
     domain.control.disable_log(domain.id).map_err(call("anything more", domain.id))
-}
-
-/// Xen's log of one domain.
-struct DirtyLog {
-    control: Rc<Control>,
-    bitmap: Bitmap,
-    frames: Frames,
-    domain: DomId,
-    watchdog: Phase,
-    processes: Processes,
-    /// Writes to frames that were none when the recording began.
-    outside: u64,
-    readings: u64,
-    /// For how long the guest stood at readings, in all and at most.
-    standing: Duration,
-    longest: Duration,
-    began: Instant,
-}
-
-/// Whose the log is.
-enum Phase {
-    /// Nobody's yet; what will watch over it.
-    Off(Option<Command>),
-    /// Ours.
-    On(Watchdog),
-    /// Ours no more.
-    Over,
-}
-
-impl DirtyLog {
-    fn enable(&mut self, command: Option<Command>) -> Result<(), XenError> {
-        let domain = self.domain;
-        let command = command.ok_or_else(|| XenError::NoWatchdog { source: io::ErrorKind::NotFound.into() })?;
-        let watchdog = Watchdog::start(command).map_err(|source| XenError::NoWatchdog { source })?;
-        if let Err(source) = self.control.enable_log(domain) {
-            watchdog.dismiss();
-            return Err(match source.raw_os_error() {
-                Some(libc::EINVAL) => XenError::Refused { domain },
-                Some(libc::EOPNOTSUPP) => XenError::Unsupported { domain },
-                _ => XenError::Call { what: "the log", domain, source },
-            });
-        }
-        (self.watchdog, self.began) = (Phase::On(watchdog), Instant::now());
-        Ok(())
-    }
-
-    /// The log is a migration's now.
-    fn let_go(&mut self) -> MemoryError {
-        if let Phase::On(watchdog) = std::mem::replace(&mut self.watchdog, Phase::Over) {
-            watchdog.dismiss();
-        }
-        MemoryError::Migrating
-    }
-}
-
-impl WriteLog for DirtyLog {
-    fn read(&mut self) -> Result<Scan, MemoryError> {
-        if self.processes.save(self.domain) {
-            return Err(self.let_go());
-        }
-        if let Phase::Off(command) = &mut self.watchdog {
-            let command = command.take();
-            self.enable(command).map_err(|error| MemoryError::Xen(Box::new(error)))?;
-            return Ok(Scan::default());
-        }
-        let began = Instant::now();
-        if let Err(source) = self.control.clean_log(self.domain, &mut self.bitmap) {
-            return Err(match source.raw_os_error() {
-                Some(libc::ESRCH) => MemoryError::Ended { pid: self.domain },
-                _ => MemoryError::Xen(Box::new(XenError::Call { what: "the log", domain: self.domain, source })),
-            });
-        }
-        let stood = began.elapsed();
-        self.readings += 1;
-        self.standing += stood;
-        self.longest = self.longest.max(stood);
-        let mut written = Vec::new();
-        for frame in self.bitmap.ones() {
-            match self.frames.page(frame) {
-                Some(page) => written.push(page),
-                None => self.outside += 1,
-            }
-        }
-        Ok(Scan { written, ..Scan::default() })
-    }
-
-    fn refresh(&mut self) -> Result<Vec<String>, MemoryError> {
-        self.processes = self.processes.fresh();
-        Ok(Vec::new())
-    }
-
-    fn tracked(&self) -> u32 {
-        u32::try_from(self.frames.pages()).unwrap_or(u32::MAX)
-    }
-
-    fn memory_pages(&self) -> u64 {
-        self.frames.pages()
-    }
-
-    fn zero_pages(&self) -> Vec<u64> {
-        Vec::new()
-    }
-
-    fn release(&mut self) -> Vec<String> {
-        let Phase::On(watchdog) = std::mem::replace(&mut self.watchdog, Phase::Over) else { return Vec::new() };
-        let mut notes = Vec::new();
-        if self.processes.fresh().save(self.domain) {
-            notes.push(format!("domain {} is being migrated: its log is left to the migration", self.domain));
-        } else if let Err(error) = self.control.disable_log(self.domain)
-            && error.raw_os_error() != Some(libc::ESRCH)
-        {
-            notes.push(format!("the log of domain {} could not be turned off: {error}", self.domain));
-        }
-        watchdog.dismiss();
-        notes.extend(self.told_of_readings());
-        if self.outside > 0 {
-            notes.push(format!("{} writes to pages that came after the recording began are left out", self.outside));
-        }
-        notes
-    }
-}
-
-impl DirtyLog {
-    fn told_of_readings(&self) -> Option<String> {
-        let all = self.began.elapsed().as_secs_f64();
-        let share = self.standing.as_secs_f64() / all;
-        let (mean, longest) =
-            (self.standing.as_secs_f64() / self.readings as f64 * 1e3, self.longest.as_secs_f64() * 1e3);
-        let advice = if share > READING_SHARE_MAX { "; a longer --window makes that less" } else { "" };
-        (self.readings > 0).then(|| {
-            format!(
-                "the guest stood for {mean:.1} ms at each reading of its log, {longest:.1} ms at most, {:.1} % of the time{advice}",
-                share * 100.0
-            )
-        })
-    }
-}
-
-impl Drop for DirtyLog {
-    fn drop(&mut self) {
-        self.release();
-    }
 }
 
 /// Sees what becomes of a domain.
@@ -398,12 +156,9 @@ impl Watch for XenWatch {
     }
 
     fn ended(&mut self) -> bool {
-        matches!(self.domain.control.state(self.domain.id), Ok(None)) || self.is_dying()
-    }
-}
-
-impl XenWatch {
-    fn is_dying(&self) -> bool {
-        matches!(self.domain.control.state(self.domain.id), Ok(Some(state)) if state.is_dying())
+        match self.domain.control.state(self.domain.id) {
+            Ok(state) => state.is_none_or(State::is_dying),
+            Err(_) => false,
+        }
     }
 }

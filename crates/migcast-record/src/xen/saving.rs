@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::library::{DomId, Version};
+use super::control::DomId;
+use super::library::Version;
 
 /// PF_KTHREAD.
 const KERNEL_THREAD: u64 = 0x0020_0000;
