@@ -108,6 +108,11 @@ impl SendQueue {
         self.at + self.queued.transfer_time_ceil(granted)
     }
 
+    /// Bytes it holds at most.
+    pub fn capacity(&self) -> ByteCount {
+        self.capacity
+    }
+
     /// Bytes accepted and not yet delivered.
     pub fn queued(&self) -> ByteCount {
         self.queued

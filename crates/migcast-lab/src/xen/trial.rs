@@ -126,10 +126,11 @@ pub struct Trial {
     pub migrations: Vec<Migration>,
 }
 
-/// Boots a dom0, starts `guest`, records it into `out` and migrates it.
+/// Boots a dom0, starts `guest`, records it into `out` and migrates it. Under emulation something fails now and then: what
+/// has left no recording is tried once more.
 ///
 /// # Errors
-/// Anything does not start, or what was recorded does not arrive. A migration that fails is one of the results.
+/// Anything does not start, or what was recorded does not arrive, twice. A migration that fails is one of the results.
 pub fn run(
     files: &Files,
     migcast: &Path,
@@ -138,14 +139,31 @@ pub fn run(
     out: &Path,
     interrupt: &Interrupt,
 ) -> Result<Trial> {
-    let done = dom0::run(files, migcast, &job(guest, terms), limit(terms), interrupt)?;
-    if let Some(failure) = done.said.iter().find_map(|said| said.strip_prefix("failed: ")) {
-        bail!("{}: {failure}", guest.name);
+    match attempt(files, migcast, guest, terms, out, interrupt) {
+        Err(error) if !interrupt.came() => {
+            eprintln!("{}: {error:#}; once more", guest.name);
+            attempt(files, migcast, guest, terms, out, interrupt)
+        }
+        done => done,
     }
+}
+
+fn attempt(
+    files: &Files,
+    migcast: &Path,
+    guest: &Guest,
+    terms: &Terms,
+    out: &Path,
+    interrupt: &Interrupt,
+) -> Result<Trial> {
+    let done = dom0::run(files, migcast, &job(guest, terms), limit(terms), interrupt)?;
     for said in
         done.said.iter().filter(|said| ["xl: ", "recorder: ", "start "].iter().any(|part| said.starts_with(part)))
     {
         eprintln!("dom0 {said}");
+    }
+    if let Some(failure) = done.said.iter().find_map(|said| said.strip_prefix("failed: ")) {
+        bail!("{}: {failure}", guest.name);
     }
     let history = done.unpack(guest.name, out)?;
     let migrations = migrations(guest, &done)?;

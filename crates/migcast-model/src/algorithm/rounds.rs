@@ -289,7 +289,8 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
             let around = ByteCount::new(frame.around.get() * filled);
             let bytes = around + sent.bytes(frame.page) + batch.announced.bytes(frame.announced);
             let cpu = self.platform.page_work(frame.weighed(sent));
-            let end = self.put(bytes, cpu, granted);
+            let longer = self.one_after_the_other(cpu, bytes, filled, granted);
+            let end = self.put(bytes, cpu, granted) + longer;
             match self.phase {
                 Phase::Rest(_) | Phase::Last(_) => self.now = end,
                 _ => self.run_until(end),
@@ -301,6 +302,14 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
     /// Batches that the due set can hand out together.
     fn batches_at_once(&self, places: PageCount) -> u64 {
         self.due.alike().map_or(1, |alike| alike.get().div_ceil(places.get()).max(1))
+    }
+
+    /// How much longer so many batches take than their work or their sending, whichever is longer: a batch is put together
+    /// before any of it is written, and meanwhile the link has no more to carry than the sender's buffer.
+    fn one_after_the_other(&self, cpu: Duration, bytes: ByteCount, batches: u64, granted: BytesPerSec) -> Duration {
+        let both = cpu.min(bytes.transfer_time_ceil(granted));
+        let buffered = self.queue.capacity().transfer_time_ceil(granted);
+        both.saturating_sub(buffered.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX)))
     }
 
     fn put(&mut self, bytes: ByteCount, cpu: Duration, granted: BytesPerSec) -> SimTime {

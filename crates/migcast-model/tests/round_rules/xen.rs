@@ -1,5 +1,7 @@
 //! Xen 4.6 to 4.9 and 4.10 and later.
 
+use std::time::Duration;
+
 use migcast_model::outcome::{Completed, StopReason};
 use migcast_model::platform::Platform;
 use migcast_model::units::PageCount;
@@ -125,5 +127,15 @@ fn rule_v9_what_the_guest_writes_to_suspend_itself_is_in_the_last_round() {
         *pages.last_mut().unwrap() += 250;
         assert_eq!(more, pages, "{version}");
         assert_eq!(millis(with.downtime.total()), millis(without.downtime.total()) + 250);
+    }
+}
+
+#[test]
+fn rule_v10_a_batch_is_put_together_before_it_is_written() {
+    for version in BOTH {
+        // A page takes 1 ms on the link and half as long to be put together; there is no buffer.
+        let work = Platform { page_cost: Duration::from_micros(500), ..Platform::free() };
+        let completed = run(version).on(work).completed(&guest(&[]));
+        assert_eq!(completed.iterations[0].end.as_millis(), 1536 + 768, "{version}");
     }
 }
