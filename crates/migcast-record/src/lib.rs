@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  QMP socket ┐
-//!  libvirt    ├─► guest (who, where) ─► memory ─► scanner ─► recorder ─► history
-//!  process id ┘                         read      hash,      windows,
-//!                                       pages     compare    CPU limit, gaps
+//!  libvirt    ├─► guest (who, where) ─► memory ─► scanner ─┬─► recorder ─► history
+//!  process id ┘                         read      hash,    │   windows,
+//!                                       pages     compare  │   CPU limit, gaps
+//!  Xen domain ──► guest (who, where) ─► the hypervisor's log
 //! ```
-//! The guest is never stopped, written to or traced, and none of its memory is allocated by looking at it.
+//! A guest whose memory is read is never stopped, written to or traced, and none of its memory is allocated by looking at
+//! it. A domain of Xen stands while its log is read, for about a millisecond.
 
 mod budget;
 mod clock;
