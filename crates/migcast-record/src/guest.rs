@@ -36,6 +36,8 @@ pub enum Sight {
     Clear,
     /// Migrating, or waiting to be migrated in or to be ended after it has been migrated away.
     Migrating,
+    /// Migrating, and what told of its writes is the migration's: nobody may look on.
+    Taken,
     /// It does not run, so it writes nothing, which says nothing about what it writes when it runs. How it is, e.g.
     /// "paused (io-error)".
     Standing(String),
@@ -53,7 +55,7 @@ impl Sight {
         match self {
             Sight::Migrating => Some(Absence { state: State::Migrating, why: "the guest is migrating".to_owned() }),
             Sight::Standing(how) => Some(Absence { state: State::Gap, why: format!("the guest is {how}") }),
-            Sight::Clear | Sight::Busy(_) | Sight::MonitorGone(_) | Sight::LayoutChanged(_) => None,
+            Sight::Clear | Sight::Taken | Sight::Busy(_) | Sight::MonitorGone(_) | Sight::LayoutChanged(_) => None,
         }
     }
 }

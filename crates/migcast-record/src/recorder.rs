@@ -323,6 +323,7 @@ impl<'a> Recorder<'a> {
         match self.watch.look() {
             Sight::MonitorGone(why) => ControlFlow::Break(gone(self.watch, self.clock, why)),
             Sight::LayoutChanged(what) => ControlFlow::Break(Stop::LayoutChanged(what)),
+            Sight::Taken => ControlFlow::Break(Stop::MigrationBegan),
             sight @ (Sight::Migrating | Sight::Standing(_)) => ControlFlow::Continue(sight),
             sight @ (Sight::Clear | Sight::Busy(_)) => {
                 refresh(self.log.refresh(), self.listener).map_or(ControlFlow::Continue(sight), ControlFlow::Break)
@@ -411,6 +412,7 @@ impl<'a> Recorder<'a> {
             Stop::MonitorGone(_) | Stop::LayoutChanged(_) | Stop::Write(_) => State::Gap,
             _ => match self.watch.look() {
                 Sight::Clear => State::Recorded,
+                Sight::Taken => State::Migrating,
                 Sight::Busy(why) if !matches!(stop, Stop::GuestEnded) => {
                     self.warn_of_busy(&why);
                     State::Recorded

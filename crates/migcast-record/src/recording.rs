@@ -141,6 +141,7 @@ fn await_calm(guest: &mut Guest, clock: &mut dyn Clock, listener: &mut dyn Liste
                 }
             }
             (None, Sight::MonitorGone(why)) => return Some(gone(guest.watch.as_mut(), clock, why)),
+            (None, Sight::Taken) => return Some(Stop::MigrationBegan),
             (None, Sight::LayoutChanged(what)) => return Some(Stop::LayoutChanged(what)),
             // Nobody says that it is over.
             (None, Sight::Busy(_)) if waited_for.is_some() => {}

@@ -183,6 +183,31 @@ fn a_migration_has_the_log_for_itself() {
 }
 
 #[test]
+fn a_migration_that_is_seen_between_two_readings_ends_the_recording_too() {
+    let dom0 = Dom0::new(60_011);
+    // The domain is looked at once a second, its log not before half a minute.
+    let child = dom0.record("web", &["--window", "30s"]).spawn().unwrap();
+    until("the log is on", || dom0.is_on());
+    let mut helper = dom0.helper();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", said(&output));
+    // Neither read nor turned off.
+    assert_eq!((dom0.calls(), dom0.is_on()), (vec!["enable".to_owned()], true));
+    helper.kill().unwrap();
+    helper.wait().unwrap();
+}
+
+#[test]
+fn a_log_that_does_not_go_off_at_once_goes_off_after_all() {
+    let dom0 = Dom0::new(60_012);
+    dom0.set("busy", "");
+    let output = dom0.record("web", &["--duration", "500ms"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("could not be turned off"), "{}", said(&output));
+    until("the log is off", || !dom0.is_on());
+}
+
+#[test]
 fn a_recorder_that_is_killed_while_the_guest_migrates_leaves_the_log() {
     let dom0 = Dom0::new(60_007);
     // A window so long that the recorder does not look before it is killed.

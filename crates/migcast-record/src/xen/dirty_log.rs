@@ -1,5 +1,6 @@
 //! The log of written pages that Xen keeps of a domain, as long as it is ours.
 
+use std::cell::Cell;
 use std::io;
 use std::process::Command;
 use std::rc::Rc;
@@ -23,7 +24,10 @@ pub(super) struct DirtyLog {
     bitmap: Bitmap,
     frames: Frames,
     domain: DomId,
-    phase: Phase,
+    claim: Rc<Cell<Claim>>,
+    /// How the child is started that turns the log off if this process is killed; then the child.
+    command: Option<Command>,
+    watchdog: Option<Watchdog>,
     processes: Processes,
     /// Writes to frames that were none when the recording began.
     outside: u64,
@@ -35,30 +39,33 @@ pub(super) struct DirtyLog {
 }
 
 /// Whose the log is.
-enum Phase {
-    /// Nobody's yet; what will watch over it.
-    Off(Option<Command>),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Nobody's yet.
+    None,
     /// Ours.
-    On(Watchdog),
-    /// Ours no more.
-    Over,
+    Ours,
+    /// Ours no more: it is a migration's, whoever saw that first, or it is off.
+    Lost,
 }
 
 impl DirtyLog {
-    /// A log that is off. `watchdog` will turn it off if this process is killed.
+    /// A log that is off. `command` starts the child that will turn it off if this process is killed.
     pub(super) fn new(
-        control: Rc<Control>,
+        control: &Rc<Control>,
         domain: DomId,
         (frames, bitmap): (Frames, Bitmap),
-        processes: Processes,
-        watchdog: Command,
+        (processes, command): (Processes, Command),
+        claim: &Rc<Cell<Claim>>,
     ) -> DirtyLog {
         DirtyLog {
-            control,
+            control: Rc::clone(control),
             bitmap,
             frames,
             domain,
-            phase: Phase::Off(Some(watchdog)),
+            claim: Rc::clone(claim),
+            command: Some(command),
+            watchdog: None,
             processes,
             outside: 0,
             readings: 0,
@@ -68,9 +75,10 @@ impl DirtyLog {
         }
     }
 
-    fn enable(&mut self, command: Option<Command>) -> Result<(), XenError> {
+    fn enable(&mut self) -> Result<(), XenError> {
         let domain = self.domain;
-        let command = command.ok_or_else(|| XenError::NoWatchdog { source: io::ErrorKind::NotFound.into() })?;
+        let command =
+            self.command.take().ok_or_else(|| XenError::NoWatchdog { source: io::ErrorKind::NotFound.into() })?;
         let watchdog = Watchdog::start(command).map_err(|source| XenError::NoWatchdog { source })?;
         if let Err(source) = self.control.enable_log(domain) {
             watchdog.dismiss();
@@ -80,28 +88,24 @@ impl DirtyLog {
                 _ => XenError::Call { what: "the log", domain, source },
             });
         }
-        (self.phase, self.began) = (Phase::On(watchdog), Instant::now());
+        self.claim.set(Claim::Ours);
+        (self.watchdog, self.began) = (Some(watchdog), Instant::now());
         Ok(())
-    }
-
-    /// The log is a migration's now.
-    fn let_go(&mut self) -> MemoryError {
-        if let Phase::On(watchdog) = std::mem::replace(&mut self.phase, Phase::Over) {
-            watchdog.dismiss();
-        }
-        MemoryError::Migrating
     }
 }
 
 impl WriteLog for DirtyLog {
     fn read(&mut self) -> Result<Scan, MemoryError> {
         if self.processes.save(self.domain) {
-            return Err(self.let_go());
+            self.claim.set(Claim::Lost);
         }
-        if let Phase::Off(command) = &mut self.phase {
-            let command = command.take();
-            self.enable(command).map_err(|error| MemoryError::Xen(Box::new(error)))?;
-            return Ok(Scan::default());
+        match self.claim.get() {
+            Claim::Lost => return Err(MemoryError::Migrating),
+            Claim::None => {
+                self.enable().map_err(|error| MemoryError::Xen(Box::new(error)))?;
+                return Ok(Scan::default());
+            }
+            Claim::Ours => {}
         }
         let began = Instant::now();
         if let Err(source) = self.control.clean_log(self.domain, &mut self.bitmap) {
@@ -142,16 +146,24 @@ impl WriteLog for DirtyLog {
     }
 
     fn release(&mut self) -> Vec<String> {
-        let Phase::On(watchdog) = std::mem::replace(&mut self.phase, Phase::Over) else { return Vec::new() };
+        let Some(watchdog) = self.watchdog.take() else { return Vec::new() };
         let mut notes = Vec::new();
         if self.processes.fresh().save(self.domain) {
-            notes.push(format!("domain {} is being migrated: its log is left to the migration", self.domain));
-        } else if let Err(error) = self.control.disable_log(self.domain)
-            && error.raw_os_error() != Some(libc::ESRCH)
-        {
-            notes.push(format!("the log of domain {} could not be turned off: {error}", self.domain));
+            self.claim.set(Claim::Lost);
         }
-        watchdog.dismiss();
+        let is_ours = self.claim.replace(Claim::Lost) == Claim::Ours;
+        let turned_off = if is_ours { self.control.disable_log(self.domain) } else { Ok(()) };
+        match turned_off {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                notes.push(format!(
+                    "the log of domain {} could not be turned off: {error}; trying once more",
+                    self.domain
+                ));
+                // Without a word it takes the recorder for killed.
+                drop(watchdog);
+            }
+            _ => watchdog.dismiss(),
+        }
         notes.extend(self.told_of_readings());
         if self.outside > 0 {
             notes.push(format!("{} writes to pages that came after the recording began are left out", self.outside));

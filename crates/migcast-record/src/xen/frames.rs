@@ -25,10 +25,9 @@ struct Run {
 }
 
 impl Frames {
-    /// Asks Xen. Of a guest whose frame numbers end far above its memory (a PVH guest's special pages lie just below 4 GiB)
+    /// Asks Xen about so many frame numbers. Of a guest whose frame numbers end far above its memory (a PVH guest's special pages lie just below 4 GiB)
     /// the hole between costs a question, not a page.
-    pub(super) fn of(control: &Control, domain: DomId) -> io::Result<Frames> {
-        let all = control.frames(domain)?;
+    pub(super) fn of(control: &Control, domain: DomId, all: u64) -> io::Result<Frames> {
         let mut runs = Vec::new();
         for first in (0..all).step_by(TYPES_MAX) {
             let count = (all - first).min(TYPES_MAX as u64) as usize;

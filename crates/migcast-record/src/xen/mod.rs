@@ -18,13 +18,14 @@ mod saving;
 mod store;
 mod watchdog;
 
+use std::cell::Cell;
 use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
 
 use self::control::{Control, DomId, State};
-use self::dirty_log::DirtyLog;
+use self::dirty_log::{Claim, DirtyLog};
 use self::frames::Frames;
 use self::library::{Version, version_in};
 use self::saving::Processes;
@@ -102,9 +103,9 @@ pub fn open(domain: &str, hypervisor: &Path, mut watchdog: Command) -> Result<Gu
     }
     let state = domain.control.state(id).map_err(call("the state", id))?;
     let state = state.ok_or_else(|| XenError::NoDomain { domain: id.to_string() })?;
-    let frames = Frames::of(&domain.control, id).map_err(call("the memory", id))?;
-    let bitmap = domain.control.frames(id).and_then(|frames| domain.control.bitmap(frames));
-    let bitmap = bitmap.map_err(call("the log", id))?;
+    let count = domain.control.frames(id).map_err(call("the memory", id))?;
+    let frames = Frames::of(&domain.control, id, count).map_err(call("the memory", id))?;
+    let bitmap = domain.control.bitmap(count).map_err(call("the log", id))?;
     let identity = Identity {
         method: "xen",
         name: domain.name(),
@@ -119,8 +120,10 @@ pub fn open(domain: &str, hypervisor: &Path, mut watchdog: Command) -> Result<Gu
     let warnings = has_device_model.then(|| {
         "what the guest's device model writes (disk and network of an HVM guest) is not in Xen's log: missed".to_owned()
     });
-    let log = DirtyLog::new(Rc::clone(&domain.control), id, (frames, bitmap), Processes::of(domain.number), watchdog);
-    let watch = XenWatch { domain };
+    let claim = Rc::new(Cell::new(Claim::None));
+    let processes = Processes::of(domain.number);
+    let log = DirtyLog::new(&domain.control, id, (frames, bitmap), (processes, watchdog), &claim);
+    let watch = XenWatch { domain, claim };
     let warnings = warnings.into_iter().collect();
     Ok(Guest { identity, writes: Writes::Log(Box::new(log)), watch: Box::new(watch), warnings })
 }
@@ -140,12 +143,14 @@ pub fn release(domain: &str, hypervisor: &Path) -> Result<(), XenError> {
 /// Sees what becomes of a domain.
 struct XenWatch {
     domain: Domain,
+    claim: Rc<Cell<Claim>>,
 }
 
 impl Watch for XenWatch {
     fn look(&mut self) -> Sight {
         if self.domain.is_migrating() {
-            return Sight::Migrating;
+            self.claim.set(Claim::Lost);
+            return Sight::Taken;
         }
         match self.domain.control.state(self.domain.id) {
             Ok(Some(state)) if state.is_paused() => Sight::Standing("paused".to_owned()),

@@ -2,7 +2,7 @@
 //!
 //! The test compiles this file (`rustc --crate-type cdylib`). What happens is in the folder `$FAKE_XEN`: `calls` gets a line
 //! for each call; `on` is there while the log is on; a test makes `gone` (the domain has ended), `slow` (milliseconds of a
-//! reading), `refuse` (an errno for turning the log on), `closed` (Xen does not let anybody ask).
+//! reading), `refuse` (an errno for turning the log on), `busy` (turning it off fails once), `closed` (Xen does not let anybody ask).
 
 #![allow(clippy::missing_safety_doc, clippy::undocumented_unsafe_blocks, missing_docs)]
 
@@ -123,6 +123,9 @@ pub extern "C" fn xc_shadow_control(_: *mut c_void, _: u32, operation: c_uint, _
         }
         _ => {
             note("off");
+            if fs::remove_file(file("busy")).is_ok() {
+                return fail(16);
+            }
             let _ = fs::remove_file(file("on"));
         }
     }
