@@ -112,11 +112,10 @@ impl Hindsight {
 
     /// The choice that forecasts this guest best, and the starts it uses now, if not all of them.
     pub(super) fn best(&self) -> (Starting, Option<Vec<Duration>>) {
-        let Some(found) = Backtest::new(&self.runs, self.now.at) else { return (Starting::TooShort, None) };
-        let Some(best) = found.best else { return (Starting::TooShort, None) };
-        let Some(score) = found.scores.into_iter().find(|score| score.choice == best) else {
-            return (Starting::TooShort, None);
-        };
+        let found = Backtest::new(&self.runs, self.now.at).and_then(|found| Some((found.best?, found.scores)));
+        let score = found.and_then(|(best, scores)| scores.into_iter().find(|score| score.choice == best));
+        let Some(score) = score else { return (Starting::TooShort, None) };
+        let best = score.choice;
         if best == Choice::Everything {
             return (Starting::Best(score), None);
         }
@@ -144,4 +143,49 @@ fn state(windows: &[Passed], at: Duration) -> [f64; 2] {
         let seconds = (to.at - from.at).as_secs_f64();
         if seconds > 0.0 { (1.0 + (to.written - from.written) / seconds).ln() } else { 0.0 }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: f64 = 3_600.0;
+
+    /// Two days of a start every two minutes; every six hours another migration time, which nothing but the last hour tells.
+    fn shifting() -> Vec<Run> {
+        let run = |number: u64| {
+            let at = 120 * number;
+            let noise = 1.0 + 0.02 * ((number * 7_919 % 101) as f64 / 101.0);
+            let time = [20.0, 60.0, 30.0, 90.0][(at / (6 * 3_600) % 4) as usize] * noise;
+            let start = Duration::from_secs(at);
+            let known = start + Duration::from_secs_f64(time);
+            // A clock that runs slow enough that no hour comes again.
+            let wall_seconds = 0.7 * at as f64;
+            Run { start, wall_seconds, known, time, downtime: 0.3 * noise, sent: 1e9 * noise, state: [0.0, 0.0] }
+        };
+        (0..48 * 30).map(run).collect()
+    }
+
+    fn chosen(later: f64) -> (Starting, Option<Vec<Duration>>) {
+        let at = Duration::from_secs(48 * 3_600);
+        let now = Moment { at, wall_seconds: 0.7 * 48.0 * HOUR + later, state: [0.0, 0.0] };
+        Hindsight { runs: shifting(), now }.best()
+    }
+
+    #[test]
+    fn the_best_choice_is_used_where_it_has_starts_now_and_everything_where_it_has_not() {
+        let last_hour = Choice::Last(Duration::from_secs(3_600));
+        let (starting, starts) = chosen(0.0);
+        assert!(matches!(starting, Starting::Best(score) if score.choice == last_hour), "{starting:?}");
+        assert!(starts.is_some_and(|starts| starts.len() >= 20));
+        // Nothing was recorded in the last hour.
+        assert_eq!(chosen(2.0 * HOUR), (Starting::TooFewNow(last_hour), None));
+    }
+
+    #[test]
+    fn a_short_past_chooses_nothing() {
+        let now = Moment { at: Duration::from_secs(600), wall_seconds: 420.0, state: [0.0, 0.0] };
+        let runs = shifting().into_iter().take(5).collect();
+        assert_eq!(Hindsight { runs, now }.best(), (Starting::TooShort, None));
+    }
 }

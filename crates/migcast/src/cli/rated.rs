@@ -60,10 +60,8 @@ impl Rated {
         let source = RateSteps::new(&any, &steps);
         let starts = steps.iter().map(|(at, _)| *at).collect();
         let model = options.rates_model(self.used(&steps, &any));
-        let (sampling, best, warnings) = (None, None, self.warnings());
-        let (source, source_begins, earlier) = (&source, Duration::ZERO, None);
-        let basis = Basis { guest, algorithm, source, source_begins, earlier, sampling, starts, best, model, warnings };
-        request.forecast(basis, progress)
+        let basis = Basis::new(guest, algorithm, &source, starts, model);
+        request.forecast(Basis { warnings: self.warnings(), ..basis }, progress)
     }
 
     /// The rates from which a migration is to start, with when that is: time for which there are rates, since the first.

@@ -19,7 +19,7 @@ use migcast_model::simulate::Scenario;
 use migcast_model::units::{ByteCount, PageCount};
 
 use super::backtest::Hindsight;
-use super::scenario::{Basis, BestOf, EarlierOf, ModelName, ReadFrom, Request, SamplingOf, Start};
+use super::scenario::{Basis, EarlierOf, HindsightOf, ModelName, ReadFrom, Request, SamplingOf, Start};
 use super::source::{INDEX_WINDOWS_MAX, Opened, Source, with_what_follows};
 use crate::report::{HistoryUsed, Model, Prediction};
 
@@ -123,12 +123,8 @@ impl Recorded {
                 options.start.is_everywhere(),
                 "--start has no meaning for --model avg: a constant rate has no time of day"
             );
-            let (sampling, best, starts) = (None, None, vec![Duration::ZERO]);
-            let (source_begins, earlier) = (Duration::ZERO, None);
-            let source = &source;
-            let basis =
-                Basis { guest, algorithm, source, source_begins, earlier, sampling, starts, best, model, warnings };
-            return request.forecast(basis, progress).map(told);
+            let basis = Basis::new(guest, algorithm, &source, vec![Duration::ZERO], model);
+            return request.forecast(Basis { warnings, ..basis }, progress).map(told);
         }
         let most = if source.is_index() { request.starts_max * INDEX_STARTS } else { request.starts_max };
         let starts = self.starts(options.start, most)?;
@@ -141,22 +137,16 @@ impl Recorded {
         let earlier = |scenario: &Scenario, starts: &[Duration], done: &(dyn Fn() + Sync)| {
             self.forecast_earlier(scenario, starts, done)
         };
-        let best = |simulated: &Forecast, horizon| self.hindsight(simulated, horizon).best();
+        let hindsight = |simulated: &Forecast, horizon| self.hindsight(simulated, horizon);
         let basis = Basis {
-            guest,
-            algorithm,
-            source: source.due_source(),
             source_begins: self.source_begins,
             earlier: (!self.earlier.is_empty()).then_some(&earlier as EarlierOf<'_>),
             sampling: Some(&sampling as SamplingOf<'_>),
-            starts,
-            best: (options.start == Start::Best).then_some(&best as BestOf<'_>),
-            model,
+            hindsight: Some(&hindsight as HindsightOf<'_>),
             warnings,
+            ..Basis::new(guest, algorithm, source.due_source(), starts, model)
         };
-        let prediction = told(request.forecast(basis, progress)?);
-        let wall = self.hindsight(prediction.simulated(), prediction.scenario.horizon).wall();
-        Ok(Prediction { wall, ..prediction })
+        request.forecast(basis, progress).map(told)
     }
 
     /// The starts of a forecast as they look afterwards.

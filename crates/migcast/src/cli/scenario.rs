@@ -24,6 +24,7 @@ use migcast_model::simulate::Scenario;
 use migcast_model::speed::SpeedScatter;
 use migcast_model::units::{ByteCount, BytesPerSec, PageCount, PagesPerSec};
 
+use super::backtest::Hindsight;
 use crate::platform_file::PlatformFile;
 use crate::report::{HistoryUsed, Model, Prediction, RatesUsed, Starting};
 
@@ -337,8 +338,8 @@ fn without_rules(manifest: Option<&Manifest>) -> anyhow::Result<(Algorithm, Stri
 
 /// Finds the sampling error of a scenario over its starts, if it can.
 pub(super) type SamplingOf<'a> = &'a dyn Fn(&Scenario, &[Duration]) -> Option<SamplingError>;
-/// Chooses the starts that forecast best, of a forecast from all of them with this horizon.
-pub(super) type BestOf<'a> = &'a dyn Fn(&Forecast, Duration) -> (Starting, Option<Vec<Duration>>);
+/// The starts of a forecast with this horizon as they look afterwards.
+pub(super) type HindsightOf<'a> = &'a dyn Fn(&Forecast, Duration) -> Hindsight;
 
 /// Simulates those of some starts that lie before the source, and calls back after each.
 pub(super) type EarlierOf<'a> =
@@ -357,8 +358,8 @@ pub(super) struct Basis<'a> {
     /// Of a sampled history.
     pub(super) sampling: Option<SamplingOf<'a>>,
     pub(super) starts: Vec<Duration>,
-    /// Where the starts are to be chosen from.
-    pub(super) best: Option<BestOf<'a>>,
+    /// Of starts that lie in a guest's past.
+    pub(super) hindsight: Option<HindsightOf<'a>>,
     pub(super) model: Model,
     pub(super) warnings: Vec<String>,
 }
@@ -375,6 +376,21 @@ pub(super) struct Request {
     pub(super) starts_max: usize,
 }
 
+impl<'a> Basis<'a> {
+    /// Starts in a source that nothing else is known of.
+    pub(super) fn new(
+        guest: Guest,
+        algorithm: (Algorithm, String),
+        source: &'a dyn DueSource,
+        starts: Vec<Duration>,
+        model: Model,
+    ) -> Basis<'a> {
+        let (source_begins, warnings) = (Duration::ZERO, Vec::new());
+        let (earlier, sampling, hindsight) = (None, None, None);
+        Basis { guest, algorithm, source, source_begins, earlier, sampling, starts, hindsight, model, warnings }
+    }
+}
+
 impl Request {
     /// Forecasts for a guest that writes at a constant rate.
     pub(super) fn at_rate(
@@ -386,17 +402,24 @@ impl Request {
         let algorithm = self.options.algorithm(&guest, None)?;
         let source = self.options.constant_rate(&guest, rate);
         let model = self.options.avg_model(&source, None);
-        let starts = vec![Duration::ZERO];
-        let (sampling, best, warnings) = (None, None, Vec::new());
-        let (source, source_begins, earlier) = (&source, Duration::ZERO, None);
-        let basis = Basis { guest, algorithm, source, source_begins, earlier, sampling, starts, best, model, warnings };
-        self.forecast(basis, progress)
+        self.forecast(Basis::new(guest, algorithm, &source, vec![Duration::ZERO], model), progress)
     }
 
     /// Forecasts from what is known. Stated limits are left to the caller.
     pub(super) fn forecast(&self, basis: Basis<'_>, progress: &ProgressBar) -> anyhow::Result<Prediction> {
-        let Basis { guest, algorithm: (algorithm, algorithm_origin), source, source_begins, .. } = basis;
-        let Basis { earlier, sampling, starts, best, model, mut warnings, .. } = basis;
+        let Basis {
+            guest,
+            algorithm,
+            source,
+            source_begins,
+            earlier,
+            sampling,
+            starts,
+            hindsight,
+            model,
+            mut warnings,
+        } = basis;
+        let (algorithm, algorithm_origin) = algorithm;
         let (platform, link) = self.options.hosts(self.link)?;
         let horizon = self
             .options
@@ -412,7 +435,9 @@ impl Request {
         let all_in_source = in_source(&starts);
         let simulated = Forecast::new(&scenario, source, &all_in_source, done).after(before, source_begins);
         progress.finish_and_clear();
-        let (starting, chosen) = best.map_or((Starting::AsAsked, None), |best| best(&simulated, horizon));
+        let hindsight = hindsight.map(|hindsight| hindsight(&simulated, horizon));
+        let to_choose = hindsight.as_ref().filter(|_| self.options.start == Start::Best);
+        let (starting, chosen) = to_choose.map_or((Starting::AsAsked, None), Hindsight::best);
         let (forecast, simulated, starts) = match chosen {
             Some(chosen) => (simulated.only(&chosen), Some(simulated), chosen),
             None => (simulated, None, starts),
@@ -442,7 +467,7 @@ impl Request {
             sampling,
             speed,
             bounds,
-            wall: Vec::new(),
+            wall: hindsight.map(|hindsight| hindsight.wall()).unwrap_or_default(),
             groups: Vec::new(),
             limits,
             quantile,

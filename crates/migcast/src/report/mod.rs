@@ -215,7 +215,7 @@ impl Prediction {
     }
 
     /// Every start that was simulated, whether the forecast is made from it or not.
-    pub(crate) fn simulated(&self) -> &Forecast {
+    fn simulated(&self) -> &Forecast {
         self.simulated.as_ref().unwrap_or(&self.forecast)
     }
 
