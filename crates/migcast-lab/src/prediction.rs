@@ -162,10 +162,15 @@ fn ask(
         let scaled = scaled_cap(setting, link as f64 / of.link_bits_per_second as f64);
         command.args(["--set", scaled.as_ref().unwrap_or(setting)]);
     }
+    answer(&mut command, platform)
+}
+
+/// Runs `migcast predict --json` on these hosts.
+pub(crate) fn answer(command: &mut Command, platform: Option<&Path>) -> Result<Value> {
     if let Some(platform) = platform {
         command.arg("--platform").arg(platform);
     }
-    serde_json::from_str(&process::output(&mut command)?).context("migcast predict --json")
+    serde_json::from_str(&process::output(command)?).context("migcast predict --json")
 }
 
 /// A bandwidth cap times a factor, as a setting; `None` for any other setting.

@@ -1,24 +1,19 @@
 //! `migcast-lab xen`: real Xen migrations against their forecasts.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command as Program;
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use migcast_lab::cache::Cache;
 use migcast_lab::interrupt::Interrupt;
+use migcast_lab::recording;
 use migcast_lab::xen::files::Files;
-use migcast_lab::xen::trial::{self, GUESTS, Guest, Migration, Terms};
-use migcast_lab::{process, recording};
+use migcast_lab::xen::kept;
+use migcast_lab::xen::trial::{self, GUESTS, Guest, Terms};
 use migcast_model::quantity::{parse_duration, parse_rate, show_rate};
 use migcast_model::units::BytesPerSec;
-use serde::Deserialize;
-
-/// The file of migrations within a results folder.
-const MIGRATIONS: &str = "migrations.jsonl";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -79,36 +74,27 @@ fn verify(args: &Verify, interrupt: &Interrupt) -> Result<()> {
         ensure!(!out.join(guest.name).exists(), "{}: there is a history already", out.join(guest.name).display());
         eprintln!("{}: {}", guest.name, guest.about);
         let trial = trial::run(&files, &migcast, guest, &terms, out, interrupt)?;
-        let mut log = OpenOptions::new().append(true).create(true).open(out.join(MIGRATIONS)).context(MIGRATIONS)?;
-        for migration in &trial.migrations {
-            writeln!(log, "{}", serde_json::to_string(migration)?).context(MIGRATIONS)?;
-        }
+        kept::append(out, &trial.migrations)?;
     }
     compare(&args.compare)
 }
 
 fn compare(args: &Compare) -> Result<()> {
     let migcast = recording::program()?;
-    let file = args.out.join(MIGRATIONS);
-    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-    let migrations: Vec<Migration> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).with_context(|| format!("{}: {line}", file.display())))
-        .collect::<Result<_>>()?;
     println!(
         "{:12}{:>12}{:>10}{:>9}  pages sent, round by round; the last with the guest suspended",
         "guest", "pipe", "", "time"
     );
     let mut told: Option<(String, u64)> = None;
-    for migration in &migrations {
+    for migration in &kept::read(&args.out)? {
         let case = (migration.guest.clone(), migration.bytes_per_second);
         if told.as_ref() != Some(&case) {
-            let forecast = forecast(&migcast, args, migration)?;
+            let forecast = kept::forecast(&migcast, &args.out, migration, args.platform.as_deref())?;
             // A live round without a page leaves nothing in the stream.
-            let rounds = &forecast.iterations_of_median;
-            let is_seen = |(number, round): &(usize, &Iteration)| round.sent_pages > 0 || number + 1 == rounds.len();
-            let pages = rounds.iter().enumerate().filter(is_seen).map(|(_, round)| round.sent_pages);
-            let time = forecast.migration_time_seconds.p50.unwrap_or(f64::INFINITY);
+            let rounds = &forecast.rounds;
+            let is_seen = |(number, pages): &(usize, &u64)| **pages > 0 || number + 1 == rounds.len();
+            let pages = rounds.iter().enumerate().filter(is_seen).map(|(_, pages)| *pages);
+            let time = forecast.seconds.unwrap_or(f64::INFINITY);
             let rate = show_rate(BytesPerSec::new(migration.bytes_per_second));
             println!("{:12}{rate:>12}{:>10}{time:>7.1} s  {}", migration.guest, "forecast", in_a_row(pages));
             told = Some(case);
@@ -122,31 +108,4 @@ fn compare(args: &Compare) -> Result<()> {
 
 fn in_a_row(pages: impl Iterator<Item = u64>) -> String {
     pages.map(|pages| format!("{pages:>6}")).collect::<Vec<_>>().join(" ")
-}
-
-/// What is read of a prediction.
-#[derive(Debug, Deserialize)]
-struct Prediction {
-    migration_time_seconds: Quantiles,
-    iterations_of_median: Vec<Iteration>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Quantiles {
-    p50: Option<f64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Iteration {
-    sent_pages: u64,
-}
-
-fn forecast(migcast: &Path, args: &Compare, of: &Migration) -> Result<Prediction> {
-    let mut command = Program::new(migcast);
-    command.arg("predict").arg(args.out.join(&of.guest)).args(["--json", "--start", "all", "--link"]);
-    command.arg(format!("{}B/s", of.bytes_per_second));
-    if let Some(platform) = &args.platform {
-        command.arg("--platform").arg(platform);
-    }
-    serde_json::from_str(&process::output(&mut command)?).context("the prediction")
 }

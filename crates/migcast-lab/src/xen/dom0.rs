@@ -1,6 +1,5 @@
 //! One boot of Xen with a dom0 that does a job.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use rustix::process::Signal;
 
 use super::files::Files;
 use crate::interrupt::Interrupt;
-use crate::process::Running;
+use crate::process::{self, Running};
 use crate::runtime::RuntimeDir;
 use crate::serial::{Line, SerialLine};
 
@@ -42,19 +41,16 @@ impl Done {
         let (_, archive) =
             self.archives.iter().find(|(sent, _)| sent == name).with_context(|| format!("dom0 sent no {name}"))?;
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        let mut command = Command::new("tar");
-        command.args(["--extract", "--gzip", "--no-same-owner", "--directory"]).arg(folder);
-        let mut tar = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().context("starting tar")?;
-        let mut stdin = tar.stdin.take().context("tar has an input")?;
-        let written = std::io::Write::write_all(&mut stdin, archive);
-        drop(stdin);
-        let mut said = String::new();
-        tar.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said)).transpose().context("reading tar")?;
-        ensure!(
-            tar.wait().context("waiting for tar")?.success() && written.is_ok(),
-            "unpacking {name}: {}",
-            said.trim()
-        );
+        let packed = folder.join(format!("{name}.tar.gz"));
+        std::fs::write(&packed, archive).with_context(|| format!("writing {}", packed.display()))?;
+        let packed = Removed(packed);
+        let tar = &mut Command::new("tar");
+        process::run(
+            tar.args(["--extract", "--gzip", "--no-same-owner", "--directory"])
+                .arg(folder)
+                .arg("--file")
+                .arg(&packed.0),
+        )?;
         Ok(folder.join(name))
     }
 }

@@ -130,7 +130,8 @@ pub struct Trial {
 /// has left no recording is tried once more.
 ///
 /// # Errors
-/// Anything does not start, or what was recorded does not arrive, twice. A migration that fails is one of the results.
+/// Anything does not start, or what was recorded does not arrive, twice; or a guest that checks its pages found one that is
+/// not as it was. A migration that fails is one of the results.
 pub fn run(
     files: &Files,
     migcast: &Path,
@@ -139,35 +140,27 @@ pub fn run(
     out: &Path,
     interrupt: &Interrupt,
 ) -> Result<Trial> {
-    match attempt(files, migcast, guest, terms, out, interrupt) {
+    let attempt = || -> Result<(PathBuf, Done)> {
+        let done = dom0::run(files, migcast, &job(guest, terms), limit(terms), interrupt)?;
+        let is_told = |said: &&String| ["xl: ", "recorder: ", "start "].iter().any(|part| said.starts_with(part));
+        done.said.iter().filter(is_told).for_each(|said| eprintln!("dom0 {said}"));
+        if let Some(failure) = done.said.iter().find_map(|said| said.strip_prefix("failed: ")) {
+            bail!("{failure}");
+        }
+        Ok((done.unpack(guest.name, out)?, done))
+    };
+    let (history, done) = match attempt() {
         Err(error) if !interrupt.came() => {
             eprintln!("{}: {error:#}; once more", guest.name);
-            attempt(files, migcast, guest, terms, out, interrupt)
+            attempt()
         }
         done => done,
     }
-}
-
-fn attempt(
-    files: &Files,
-    migcast: &Path,
-    guest: &Guest,
-    terms: &Terms,
-    out: &Path,
-    interrupt: &Interrupt,
-) -> Result<Trial> {
-    let done = dom0::run(files, migcast, &job(guest, terms), limit(terms), interrupt)?;
-    for said in
-        done.said.iter().filter(|said| ["xl: ", "recorder: ", "start "].iter().any(|part| said.starts_with(part)))
-    {
-        eprintln!("dom0 {said}");
+    .context(guest.name)?;
+    if let Some(stale) = done.said.iter().find(|said| said.starts_with("STALE ")) {
+        bail!("{}: a page did not arrive as it was: {stale}", guest.name);
     }
-    if let Some(failure) = done.said.iter().find_map(|said| said.strip_prefix("failed: ")) {
-        bail!("{}: {failure}", guest.name);
-    }
-    let history = done.unpack(guest.name, out)?;
-    let migrations = migrations(guest, &done)?;
-    Ok(Trial { history, migrations })
+    Ok(Trial { history, migrations: migrations(guest, &done)? })
 }
 
 fn limit(terms: &Terms) -> Duration {
@@ -207,9 +200,9 @@ for attempt in 1 2 3; do
     echo "lab: start $attempt of the guest failed"
     xl destroy guest
 done
-[ "$(ticks)" -ge 4 ] || echo "lab: failed: the guest does not start: $(tail -1 /tmp/create.log)"
+[ "$(ticks)" -ge 4 ] || {{ echo "lab: failed: the guest does not start: $(tail -1 /tmp/create.log)"; exit; }}
 migcast record --xen guest --name {name} --out /tmp/{name} --duration {seconds}s --cpu-limit 50% > /dev/null 2> /tmp/record.log ||
-    echo "lab: failed: $(tr '\n' ' ' < /tmp/record.log)"
+    {{ echo "lab: failed: $(tr '\n' ' ' < /tmp/record.log)"; exit; }}
 sed 's/^/lab: recorder: /' /tmp/record.log
 send /tmp {name}
 for rate in {rates}; do
@@ -228,7 +221,7 @@ for rate in {rates}; do
         [ -f /tmp/rounds ] && sed 's/^/lab: /' /tmp/rounds
     done
 done
-grep -h STALE /tmp/guest-guest*.log | sed 's/^lab: /lab: failed: /'
+grep -h STALE /tmp/guest-guest*.log
 "#
     )
 }
