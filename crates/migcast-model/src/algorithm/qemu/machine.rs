@@ -330,8 +330,7 @@ impl<D: DueSet> Qemu<D> {
         let (queued, flushed) = self.stream.take(sent);
         // Several threads share the work on pages.
         let end = self.put(queued, self.stream.work(sent, &self.platform), granted);
-        self.sent += sent;
-        self.iteration().sent += sent;
+        self.count_sent(sent, ByteCount::ZERO);
         self.run_until(end);
         self.count(queued, flushed);
     }
@@ -344,10 +343,18 @@ impl<D: DueSet> Qemu<D> {
         };
     }
 
+    /// Counts pages and bytes that have gone into the stream.
+    fn count_sent(&mut self, sent: Sent, bytes: ByteCount) {
+        self.sent += sent;
+        self.sent_bytes += bytes;
+        let iteration = self.iteration();
+        iteration.sent += sent;
+        iteration.sent_bytes += bytes;
+    }
+
     /// Hands bytes to the link from now on; returns when they are accepted.
     fn put(&mut self, bytes: ByteCount, cpu: Duration, granted: BytesPerSec) -> SimTime {
-        self.sent_bytes += bytes;
-        self.iteration().sent_bytes += bytes;
+        self.count_sent(Sent::default(), bytes);
         self.window.transferred += bytes;
         self.queue.accept(self.now, bytes, cpu, granted)
     }
@@ -359,7 +366,7 @@ impl<D: DueSet> Qemu<D> {
     /// The section's end and migration_rate_limit.
     fn end_step(&mut self, granted: BytesPerSec) {
         self.end_section(false, granted);
-        self.update_counters();
+        self.update_counters(self.now);
         self.phase = if self.window.is_exceeded() { Phase::Asleep } else { Phase::Deciding };
     }
 
@@ -371,16 +378,16 @@ impl<D: DueSet> Qemu<D> {
     }
 
     /// migration_update_counters: a window of 100 ms or more gives a bandwidth, that a threshold, and a new window.
-    fn update_counters(&mut self) {
-        if let Some(spent) = self.window.closes(self.now) {
+    fn update_counters(&mut self, now: SimTime) {
+        if let Some(spent) = self.window.closes(now) {
             self.threshold = self.rules.threshold(&self.settings, self.window.transferred, spent);
-            self.window = Window::open(self.now, self.cap());
+            self.window = Window::open(now, self.cap());
         }
     }
 
     fn wake(&mut self) {
         self.run_until(self.now.max(self.window.wake()));
-        self.update_counters();
+        self.update_counters(self.now);
         self.phase = Phase::Deciding;
     }
 

@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use super::{PAGES_PER_TIME_CHECK, Phase, Qemu, STEP_ENDS_AFTER, STEP_MAX_MS};
-use crate::algorithm::qemu::rules::Window;
 use crate::algorithm::qemu::stream::SECTION_BYTES;
 use crate::due::{DueSet, SendLimit, Sent};
 use crate::units::{ByteCount, BytesPerSec, PageCount, SimTime};
@@ -81,19 +80,13 @@ impl<D: DueSet> Qemu<D> {
             (gone, steps) = (gone + pages, steps + 1);
             self.window.transferred += bytes + SECTION_BYTES;
             self.window.used += bytes + SECTION_BYTES;
-            if let Some(spent) = self.window.closes(now) {
-                self.threshold = self.rules.threshold(&self.settings, self.window.transferred, spent);
-                self.window = Window::open(now, self.cap());
-            }
-            let left = ByteCount::new((due.get() - gone) * self.guest.page_size.get());
+            self.update_counters(now);
+            let left = (due - PageCount::new(gone)).bytes(self.guest.page_size);
             is_over = now >= until || self.rules.needs_sync(left, self.threshold);
         }
         if steps > 0 {
             let (sent, bytes) = (PageCount::new(gone), ByteCount::new(gone * page + steps * SECTION_BYTES.get()));
-            self.sent_bytes += bytes;
-            self.sent.data += sent;
-            let iteration = self.iteration();
-            (iteration.sent_bytes, iteration.sent.data) = (iteration.sent_bytes + bytes, iteration.sent.data + sent);
+            self.count_sent(Sent { data: sent, ..Sent::default() }, bytes);
             self.run_until(now);
             self.phase = if is_over { Phase::Deciding } else { Phase::Stepping { began: now, pages: PageCount::ZERO } };
         }
