@@ -199,6 +199,7 @@ mod tests {
         let link = Link { payload_share: 0.9, ..Link::ethernet(BytesPerSec::new(1_000)) };
         let platform =
             Platform { resume: Duration::from_millis(77), guest_speed: 0.8, time_scatter: 0.02, ..Platform::default() };
+        let platform = Platform { first_round: Duration::from_secs(7), stop_pages: PageCount::new(250), ..platform };
         let text = serde_json::to_string(&PlatformFile::of(&platform, &link)).unwrap();
         let (again, file) = read(&text).unwrap();
         assert_eq!(again, platform);
@@ -241,6 +242,8 @@ mod tests {
             (r#""stop_seconds": NaN"#, "expected value at line 1"),
             (r#""stop_seconds": "1s""#, r#"invalid type: string "1s", expected f64"#),
             (r#""name": 7"#, "invalid type: integer `7`, expected a string"),
+            (r#""first_round_seconds": -1"#, "`first_round_seconds` is -1: allowed is 0 to 3600 seconds"),
+            (r#""stop_pages": 1000001"#, "`stop_pages` is 1000001: allowed is 0 to 1000000"),
             (r#""device_state_bytes": -1"#, "invalid value: integer `-1`, expected u64"),
             (r#""device_state_bytes": 1.5"#, "invalid type: floating point `1.5`, expected u64"),
             (

@@ -13,16 +13,17 @@ use migcast_history::reader::History;
 static COMPILED: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake_xen");
-    let compile = |kind: &str, from: &str, to: &str| {
+    let compile = |kind: &str, from: &str, to: &str, more: &[&str]| {
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let mut command = Command::new(rustc);
-        command.args(["--edition", "2024", "-O", "--crate-type", kind]).arg(source.join(from)).arg("-o");
+        command.args(["--edition", "2024", "-O", "--crate-type", kind]).args(more).arg(source.join(from)).arg("-o");
         let output = command.arg(dir.path().join(to)).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
-    compile("cdylib", "libraries.rs", "libxenctrl.so.4.17");
+    compile("cdylib", "libraries.rs", "libxenctrl.so.4.17", &[]);
+    compile("cdylib", "libraries.rs", "libxenctrl.so.4.15", &["--cfg", "before_4_16"]);
     fs::copy(dir.path().join("libxenctrl.so.4.17"), dir.path().join("libxenstore.so.4")).unwrap();
-    compile("bin", "helper.rs", "libxl-save-helper");
+    compile("bin", "helper.rs", "libxl-save-helper", &[]);
     dir
 });
 
@@ -128,6 +129,21 @@ fn windows_are_what_the_log_says_and_holes_cost_nothing() {
     let timeline = history.timeline().unwrap();
     assert!(cleans >= 15 && timeline.entries().len() == cleans, "{cleans} readings");
     assert!(timeline.entries().iter().all(|entry| entry.window.written == 11), "ten pages and a special one");
+}
+
+#[test]
+fn before_4_16_one_call_does_it_all() {
+    let dom0 = Dom0::new(60_013);
+    fs::write(dom0.dir.path().join("hypervisor/version/minor"), "15\n").unwrap();
+    let output =
+        dom0.record("web", &["--duration", "500ms", "--window", "50ms", "--cpu-limit", "100%"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let calls = dom0.calls();
+    assert_eq!((calls[0].as_str(), calls[calls.len() - 1].as_str(), dom0.is_on()), ("enable", "off", false));
+    let history = History::open(&dom0.out()).unwrap();
+    assert_eq!(history.manifest().hypervisor_version, "4.15.7");
+    let timeline = history.timeline().unwrap();
+    assert!(timeline.entries().len() >= 5 && timeline.entries().iter().all(|entry| entry.window.written == 11));
 }
 
 #[test]

@@ -413,6 +413,10 @@ mod tests {
         assert_eq!(name("6.2.0"), None);
         assert_eq!(name("unknown"), None);
         assert_eq!(Algorithm::of_hypervisor("bhyve", "14.0", "bhyve"), None);
+        let xen = |version| Algorithm::of_hypervisor("xen", version, "hvm").map(|algorithm| algorithm.name());
+        let (classic, first, today) = (Some("xen-classic"), Some("xen-4.6"), Some("xen-4.10"));
+        assert_eq!(["3.4.1", "4.5.5", "4.6.0", "4.9.4"].map(xen), [classic, classic, first, first]);
+        assert_eq!(["4.10.0", "4.17.7", "5.0", "unstable"].map(xen), [today, today, today, None]);
     }
 
     #[test]

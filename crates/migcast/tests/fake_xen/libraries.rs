@@ -42,7 +42,8 @@ fn domain() -> u32 {
 }
 
 fn note(call: &str) {
-    let mut calls = fs::OpenOptions::new().append(true).create(true).open(file("calls")).expect("a folder of the test's");
+    let mut calls =
+        fs::OpenOptions::new().append(true).create(true).open(file("calls")).expect("a folder of the test's");
     writeln!(calls, "{call}").expect("a folder of the test's");
 }
 
@@ -105,8 +106,7 @@ pub unsafe extern "C" fn xc_domain_getinfolist(_: *mut c_void, first: u32, _: c_
     1
 }
 
-#[unsafe(no_mangle)]
-pub extern "C" fn xc_shadow_control(_: *mut c_void, _: u32, operation: c_uint, _: *mut c_uint, _: c_uint) -> c_int {
+fn switch(operation: c_uint) -> c_int {
     if file("gone").exists() {
         return fail(3);
     }
@@ -132,7 +132,15 @@ pub extern "C" fn xc_shadow_control(_: *mut c_void, _: u32, operation: c_uint, _
     0
 }
 
-/// At the n-th reading the pages n to n + 9 have been written, a special one, and a frame that is none.
+/// Since 4.16.
+#[cfg(not(before_4_16))]
+#[unsafe(no_mangle)]
+pub extern "C" fn xc_shadow_control(_: *mut c_void, _: u32, operation: c_uint, _: *mut c_uint, _: c_uint) -> c_int {
+    switch(operation)
+}
+
+/// Since 4.16.
+#[cfg(not(before_4_16))]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xc_logdirty_control(
     _: *mut c_void,
@@ -143,7 +151,32 @@ pub unsafe extern "C" fn xc_logdirty_control(
     _: c_uint,
     _: *mut c_void,
 ) -> c_longlong {
-    assert_eq!((operation, frames), (11, SPECIAL.end));
+    assert_eq!(operation, 11);
+    unsafe { read(buffer, frames) }
+}
+
+/// One call for all of it.
+#[cfg(before_4_16)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xc_shadow_control(
+    _: *mut c_void,
+    _: u32,
+    operation: c_uint,
+    buffer: *mut Buffer,
+    frames: c_ulong,
+    _: *mut c_ulong,
+    _: u32,
+    _: *mut c_void,
+) -> c_int {
+    match operation {
+        11 => unsafe { read(buffer, frames) as c_int },
+        _ => switch(operation),
+    }
+}
+
+/// At the n-th reading the pages n to n + 9 have been written, a special one, and a frame that is none.
+unsafe fn read(buffer: *mut Buffer, frames: c_ulong) -> c_longlong {
+    assert_eq!(frames, SPECIAL.end);
     if file("gone").exists() {
         return fail(3).into();
     }
