@@ -32,6 +32,11 @@ pub struct Platform {
     /// What the first round takes beside its pages, in algorithms of rounds: libxc asks the type of every frame number a
     /// guest may have, and a PVH guest's go up to 4 GiB whatever its memory.
     pub first_round: Duration,
+    /// Bytes of the first round beside its pages: libxc names every frame number without a page, eight bytes each.
+    pub first_round_bytes: ByteCount,
+    /// What every later round takes between the reading of the log and its first page, in algorithms of rounds, while the
+    /// guest runs, and in the last one while it stands: libxc walks through the bits of all frame numbers a guest may have.
+    pub round: Duration,
     /// From the decision to stop until the guest has run its last instruction.
     pub stop: Duration,
     /// Pages that the guest writes to suspend itself, beside its own work, in algorithms of rounds.
@@ -63,6 +68,8 @@ impl Default for Platform {
             zero_page_cost: Duration::from_nanos(200),
             sync_cost_per_gib: Duration::from_micros(500),
             first_round: Duration::ZERO,
+            first_round_bytes: ByteCount::ZERO,
+            round: Duration::ZERO,
             stop: Duration::from_millis(2),
             stop_pages: PageCount::ZERO,
             device_state: ByteCount::new(512 << 10),
@@ -101,6 +108,8 @@ impl Platform {
             zero_page_cost: Duration::ZERO,
             sync_cost_per_gib: Duration::ZERO,
             first_round: Duration::ZERO,
+            first_round_bytes: ByteCount::ZERO,
+            round: Duration::ZERO,
             stop: Duration::ZERO,
             stop_pages: PageCount::ZERO,
             device_state: ByteCount::ZERO,

@@ -34,6 +34,10 @@ pub(crate) struct PlatformFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     first_round_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    first_round_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    round_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     stop_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_pages: Option<u64>,
@@ -106,6 +110,8 @@ impl PlatformFile {
             zero_page_seconds: seconds(platform.zero_page_cost),
             sync_seconds_per_gib: seconds(platform.sync_cost_per_gib),
             first_round_seconds: seconds(platform.first_round).filter(|seconds| *seconds > 0.0),
+            first_round_bytes: Some(platform.first_round_bytes.get()).filter(|bytes| *bytes > 0),
+            round_seconds: seconds(platform.round).filter(|seconds| *seconds > 0.0),
             stop_seconds: seconds(platform.stop),
             stop_pages: Some(platform.stop_pages.get()).filter(|pages| *pages > 0),
             device_state_bytes: Some(platform.device_state.get()),
@@ -142,9 +148,11 @@ impl PlatformFile {
         };
         share("guest_speed", self.guest_speed)?;
         share("payload_share", self.payload_share)?;
-        for (field, bytes) in
-            [("device_state_bytes", self.device_state_bytes), ("sender_buffer_bytes", self.sender_buffer_bytes)]
-        {
+        for (field, bytes) in [
+            ("first_round_bytes", self.first_round_bytes),
+            ("device_state_bytes", self.device_state_bytes),
+            ("sender_buffer_bytes", self.sender_buffer_bytes),
+        ] {
             if let Some(bytes) = bytes.filter(|bytes| *bytes > BYTES_MAX) {
                 return Err(refuse(field, bytes.to_string(), "0 to 2^40"));
             }
@@ -165,6 +173,8 @@ impl PlatformFile {
             zero_page_cost: span("zero_page_seconds", self.zero_page_seconds, default.zero_page_cost)?,
             sync_cost_per_gib: span("sync_seconds_per_gib", self.sync_seconds_per_gib, default.sync_cost_per_gib)?,
             first_round: span("first_round_seconds", self.first_round_seconds, default.first_round)?,
+            first_round_bytes: self.first_round_bytes.map_or(default.first_round_bytes, ByteCount::new),
+            round: span("round_seconds", self.round_seconds, default.round)?,
             stop: span("stop_seconds", self.stop_seconds, default.stop)?,
             stop_pages: self.stop_pages.map_or(default.stop_pages, PageCount::new),
             device_state: self.device_state_bytes.map_or(default.device_state, ByteCount::new),
@@ -199,7 +209,13 @@ mod tests {
         let link = Link { payload_share: 0.9, ..Link::ethernet(BytesPerSec::new(1_000)) };
         let platform =
             Platform { resume: Duration::from_millis(77), guest_speed: 0.8, time_scatter: 0.02, ..Platform::default() };
-        let platform = Platform { first_round: Duration::from_secs(7), stop_pages: PageCount::new(250), ..platform };
+        let platform = Platform {
+            first_round: Duration::from_secs(7),
+            first_round_bytes: ByteCount::new(8 << 20),
+            round: Duration::from_millis(60),
+            stop_pages: PageCount::new(250),
+            ..platform
+        };
         let text = serde_json::to_string(&PlatformFile::of(&platform, &link)).unwrap();
         let (again, file) = read(&text).unwrap();
         assert_eq!(again, platform);

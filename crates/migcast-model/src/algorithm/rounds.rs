@@ -183,7 +183,7 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
         self.now = end;
     }
 
-    fn set_up(&mut self) {
+    fn set_up(&mut self, granted: BytesPerSec) {
         self.run_until(self.now + self.platform.connect + self.platform.setup);
         if self.policy.reads_before_first() {
             self.look_into_log();
@@ -196,6 +196,8 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
         self.phase = match self.policy.is_live() {
             true => {
                 self.run_until(self.now + self.platform.first_round);
+                let end = self.put(self.platform.first_round_bytes, Duration::ZERO, granted);
+                self.run_until(end);
                 Phase::Live
             }
             false => Phase::Stopping { decided: self.now, reason: StopReason::Fixed },
@@ -236,6 +238,7 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
                 self.look_into_log();
                 let due = self.due.replace(self.guest_now);
                 self.begin_iteration();
+                self.run_until(self.now + self.platform.round);
                 let next = self.policy.after_reading(due, self.now.since(self.began));
                 assert_ne!(next, Next::Read, "a log that was just read is not read again");
                 match self.follow(next) {
@@ -331,6 +334,7 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
     fn read_for_the_last_time(&mut self, stopped: Stopped) {
         self.now += self.platform.log_reading(&self.guest);
         self.due.replace(self.guest_now);
+        self.now += self.platform.round;
         self.begin_iteration();
         self.phase = Phase::Last(stopped);
     }
@@ -404,7 +408,7 @@ impl<P: Policy, D: DueSet> Migration for Rounds<P, D> {
         while self.now < until {
             match self.phase {
                 Phase::Requested => {
-                    self.set_up();
+                    self.set_up(granted);
                     return Event::IterationEnded;
                 }
                 Phase::Live => match self.live_batch(granted) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use migcast_model::outcome::{Completed, StopReason};
 use migcast_model::platform::Platform;
-use migcast_model::units::PageCount;
+use migcast_model::units::{ByteCount, PageCount};
 
 use crate::support::{Trace, data_pages, millis, ms};
 use crate::{Run, skipped, slow_log};
@@ -113,6 +113,10 @@ fn rule_v8_the_first_round_takes_its_own_time_too_in_which_the_guest_writes() {
         let completed = run(version).on(first_round).completed(&trace);
         assert_eq!(data_pages(&completed)[..2], [1536, 6], "{version}");
         assert_eq!(completed.iterations[0].end.as_millis(), 1536 + 1024);
+        // So do bytes that are no pages: those of 1024 pages take as long.
+        let named = Platform { first_round_bytes: ByteCount::new(1024 * PAGE), ..Platform::free() };
+        let completed = run(version).on(named).completed(&trace);
+        assert_eq!(data_pages(&completed)[..2], [1536, 6], "{version}");
     }
 }
 
@@ -137,5 +141,19 @@ fn rule_v10_a_batch_is_put_together_before_it_is_written() {
         let work = Platform { page_cost: Duration::from_micros(500), ..Platform::free() };
         let completed = run(version).on(work).completed(&guest(&[]));
         assert_eq!(completed.iterations[0].end.as_millis(), 1536 + 768, "{version}");
+    }
+}
+
+#[test]
+fn rule_v11_a_later_round_begins_with_a_walk_in_which_the_guest_writes_and_the_last_with_one_in_which_it_stands() {
+    for version in BOTH {
+        let walks = Platform { round: ms(512), ..Platform::free() };
+        // Windows of 512 ms: three for round 1, the fourth for the walk, the fifth for round 2.
+        let written: Vec<u32> = (1000..1512).collect();
+        let trace = guest(&[&[], &written, &[], &[3], &[4]]);
+        let completed = run(version).with("max-iterations", "2").on(walks).completed(&trace);
+        assert_eq!(data_pages(&completed), [1536, 512, 2], "{version}");
+        assert_eq!(millis(completed.downtime.total()), 512 + 2);
+        assert_eq!(millis(completed.migration_time), 1536 + 512 + 512 + 512 + 2);
     }
 }
