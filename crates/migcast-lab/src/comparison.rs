@@ -78,8 +78,9 @@ impl Case {
 
     /// Pages sent more than once, as a share of all that were sent with data.
     fn repeated_share(&self) -> f64 {
-        let sent = self.observed.data_pages + self.observed.zero_pages;
-        sent.saturating_sub(self.predicted.memory_pages) as f64 / self.observed.data_pages.max(1) as f64
+        let Observed { data_pages, zero_pages, .. } = self.observed;
+        let (data, zero) = (data_pages.unwrap_or_default(), zero_pages.unwrap_or_default());
+        (data + zero).saturating_sub(self.predicted.memory_pages) as f64 / data.max(1) as f64
     }
 
     /// Cores' worth of CPU time from which on others disturb a migration: with its source it then shares a core.
@@ -133,7 +134,7 @@ fn explanation(case: &Case) -> Option<String> {
     let errors = [
         Some(time / observed.migration_time_seconds - 1.0),
         ratio(predicted.downtime_seconds.p50, observed.downtime_seconds),
-        ratio(predicted.sent_bytes.p50, Some(observed.sent_bytes as f64)),
+        ratio(predicted.sent_bytes.p50, observed.sent_bytes.map(|bytes| bytes as f64)),
     ];
     let outside = GOALS.iter().zip(errors).filter_map(|((name, goal), error)| {
         error.filter(|error| error.abs() > *goal).map(|error| format!("{name} {:+.1} %", error * 100.0))
@@ -190,8 +191,8 @@ pub fn table(cases: &[Case]) -> String {
             (|o| Some(o.migration_time_seconds), |p| p.migration_time_seconds, 1.0, 2),
             (|o| o.downtime_seconds, |p| p.downtime_seconds, 1e3, 0),
             (|o| o.downtime_reported_seconds, |p| p.downtime_reported_seconds, 1e3, 0),
-            (|o| Some(o.sent_bytes as f64), |p| p.sent_bytes, 1e-6, 1),
-            (|o| Some(o.iterations as f64), |p| p.iterations, 1.0, 0),
+            (|o| o.sent_bytes.map(|bytes| bytes as f64), |p| p.sent_bytes, 1e-6, 1),
+            (|o| o.iterations.map(|count| count as f64), |p| p.iterations, 1.0, 0),
         ];
         for (actual, predicted, unit, decimals) in columns {
             let _ = write!(out, " {} |", cell(group, actual, predicted, unit, decimals));
@@ -237,7 +238,7 @@ pub fn summary(cases: &[Case]) -> String {
     let mut out = verdicts(cases);
     let show = |error: Option<f64>| error.map_or_else(|| "-".to_owned(), |error| format!("{error:.1} %"));
     let down = median_error(&completed, |p| p.downtime_seconds.p50, |o| o.downtime_seconds);
-    let bytes = median_error(&completed, |p| p.sent_bytes.p50, |o| Some(o.sent_bytes as f64));
+    let bytes = median_error(&completed, |p| p.sent_bytes.p50, |o| o.sent_bytes.map(|bytes| bytes as f64));
     let time = |cases: &[&Case], rule: Rule| median_error(cases, rule.1, |o| Some(o.migration_time_seconds));
     let rows = [(TIMES[0].0, time(&completed, TIMES[0])), ("downtime", down), ("bytes", bytes)];
     let baselines = TIMES[1..].iter().map(|rule| (rule.0, time(&completed, *rule)));
@@ -374,7 +375,7 @@ mod tests {
                         reading 2: 20.0 MB due at 3.50 s, forecast 14.0 MB at 3.50 s\n";
         assert_eq!(explanations(&[case(other)]), expected);
         let early = explanations(&[case(|observed| {
-            observed.sent_bytes = 180_000_000;
+            observed.sent_bytes = Some(180_000_000);
             observed.pending_bytes.truncate(1);
         })]);
         assert!(early.contains("bytes +11.1 %; both within the band"), "{early}");
@@ -423,7 +424,7 @@ mod tests {
     fn guests_that_rewrite_much_are_judged_apart() {
         assert!(!summary(&[case(|_| {})]).contains("sent again"));
         // 160 pages sent of 100: 60 of the 110 with data went out again.
-        let summary = summary(&[case(|observed| (observed.data_pages, observed.zero_pages) = (110, 50))]);
+        let summary = summary(&[case(|observed| (observed.data_pages, observed.zero_pages) = (Some(110), Some(50)))]);
         assert!(summary.contains("the same where 30 % or more is sent again (1): migration time 0.0 %"), "{summary}");
     }
 

@@ -260,10 +260,10 @@ impl Observation {
             stopped_seconds: stopped.map(since_request),
             source_done_seconds: completed.then(|| since_request(ended)),
             setup_seconds: millis("setup-time"),
-            sent_bytes: ram("transferred"),
-            data_pages: ram("normal"),
-            zero_pages: ram("duplicate"),
-            iterations: ram("dirty-sync-count"),
+            sent_bytes: Some(ram("transferred")),
+            data_pages: Some(ram("normal")),
+            zero_pages: Some(ram("duplicate")),
+            iterations: Some(ram("dirty-sync-count")),
             send_queue_at_stop_bytes: send_queue_at_stop,
             iteration_starts_seconds: events
                 .iter()
@@ -292,7 +292,7 @@ fn since(later: SystemTime, earlier: SystemTime) -> f64 {
 pub fn describe(observed: &Observed) -> String {
     let gist = if observed.completed { "completed" } else { "was given up" };
     let seconds = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3} s"));
-    let sent = observed.sent_bytes as f64 / 1e6;
+    let sent = observed.sent_bytes.unwrap_or_default() as f64 / 1e6;
     format!(
         "{} over {} Mbit/s {gist} after {:.2} s (QEMU: {}), down {} (QEMU: {}), {sent:.1} MB, {} syncs",
         observed.guest,
@@ -301,6 +301,6 @@ pub fn describe(observed: &Observed) -> String {
         seconds(observed.migration_time_reported_seconds),
         seconds(observed.downtime_seconds),
         seconds(observed.downtime_reported_seconds),
-        observed.iterations,
+        observed.iterations.unwrap_or_default(),
     )
 }

@@ -51,7 +51,7 @@ fn assert_medians(cases: &[Case], most: [f64; 3]) {
     let completed: Vec<&Case> = cases.iter().filter(|case| case.observed.completed).collect();
     let time = median_error(&completed, |p| p.migration_time_seconds.p50, |o| Some(o.migration_time_seconds));
     let downtime = median_error(&completed, |p| p.downtime_seconds.p50, |o| o.downtime_seconds);
-    let bytes = median_error(&completed, |p| p.sent_bytes.p50, |o| Some(o.sent_bytes as f64));
+    let bytes = median_error(&completed, |p| p.sent_bytes.p50, |o| o.sent_bytes.map(|bytes| bytes as f64));
     let errors = [time, downtime, bytes].map(Option::unwrap);
     println!("median |error| of {}: time, downtime, bytes: {errors:.1?} %", completed.len());
     assert!(errors.iter().zip(most).all(|(error, most)| *error <= most), "{errors:?} %, at most {most:?}");

@@ -64,7 +64,8 @@ fn verify(pattern: &str) -> Case {
 }
 
 fn assert_close(case: &Case) {
-    let Observed { sent_bytes, iterations, migration_time_seconds, downtime_seconds, .. } = case.observed;
+    let Observed { migration_time_seconds, downtime_seconds, .. } = case.observed;
+    let (sent_bytes, iterations) = (case.observed.sent_bytes.unwrap(), case.observed.iterations.unwrap());
     assert!(case.verdict_is_right(), "{case:?}");
     let bytes = case.predicted.sent_bytes.p50.unwrap() / sent_bytes as f64;
     assert!((0.9..1.1).contains(&bytes), "{:.1} % of the bytes: {case:?}", bytes * 100.0);

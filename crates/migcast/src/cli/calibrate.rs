@@ -3,17 +3,19 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use migcast_history::observed::{self, Observed};
 use migcast_history::reader::History;
 use migcast_model::algorithm::Algorithm;
 use migcast_model::algorithm::qemu::page_bytes;
-use migcast_model::calibrate::{Calibration, Measured, Sighting, calibrate};
+use migcast_model::calibrate::{Calibration, Measured, Sighting, calibrate, rounds};
 use migcast_model::dirty::PageReplay;
 use migcast_model::due::Sent;
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
+use migcast_model::platform::Platform;
 use migcast_model::quantity;
 use migcast_model::units::{ByteCount, BytesPerSec, PageCount};
 
@@ -37,6 +39,9 @@ pub(crate) struct Args {
     /// Name of the platform, for people
     #[arg(long, default_value = "calibrated")]
     name: String,
+    /// A platform file: what the migrations do not tell is taken from it rather than from the defaults
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
     /// Where the platform file goes; standard output if nothing is said
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -44,14 +49,17 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let seen = read(args)?;
-    let sightings: Vec<_> = seen.iter().map(Seen::sighting).collect();
-    let fitted = calibrate(&args.name, &sightings);
-    let fitted = fitted.context("one of these migrations does not converge in the simulation: give others")?;
-    let link = Link {
-        payload_share: fitted.payload_share,
-        sender_buffer: fitted.sender_buffer,
-        ..Link::ethernet(seen[0].line_rate)
+    let standard = Link::ethernet(seen[0].line_rate);
+    let (base, link) = match &args.base {
+        Some(path) => {
+            let (platform, file) = PlatformFile::read(path)?;
+            (platform, file.shape(standard))
+        }
+        None => (Platform::default(), standard),
     };
+    let fitted = fit(&args.name, (&base, link), &seen)?;
+    let fitted = fitted.context("one of these migrations does not converge in the simulation: give others")?;
+    let link = Link { payload_share: fitted.payload_share, sender_buffer: fitted.sender_buffer, ..link };
     let file = serde_json::to_string_pretty(&PlatformFile::of(&fitted.platform, &link))?;
     report(&seen, &fitted).context("standard error")?;
     match &args.out {
@@ -61,26 +69,102 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Xen's migrations by their rounds, QEMU's by their times and bytes.
+fn fit(name: &str, base: (&Platform, Link), seen: &[Seen]) -> anyhow::Result<Option<Calibration>> {
+    let in_rounds = seen.iter().filter(|one| one.observed.hypervisor == "xen").count();
+    ensure!(
+        in_rounds == 0 || in_rounds == seen.len(),
+        "migrations of Xen and of another hypervisor have no platform in common: choose with --guest, or give other files"
+    );
+    Ok(if in_rounds > 0 {
+        let sightings: Vec<_> =
+            seen.iter().map(|one| Ok(one.sighting(one.rounds()?))).collect::<anyhow::Result<_>>()?;
+        rounds::calibrate(name, base, &sightings)
+    } else {
+        let sightings: Vec<_> =
+            seen.iter().map(|one| Ok(one.sighting(one.measured()?))).collect::<anyhow::Result<_>>()?;
+        calibrate(name, base, &sightings)
+    })
+}
+
 /// An observed migration with everything it is compared with.
 #[derive(Debug)]
 struct Seen {
+    /// Where it was read, for people.
+    place: String,
     observed: Observed,
     replay: PageReplay,
     guest: Guest,
     algorithm: Algorithm,
     line_rate: BytesPerSec,
-    measured: Measured,
 }
 
 impl Seen {
-    fn sighting(&self) -> Sighting<'_, PageReplay> {
+    fn sighting<M>(&self, measured: M) -> Sighting<'_, PageReplay, M> {
         Sighting {
             source: &self.replay,
             guest: self.guest.clone(),
             algorithm: self.algorithm.clone(),
             line_rate: self.line_rate,
-            measured: self.measured,
+            measured,
         }
+    }
+
+    fn span(&self, name: &str, value: Option<f64>) -> anyhow::Result<Duration> {
+        let seconds = value.with_context(|| format!("{}: `{name}` is missing", self.place))?;
+        Duration::try_from_secs_f64(seconds)
+            .with_context(|| format!("{}: `{name}` is {seconds}: allowed is 0 or more", self.place))
+    }
+
+    fn count(&self, name: &str, value: Option<u64>) -> anyhow::Result<u64> {
+        value.with_context(|| format!("{}: `{name}` is missing", self.place))
+    }
+
+    /// What a fit by times and bytes needs.
+    fn measured(&self) -> anyhow::Result<Measured> {
+        let observed = &self.observed;
+        let stopped = self.span("stopped_seconds", observed.stopped_seconds)?;
+        let pages = Sent {
+            data: PageCount::new(self.count("data_pages", observed.data_pages)?),
+            zero: PageCount::new(self.count("zero_pages", observed.zero_pages)?),
+            ..Sent::default()
+        };
+        let sent = ByteCount::new(self.count("sent_bytes", observed.sent_bytes)?);
+        Ok(Measured {
+            setup: self.span("setup_seconds", observed.setup_seconds)?,
+            active: self.span("active_seconds", observed.active_seconds)?,
+            stopped,
+            source_done: self.span("source_done_seconds", observed.source_done_seconds)?,
+            resumed: stopped + self.span("downtime_seconds", observed.downtime_seconds)?,
+            downtime_reported: self.span("downtime_reported_seconds", observed.downtime_reported_seconds)?,
+            sent,
+            overhead: sent.saturating_sub(pages.bytes(page_bytes(self.guest.page_size))),
+            send_queue: observed.send_queue_at_stop_bytes.map(ByteCount::new),
+        })
+    }
+
+    /// What a fit by rounds needs: the first one sends every page, later live ones what was due, the last one the rest.
+    fn rounds(&self) -> anyhow::Result<rounds::Measured> {
+        let observed = &self.observed;
+        let active = self.span("active_seconds", observed.active_seconds)?;
+        let mut live = vec![(active, self.guest.memory)];
+        for (start, bytes) in observed.iteration_starts_seconds.iter().zip(&observed.pending_bytes) {
+            let pages = PageCount::new(bytes / self.guest.page_size.get());
+            live.push((self.span("iteration_starts_seconds", Some(*start))?, pages));
+        }
+        let all = PageCount::new(live.iter().map(|(_, pages)| pages.get()).sum());
+        let stopped = self.span("stopped_seconds", observed.stopped_seconds)?;
+        let resumed = stopped + self.span("downtime_seconds", observed.downtime_seconds)?;
+        let reported = self.span("downtime_reported_seconds", observed.downtime_reported_seconds)?;
+        Ok(rounds::Measured {
+            active,
+            live,
+            last: PageCount::new(self.count("data_pages", observed.data_pages)?).saturating_sub(all),
+            decided: resumed.saturating_sub(reported),
+            stopped,
+            resumed,
+            sent: ByteCount::new(self.count("sent_bytes", observed.sent_bytes)?),
+        })
     }
 }
 
@@ -122,6 +206,7 @@ fn prepare(file: &Path, observed: Observed) -> anyhow::Result<Seen> {
         algorithm.set(key, value)?;
     }
     Ok(Seen {
+        place: format!("{}: migration at {}", file.display(), observed.requested),
         replay: history.page_replay(history.timeline()?.all())?,
         guest: Guest {
             name: observed.guest.clone(),
@@ -130,34 +215,7 @@ fn prepare(file: &Path, observed: Observed) -> anyhow::Result<Seen> {
         },
         algorithm,
         line_rate: BytesPerSec::from_bits(observed.link_bits_per_second),
-        measured: measured(&observed, ByteCount::new(manifest.page_size_bytes))?,
         observed,
-    })
-}
-
-fn measured(observed: &Observed, page_size: ByteCount) -> anyhow::Result<Measured> {
-    let span = |name: &str, value: Option<f64>| {
-        let seconds = value.with_context(|| format!("`{name}` is missing"))?;
-        std::time::Duration::try_from_secs_f64(seconds)
-            .with_context(|| format!("`{name}` is {seconds}: allowed is 0 or more"))
-    };
-    let stopped = span("stopped_seconds", observed.stopped_seconds)?;
-    let pages = Sent {
-        data: PageCount::new(observed.data_pages),
-        zero: PageCount::new(observed.zero_pages),
-        ..Sent::default()
-    };
-    let sent = ByteCount::new(observed.sent_bytes);
-    Ok(Measured {
-        setup: span("setup_seconds", observed.setup_seconds)?,
-        active: span("active_seconds", observed.active_seconds)?,
-        stopped,
-        source_done: span("source_done_seconds", observed.source_done_seconds)?,
-        resumed: stopped + span("downtime_seconds", observed.downtime_seconds)?,
-        downtime_reported: span("downtime_reported_seconds", observed.downtime_reported_seconds)?,
-        sent,
-        overhead: sent.saturating_sub(pages.bytes(page_bytes(page_size))),
-        send_queue: observed.send_queue_at_stop_bytes.map(ByteCount::new),
     })
 }
 

@@ -7,6 +7,7 @@ mod algorithms;
 mod backtest;
 mod calibrate;
 mod history;
+mod observe;
 mod past;
 mod predict;
 mod rated;
@@ -40,6 +41,8 @@ enum Command {
     Predict(predict::Args),
     /// Forecast it at many points, over one or two varied quantities
     Sweep(sweep::Args),
+    /// Read logs of real migrations as observed migrations
+    Observe(observe::Args),
     /// Fit a platform file to migrations that were really seen
     Calibrate(calibrate::Args),
     /// Forecast each part of a history from what came before it
@@ -65,6 +68,7 @@ pub(crate) fn run() -> ExitCode {
         Command::History(command) => history::run(&command),
         Command::Predict(args) => predict::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Observe(args) => observe::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Backtest(args) => backtest::run(&args),
         Command::Algorithms(args) => algorithms::run(&args),

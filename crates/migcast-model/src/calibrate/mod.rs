@@ -9,6 +9,9 @@
 //!  resume                                          ◄── from the source's end to the target's first instruction
 //!  scatter                                         ◄── what is left of times and downtimes
 //! ```
+//! So for QEMU. Of Xen the rounds are seen, which tell more: [`rounds`].
+
+pub mod rounds;
 
 use std::time::Duration;
 
@@ -24,7 +27,7 @@ use crate::units::{ByteCount, BytesPerSec};
 
 /// One completed migration that was really seen, with the history its guest had left before.
 #[derive(Clone, Debug)]
-pub struct Sighting<'a, S> {
+pub struct Sighting<'a, S, M = Measured> {
     /// What the guest was known to write.
     pub source: &'a S,
     /// The guest.
@@ -34,7 +37,7 @@ pub struct Sighting<'a, S> {
     /// Line rate of the link.
     pub line_rate: BytesPerSec,
     /// What was measured.
-    pub measured: Measured,
+    pub measured: M,
 }
 
 /// What was measured of a migration. Points in time are spans since its request.
@@ -89,6 +92,8 @@ pub struct Residual {
     pub sent: f64,
 }
 
+/// What completed is given so long in the simulation.
+const HORIZON: Duration = Duration::from_secs(24 * 3600);
 /// Starting points simulated per sighting: enough for a median.
 const STARTS: u32 = 15;
 /// What a sender's buffer holds on average while it limits the sender: between two thirds (the writer is woken) and all.
@@ -108,12 +113,15 @@ const GUEST_SPEED_RANGE: (f64, f64) = (0.3, 1.0);
 const TIME_SCATTER_MIN: f64 = 0.01;
 const DOWNTIME_SCATTER_MIN: Duration = Duration::from_millis(5);
 
-/// Fits a platform called `name` to `sightings` (at least one). `None` where one of them does not converge in the
+/// Fits a platform called `name` to `sightings` (at least one); what they do not tell is `base`'s. `None` where one of them does not converge in the
 /// simulation, or has no history to start from.
-pub fn calibrate<S: PageSource>(name: &str, sightings: &[Sighting<'_, S>]) -> Option<Calibration> {
+pub fn calibrate<S: PageSource>(
+    name: &str,
+    (base, link): (&Platform, Link),
+    sightings: &[Sighting<'_, S>],
+) -> Option<Calibration> {
     assert!(!sightings.is_empty(), "something was seen");
     let measured = |of: fn(&Measured) -> Duration| median(sightings.iter().map(|one| of(&one.measured).as_secs_f64()));
-    let seconds = |value: f64| Duration::from_secs_f64(value.max(0.0));
     let mut fit = Fit {
         platform: Platform {
             name: name.to_owned(),
@@ -123,10 +131,11 @@ pub fn calibrate<S: PageSource>(name: &str, sightings: &[Sighting<'_, S>]) -> Op
             device_state: ByteCount::new(median(sightings.iter().map(|one| one.measured.overhead.get() as f64)) as u64),
             device_state_cost: Duration::ZERO,
             resume: Duration::ZERO,
-            ..Platform::default()
+            ..base.clone()
         },
-        payload_share: Link::ETHERNET_PAYLOAD_SHARE,
-        sender_buffer: Link::LINUX_SENDER_BUFFER,
+        base: base.clone(),
+        payload_share: link.payload_share,
+        sender_buffer: link.sender_buffer,
     };
     let queues: Vec<f64> = sightings.iter().filter_map(|one| one.measured.send_queue).map(|q| q.get() as f64).collect();
     if !queues.is_empty() {
@@ -149,19 +158,18 @@ pub fn calibrate<S: PageSource>(name: &str, sightings: &[Sighting<'_, S>]) -> Op
     let downtimes = root_mean_square(residuals.iter().map(|residual| residual.downtime_seconds));
     fit.platform.time_scatter = times.max(TIME_SCATTER_MIN);
     fit.platform.downtime_scatter = seconds(downtimes).max(DOWNTIME_SCATTER_MIN);
-    let Fit { platform, payload_share, sender_buffer } = fit;
+    let Fit { platform, payload_share, sender_buffer, .. } = fit;
     Some(Calibration { platform, payload_share, sender_buffer, residuals, unsettled })
 }
 
 /// What the fit did not settle, in words.
 fn unsettled<S>(fit: &Fit, state_short: f64, resume_short: f64, sightings: &[Sighting<'_, S>]) -> Vec<String> {
-    let standard = Platform::default();
-    let mut lines = vec!["page_seconds, sync_seconds_per_gib: never fitted, defaults".to_owned()];
-    if fit.platform.zero_page_cost == standard.zero_page_cost {
-        lines.push("zero_page_seconds: these migrations do not depend on it, default".to_owned());
+    let mut lines = vec!["page_seconds, sync_seconds_per_gib: never fitted, kept".to_owned()];
+    if fit.platform.zero_page_cost == fit.base.zero_page_cost {
+        lines.push("zero_page_seconds: these migrations do not depend on it, kept".to_owned());
     }
     if sightings.iter().all(|one| one.measured.send_queue.is_none()) {
-        lines.push("sender_buffer_bytes: nobody looked at it, default".to_owned());
+        lines.push("sender_buffer_bytes: nobody looked at it, kept".to_owned());
     }
     for (name, short) in [("device_state_seconds", state_short), ("resume_seconds", resume_short)] {
         if short < 0.0 {
@@ -171,10 +179,39 @@ fn unsettled<S>(fit: &Fit, state_short: f64, resume_short: f64, sightings: &[Sig
     lines
 }
 
+impl<S: PageSource, M> Sighting<'_, S, M> {
+    /// The median over starting points of what the simulation says; `None` if too many never end.
+    fn median(&self, platform: &Platform, link: Link, quantity: impl Fn(&Completed) -> f64) -> Option<f64> {
+        let scenario = Scenario {
+            guest: self.guest.clone(),
+            link: self.link(link),
+            platform: platform.clone(),
+            algorithm: self.algorithm.clone(),
+            horizon: HORIZON,
+        };
+        self.forecast(&scenario).quantile(quantity, 0.5)
+    }
+
+    fn forecast(&self, scenario: &Scenario) -> Forecast {
+        let length = self.source.length().unwrap_or(Duration::from_secs(1));
+        let starts: Vec<Duration> = (0..STARTS).map(|index| length * index / STARTS).collect();
+        Forecast::new(scenario, self.source, &starts, || {})
+    }
+}
+
+impl<S, M> Sighting<'_, S, M> {
+    /// The link that this migration took, shaped like `link`.
+    fn link(&self, link: Link) -> Link {
+        Link { line_rate: self.line_rate, ..link }
+    }
+}
+
 /// The parameters while they are searched for.
 #[derive(Clone, Debug)]
 struct Fit {
     platform: Platform,
+    /// What it began with.
+    base: Platform,
     payload_share: f64,
     sender_buffer: ByteCount,
 }
@@ -190,9 +227,7 @@ impl Fit {
             algorithm: one.algorithm.clone(),
             horizon: one.measured.resumed * 10,
         };
-        let length = one.source.length().unwrap_or(Duration::from_secs(1));
-        let starts: Vec<Duration> = (0..STARTS).map(|index| length * index / STARTS).collect();
-        Forecast::new(&scenario, one.source, &starts, || {})
+        one.forecast(&scenario)
     }
 
     fn median<S: PageSource>(&self, one: &Sighting<'_, S>, quantity: impl Fn(&Completed) -> f64) -> Option<f64> {
@@ -221,7 +256,7 @@ impl Fit {
         };
         let best_share = |cost: f64| golden(PAYLOAD_SHARE_RANGE, FINE_STEPS, |share| with(share, cost).loss(sightings));
         // The other parameters have moved since the last round: what it found has to show again that it is needed.
-        let cost = Platform::default().zero_page_cost.as_secs_f64();
+        let cost = self.base.zero_page_cost.as_secs_f64();
         let share_alone = with(best_share(cost).0, cost);
         let (cost, _) = golden(ZERO_PAGE_COST_RANGE, COARSE_STEPS, |cost| best_share(cost).1);
         let both = with(best_share(cost).0, cost);
@@ -235,7 +270,7 @@ impl Fit {
             fit
         };
         let (speed, _) = golden(GUEST_SPEED_RANGE, COARSE_STEPS, |speed| with(speed).loss(sightings));
-        *self = with(Platform::default().guest_speed).or(with(speed), sightings);
+        *self = with(self.base.guest_speed).or(with(speed), sightings);
     }
 
     /// The fit with one parameter more, if it is better by more than chance would have it: by the F test, at 95 %, of
@@ -295,6 +330,11 @@ fn golden((mut low, mut high): (f64, f64), steps: usize, of: impl Fn(f64) -> f64
         }
     }
     if left.1 < right.1 { left } else { right }
+}
+
+/// A span of time; what is less than none counts as none.
+fn seconds(value: f64) -> Duration {
+    Duration::from_secs_f64(value.max(0.0))
 }
 
 /// A standard deviation about no error at all.
@@ -362,12 +402,17 @@ mod tests {
 
     #[test]
     fn what_the_fit_does_not_settle_is_said() {
-        let fit = Fit { platform: Platform::default(), payload_share: 0.9, sender_buffer: Link::LINUX_SENDER_BUFFER };
+        let fit = Fit {
+            platform: Platform::default(),
+            base: Platform::default(),
+            payload_share: 0.9,
+            sender_buffer: Link::LINUX_SENDER_BUFFER,
+        };
         let lines = unsettled::<PageReplay>(&fit, 0.0, -0.0042, &[]);
         let expected = [
-            "page_seconds, sync_seconds_per_gib: never fitted, defaults",
-            "zero_page_seconds: these migrations do not depend on it, default",
-            "sender_buffer_bytes: nobody looked at it, default",
+            "page_seconds, sync_seconds_per_gib: never fitted, kept",
+            "zero_page_seconds: these migrations do not depend on it, kept",
+            "sender_buffer_bytes: nobody looked at it, kept",
             "resume_seconds: the fit would take 4.2 ms off nothing, kept at 0",
         ];
         assert_eq!(lines, expected);
@@ -393,7 +438,7 @@ mod tests {
         let (idle, busy) = (replay(0, 10_000), replay(40, 28_000));
         let sightings = [(&idle, 0), (&idle, 3_000), (&idle, 7_000), (&busy, 1_100), (&busy, 8_300)];
         let sightings = sightings.map(|(source, start)| sighting(&truth, link, source, start));
-        let fitted = calibrate("found", &sightings).unwrap();
+        let fitted = calibrate("found", (&Platform::default(), Link::ethernet(link.line_rate)), &sightings).unwrap();
         let close = |name: &str, found: f64, wanted: f64, tolerance: f64| {
             assert!((found - wanted).abs() <= tolerance, "{name}: {found} against {wanted}");
         };
@@ -409,6 +454,6 @@ mod tests {
             close("bytes", residual.sent, 1.0, 0.02);
         }
         assert!(fitted.platform.time_scatter >= TIME_SCATTER_MIN);
-        assert_eq!(fitted.unsettled, ["page_seconds, sync_seconds_per_gib: never fitted, defaults"]);
+        assert_eq!(fitted.unsettled, ["page_seconds, sync_seconds_per_gib: never fitted, kept"]);
     }
 }

@@ -1,6 +1,8 @@
 //! Observed migrations (`migcast.observed/1`): what really happened, one JSON object a line.
 //!
-//! Written by the laboratory and by whoever watches real migrations; read by `migcast calibrate`.
+//! Written by the laboratory, by `migcast observe` and by whoever watches real migrations; read by `migcast calibrate`.
+
+pub mod xl;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -62,13 +64,17 @@ pub struct Observed {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup_seconds: Option<f64>,
     /// Bytes sent.
-    pub sent_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_bytes: Option<u64>,
     /// Pages sent with data, repeats included.
-    pub data_pages: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_pages: Option<u64>,
     /// Pages sent as zeros.
-    pub zero_pages: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zero_pages: Option<u64>,
     /// Iterations as the hypervisor counts them (QEMU: dirty-sync-count).
-    pub iterations: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<u64>,
     /// Bytes in the source's TCP send queue when the guest stopped, if it was looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send_queue_at_stop_bytes: Option<u64>,
@@ -188,9 +194,9 @@ impl Observed {
             .map(|(field, value)| (field, value, 0.0..=SECONDS_MAX, "0 to 10^9"));
         let amounts = [
             ("link_bits_per_second", Some(self.link_bits_per_second), LINK, "8 to 10^15"),
-            ("sent_bytes", Some(self.sent_bytes), 0.0..=BYTES_MAX, "up to 2^60"),
-            ("data_pages", Some(self.data_pages), 0.0..=PAGES_MAX, "up to 2^48"),
-            ("zero_pages", Some(self.zero_pages), 0.0..=PAGES_MAX, "up to 2^48"),
+            ("sent_bytes", self.sent_bytes, 0.0..=BYTES_MAX, "up to 2^60"),
+            ("data_pages", self.data_pages, 0.0..=PAGES_MAX, "up to 2^48"),
+            ("zero_pages", self.zero_pages, 0.0..=PAGES_MAX, "up to 2^48"),
             ("send_queue_at_stop_bytes", self.send_queue_at_stop_bytes, 0.0..=BYTES_MAX, "up to 2^60"),
             ("tcp_send_buffer_max_bytes", self.tcp_send_buffer_max_bytes, 0.0..=BYTES_MAX, "up to 2^60"),
         ];
