@@ -1,5 +1,6 @@
 //! How much a recording slows a guest: its own work with the recorder on and off, in alternating blocks.
 
+use std::fmt::{self, Display};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +24,21 @@ const BEGIN: Duration = Duration::from_secs(5);
 pub struct Slowdown {
     /// One per pair of blocks.
     pub pairs: Vec<f64>,
+}
+
+impl Display for Slowdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mean, half) = self.interval();
+        let percent = |share: f64| format!("{:+.2} %", share * 100.0);
+        write!(
+            f,
+            "the guest did {} less work with the recorder on (95 % interval {} to {}, {} pairs of blocks)",
+            percent(mean),
+            percent(mean - half),
+            percent(mean + half),
+            self.pairs.len()
+        )
+    }
 }
 
 impl Slowdown {

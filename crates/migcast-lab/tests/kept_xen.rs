@@ -5,37 +5,33 @@
 use std::path::Path;
 
 use migcast_lab::recording;
+use migcast_lab::xen::comparison::Case;
 use migcast_lab::xen::kept;
-use migcast_lab::xen::trial::Migration;
 
-/// What the platform was set to, and the one that writes once a second, which a round meets or not.
-const LEFT_OUT: [&str; 2] = ["steady", "idle"];
-/// Measured while the computer was busy with other work, which makes times longer, and with them later rounds.
-const DISTURBED: &str = "quiet";
+/// What the platform was fitted to.
+const FITTED: &str = "steady";
+/// Microbenchmarks with a rate of their own. What real programs write changes by more from minute to minute than a
+/// recording of one tells.
+const JUDGED: [&str; 3] = ["busy", "sequential", "hot-cold"];
 
 #[test]
 fn rounds_pages_and_times_of_kept_xen_migrations_are_forecast() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/lab/xen");
     let (program, platform) = (recording::program().unwrap(), folder.join("platform.json"));
-    let all = kept::read(&folder).unwrap();
-    let judged: Vec<&Migration> = all.iter().filter(|of| !LEFT_OUT.contains(&of.guest.as_str())).collect();
-    assert_eq!((all.len(), judged.len()), (20, 12));
-    for real in judged {
-        let told = kept::forecast(&program, &folder, real, Some(&platform)).unwrap();
-        let case = format!("{} at {} B/s", real.guest, real.bytes_per_second);
-        assert_eq!(told.algorithm, "xen-4.10", "{case}");
+    let cases = kept::cases(&program, &folder, Some(&platform)).unwrap();
+    let judged: Vec<&Case> = cases.iter().filter(|case| JUDGED.contains(&case.guest())).collect();
+    assert_eq!(judged.len(), 2 * JUDGED.len());
+    assert!(cases.iter().any(|case| case.guest() == FITTED));
+    for case in judged {
+        let name = format!("{} at {}", case.guest(), case.rate());
+        assert_eq!(case.forecast.algorithm, "xen-4.10", "{name}");
+        assert!(case.runs.len() >= 5, "{name}");
         // Five live rounds and the last one.
-        assert_eq!((told.rounds.len(), real.rounds.len()), (6, 6), "{case}");
-        let near = |at: usize, share: f64| {
-            let (told, real) = (told.rounds[at] as f64, real.rounds[at].pages as f64);
-            assert!((told - real).abs() <= f64::max(share * real, 64.0), "{case}, round {at}: {told} and {real} pages");
-        };
-        near(0, 0.0);
-        near(1, if real.guest == DISTURBED { 0.1 } else { 0.05 });
-        if real.guest != DISTURBED {
-            (2..6).for_each(|at| near(at, 0.35));
-            let told = told.seconds.unwrap();
-            assert!((told / real.seconds - 1.0).abs() < 0.1, "{case}: {told} and {} s", real.seconds);
+        assert_eq!((case.forecast.rounds.len(), case.rounds().len()), (6, 6), "{name}");
+        for (told, real) in case.forecast.rounds.iter().zip(case.rounds()) {
+            assert!((*told as f64 - real).abs() <= (0.1 * real).max(64.0), "{name}: {told} and {real} pages");
         }
+        let time = case.forecast.seconds[1] / case.seconds();
+        assert!((0.9..1.1).contains(&time), "{name}: {time}");
     }
 }

@@ -39,14 +39,6 @@ pub(crate) fn slowdown(args: &Slowdown, interrupt: &Interrupt) -> Result<()> {
     let mut recorder = Command::new(recording::program()?);
     recorder.args(["record", "--sample", &args.sample, "--cpu-limit", &args.cpu_limit]);
     let measured = slowdown::measure((&spec, &images), recorder, (args.pairs, args.block), interrupt)?;
-    let (mean, half) = measured.interval();
-    let percent = |share: f64| format!("{:+.2} %", share * 100.0);
-    println!(
-        "the guest did {} less work with the recorder on (95 % interval {} to {}, {} pairs of blocks)",
-        percent(mean),
-        percent(mean - half),
-        percent(mean + half),
-        measured.pairs.len()
-    );
+    println!("{measured}");
     Ok(())
 }

@@ -9,10 +9,12 @@ use clap::{Args, Subcommand};
 use migcast_lab::cache::Cache;
 use migcast_lab::interrupt::Interrupt;
 use migcast_lab::recording;
+use migcast_lab::xen::comparison;
 use migcast_lab::xen::files::Files;
-use migcast_lab::xen::kept;
-use migcast_lab::xen::trial::{self, GUESTS, Guest, Terms};
-use migcast_model::quantity::{parse_duration, parse_rate, show_rate};
+use migcast_lab::xen::guest::{GUESTS, Guest};
+use migcast_lab::xen::trial::{self, Terms};
+use migcast_lab::xen::{kept, slowdown};
+use migcast_model::quantity::{parse_duration, parse_rate};
 use migcast_model::units::BytesPerSec;
 
 #[derive(Debug, Subcommand)]
@@ -23,34 +25,52 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Hold what `verify` saw against the forecasts once more
     Compare(Compare),
+    /// Measure what a recording costs the guest
+    Slowdown(Slowdown),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     /// Guests, each recorded once
-    #[arg(long = "guest", value_name = "NAME", required = true)]
+    #[arg(long = "guest", value_name = "NAME", default_values = ["steady", "busy", "sequential", "hot-cold"])]
     guests: Vec<String>,
     /// Rates of the pipe
-    #[arg(long = "throttle", value_name = "RATE", default_value = "10MB/s", value_parser = parse_rate)]
+    #[arg(long = "throttle", value_name = "RATE", default_values = ["10MB/s", "20MB/s"], value_parser = parse_rate)]
     rates: Vec<BytesPerSec>,
     /// Migrations of each guest at each rate
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// How long each guest is recorded
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     record: Duration,
+    /// Begin the first migration while the guest is being recorded: the recorder has to give way
+    #[arg(long)]
+    record_into_migration: bool,
     #[command(flatten)]
     compare: Compare,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Compare {
-    /// Where histories and results go; results are appended
+    /// Where histories, logs and observed migrations go
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// What this Xen costs: a platform file
     #[arg(long, value_name = "FILE")]
     platform: Option<PathBuf>,
+    /// Leave out this guest (it was fitted to)
+    #[arg(long = "without", value_name = "NAME")]
+    without: Vec<String>,
+    /// Print the tables of the documentation
+    #[arg(long)]
+    tables: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Slowdown {
+    /// Pairs of blocks, one with the recorder on, one with it off
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..))]
+    pairs: u32,
 }
 
 pub(crate) fn run(command: &Command, interrupt: &Interrupt) -> Result<()> {
@@ -58,54 +78,57 @@ pub(crate) fn run(command: &Command, interrupt: &Interrupt) -> Result<()> {
         Command::Guests => GUESTS.iter().for_each(|guest| println!("{:12}{}", guest.name, guest.about)),
         Command::Verify(args) => verify(args, interrupt)?,
         Command::Compare(args) => compare(args)?,
+        Command::Slowdown(args) => slow(args, interrupt)?,
     }
     Ok(())
 }
 
 fn verify(args: &Verify, interrupt: &Interrupt) -> Result<()> {
     let guests: Vec<&Guest> = args.guests.iter().map(|name| Guest::named(name)).collect::<Result<_>>()?;
-    ensure!(args.runs > 0 || args.rates.len() == 1, "--runs: at least 1 for each --throttle");
     let out = &args.compare.out;
     fs::create_dir_all(out).with_context(|| format!("--out {}", out.display()))?;
-    let migcast = recording::program()?;
-    let files = Files::obtain(&Cache::open()?)?;
-    let terms = Terms { record: args.record, rates: args.rates.clone(), runs: args.runs };
-    for guest in guests {
+    for guest in &guests {
         ensure!(!out.join(guest.name).exists(), "{}: there is a history already", out.join(guest.name).display());
-        eprintln!("{}: {}", guest.name, guest.about);
-        let trial = trial::run(&files, &migcast, guest, &terms, out, interrupt)?;
-        kept::append(out, &trial.migrations)?;
     }
+    let migcast = recording::program()?;
+    let cache = Cache::open()?;
+    let files = Files::obtain(&cache)?;
+    let terms = Terms {
+        record: args.record,
+        rates: args.rates.clone(),
+        runs: args.runs,
+        record_into_migration: args.record_into_migration,
+    };
+    for guest in guests {
+        eprintln!("{}: {}", guest.name, guest.about);
+        trial::run(&files, &migcast, guest, &terms, out, interrupt)?;
+    }
+    kept::write_observed(out, &kept::read(out)?)?;
     compare(&args.compare)
 }
 
 fn compare(args: &Compare) -> Result<()> {
     let migcast = recording::program()?;
-    println!(
-        "{:12}{:>12}{:>10}{:>9}  pages sent, round by round; the last with the guest suspended",
-        "guest", "pipe", "", "time"
-    );
-    let mut told: Option<(String, u64)> = None;
-    for migration in &kept::read(&args.out)? {
-        let case = (migration.guest.clone(), migration.bytes_per_second);
-        if told.as_ref() != Some(&case) {
-            let forecast = kept::forecast(&migcast, &args.out, migration, args.platform.as_deref())?;
-            // A live round without a page leaves nothing in the stream.
-            let rounds = &forecast.rounds;
-            let is_seen = |(number, pages): &(usize, &u64)| **pages > 0 || number + 1 == rounds.len();
-            let pages = rounds.iter().enumerate().filter(is_seen).map(|(_, pages)| *pages);
-            let time = forecast.seconds.unwrap_or(f64::INFINITY);
-            let rate = show_rate(BytesPerSec::new(migration.bytes_per_second));
-            println!("{:12}{rate:>12}{:>10}{time:>7.1} s  {}", migration.guest, "forecast", in_a_row(pages));
-            told = Some(case);
-        }
-        let pages = migration.rounds.iter().map(|round| round.pages);
-        let state = if migration.went_on { "" } else { "  the guest did NOT go on" };
-        println!("{:12}{:>12}{:>10}{:>7.1} s  {}{state}", "", "", "actual", migration.seconds, in_a_row(pages));
+    let platform = args.platform.as_deref();
+    let mut cases = kept::cases(&migcast, &args.out, platform)?;
+    cases.retain(|case| !args.without.iter().any(|name| name == case.guest()));
+    ensure!(!cases.is_empty(), "--without: no guest is left");
+    if args.tables {
+        let classic: Vec<_> = cases
+            .iter()
+            .map(|case| kept::forecast(&migcast, &args.out, &case.runs[0], Some("xen-classic"), platform))
+            .collect::<Result<_>>()?;
+        print!("{}\n{}\n", comparison::table(&cases), comparison::rules(&classic, &cases));
+    } else {
+        print!("{}", comparison::rounds(&cases));
     }
+    print!("{}", comparison::summary(&cases));
     Ok(())
 }
 
-fn in_a_row(pages: impl Iterator<Item = u64>) -> String {
-    pages.map(|pages| format!("{pages:>6}")).collect::<Vec<_>>().join(" ")
+fn slow(args: &Slowdown, interrupt: &Interrupt) -> Result<()> {
+    let cache = Cache::open()?;
+    let measured = slowdown::measure(&Files::obtain(&cache)?, &recording::program()?, args.pairs, interrupt)?;
+    println!("{measured}");
+    Ok(())
 }

@@ -9,6 +9,7 @@ use base64::Engine;
 use rustix::process::Signal;
 
 use super::files::Files;
+use super::guest::Guest;
 use crate::interrupt::Interrupt;
 use crate::process::{self, Running};
 use crate::runtime::RuntimeDir;
@@ -16,6 +17,13 @@ use crate::serial::{Line, SerialLine};
 
 /// A shell function for jobs: sends a file or a folder as a compressed tar archive.
 pub const SEND: &str = r#"send() { echo "lab-file $2"; tar c -C "$1" "$2" | gzip -c | base64; echo "lab-end"; }"#;
+
+/// Memory of the emulated machine: dom0 with its image, and two guests while one is being moved.
+const MACHINE_MIB: &str = "1792";
+
+/// What Xen is told. What its serial buffer cannot hold is lost, and histories are sent over it.
+const CONSOLE_AND_DOM0: &str = "console=com1 com1=115200,8n1 serial_tx_buffer=8M dom0_mem=768M,max:768M dom0_max_vcpus=1 \
+                                spec-ctrl=eager-fpu";
 
 /// What a job said and sent.
 #[derive(Debug)]
@@ -27,19 +35,14 @@ pub struct Done {
 }
 
 impl Done {
-    /// A job that said this and sent nothing.
-    #[cfg(test)]
-    pub(super) fn of(said: Vec<String>) -> Done {
-        Done { said, archives: Vec::new() }
-    }
-
     /// Unpacks what was sent under this name into `folder`.
     ///
     /// # Errors
     /// Nothing was sent under it, or it is damaged.
     pub fn unpack(&self, name: &str, folder: &Path) -> Result<PathBuf> {
-        let (_, archive) =
-            self.archives.iter().find(|(sent, _)| sent == name).with_context(|| format!("dom0 sent no {name}"))?;
+        let (_, archive) = self.archives.iter().find(|(sent, _)| sent == name).with_context(|| {
+            format!("dom0 sent no {name}; it said last: {}", self.said[self.said.len().saturating_sub(5)..].join(" | "))
+        })?;
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         let packed = folder.join(format!("{name}.tar.gz"));
         std::fs::write(&packed, archive).with_context(|| format!("writing {}", packed.display()))?;
@@ -55,25 +58,31 @@ impl Done {
     }
 }
 
-/// Boots a dom0 that does `job`, a shell script, and waits until the machine is off.
+/// Boots a dom0 that does `job`, a shell script, with the files of `guest`, and waits until the machine is off.
 ///
 /// # Errors
 /// It does not boot, or the job is not done within `limit`.
-pub fn run(files: &Files, migcast: &Path, job: &str, limit: Duration, interrupt: &Interrupt) -> Result<Done> {
+pub fn run(
+    files: &Files<'_>,
+    migcast: &Path,
+    guest: &Guest,
+    (job, limit): (&str, Duration),
+    interrupt: &Interrupt,
+) -> Result<Done> {
     let folder = RuntimeDir::make()?;
     let image = files.cache().join(format!("xen-dom0-{}.cpio", std::process::id()));
-    files.write_dom0(&image, migcast, job)?;
+    files.write_dom0(&image, migcast, guest, job)?;
     let _image = Removed(image.clone());
     let socket = folder.path().join("serial");
     let serial = SerialLine::listen(&socket)?;
     let mut command = files.emulator();
     command
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max,-smap,+svm,-rdtscp", "-smp", "2", "-m", "1280"])
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max,-smap,+svm,-rdtscp", "-smp", "2", "-m", MACHINE_MIB])
         .args(["-nodefaults", "-nic", "none", "-display", "none", "-no-reboot", "-serial"])
         .arg(format!("unix:{}", socket.display()))
         .arg("-kernel")
         .arg(&files.hypervisor)
-        .args(["-append", "console=com1 com1=115200,8n1 dom0_mem=640M,max:640M dom0_max_vcpus=1 spec-ctrl=eager-fpu"])
+        .args(["-append", CONSOLE_AND_DOM0])
         .arg("-initrd")
         // Modules are separated by commas.
         .arg(format!("{} console=hvc0 rdinit=/init quiet,{}", files.kernel.display(), image.display()));
@@ -102,7 +111,7 @@ pub fn run(files: &Files, migcast: &Path, job: &str, limit: Duration, interrupt:
 }
 
 /// Keeps what dom0 said, to be looked at. Returns where.
-fn keep(files: &Files, lines: &[Line]) -> Result<String> {
+fn keep(files: &Files<'_>, lines: &[Line]) -> Result<String> {
     let path = files.cache().join("xen-serial.log");
     let text: String = lines.iter().map(|line| line.text.clone() + "\n").collect();
     std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;

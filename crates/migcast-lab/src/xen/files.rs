@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::guest::Guest;
 use crate::cache::Cache;
 use crate::initramfs::{self, Archive};
 use crate::kernel::{self, Kernel};
@@ -44,17 +45,16 @@ const MODULES: [&str; 5] = ["xen-evtchn", "xen-privcmd", "xen-gntdev", "xen-gnta
 /// Programs of the toolstack that dom0 gets, from where xen-utils has them.
 const TOOLS: &str = "usr/lib/xen-4.17/bin";
 const PROGRAMS: [&str; 5] = ["xl", "xenstored", "xenconsoled", "xen-init-dom0", "libxl-save-helper"];
-const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
-const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
+pub(super) const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+pub(super) const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
 /// Found by name at run time, so that no program's list has them: `pthread_cancel`'s helper, and what `migcast` asks for.
 const BY_NAME: [&str; 3] = ["libgcc_s.so.1", "libxenctrl.so.4.17", "libxenstore.so.4"];
 
 const DOM0_INIT: &str = include_str!("../../guest/xen/dom0-init");
-const DOMU_INIT: &str = include_str!("../../guest/xen/domu-init");
 
 /// Everything a dom0 is booted from.
 #[derive(Clone, Debug)]
-pub struct Files {
+pub struct Files<'a> {
     /// The hypervisor, not compressed.
     pub hypervisor: PathBuf,
     /// dom0's kernel.
@@ -66,15 +66,15 @@ pub struct Files {
     guest_kernel: PathBuf,
     busybox: PathBuf,
     programs: PathBuf,
-    cache: PathBuf,
+    cache: &'a Cache,
 }
 
-impl Files {
+impl<'a> Files<'a> {
     /// Fetches, unpacks and builds what is not there yet.
     ///
     /// # Errors
     /// A package cannot be fetched, or holds not what it should.
-    pub fn obtain(cache: &Cache) -> Result<Files> {
+    pub fn obtain(cache: &'a Cache) -> Result<Files<'a>> {
         let xen = cache.folder("xen", &format!("{} {}", packages::RELEASE, XEN.join(" ")), |folder| {
             let packages = Packages::open(cache)?;
             for name in XEN {
@@ -103,7 +103,7 @@ impl Files {
             guest_kernel: Kernel::obtain(cache)?.image,
             busybox: initramfs::busybox(cache)?,
             programs: initramfs::programs(cache)?,
-            cache: cache.root().to_owned(),
+            cache,
         })
     }
 
@@ -123,9 +123,9 @@ impl Files {
     ///
     /// # Errors
     /// A file is missing or cannot be written.
-    pub fn write_dom0(&self, path: &Path, migcast: &Path, job: &str) -> Result<()> {
-        let guest = path.with_extension("guest");
-        self.write_guest(&guest)?;
+    pub fn write_dom0(&self, path: &Path, migcast: &Path, guest: &Guest, job: &str) -> Result<()> {
+        let guest_image = path.with_extension("guest");
+        guest.write(&guest_image, &self.busybox, &self.programs, self.cache)?;
         let mut archive = Archive::create(path)?;
         for dir in
             ["bin", "dev", "etc", "etc/xen", "lib", "lib64", "modules", "proc", "run", "sys", "tmp", "usr", "usr/lib"]
@@ -145,13 +145,15 @@ impl Files {
             archive.add(name, ModeFileType::Regular, mode, &content)
         };
         add("bin/busybox", 0o755, &self.busybox)?;
-        add("bin/throttle", 0o755, &self.programs.join("throttle"))?;
+        for program in ["stamp", "throttle"] {
+            add(&format!("bin/{program}"), 0o755, &self.programs.join(program))?;
+        }
         add("bin/migcast", 0o755, migcast)?;
         let programs: Vec<PathBuf> = PROGRAMS.iter().map(|name| self.xen.join(TOOLS).join(name)).collect();
         for program in &programs {
             add(&format!("{TOOLS}/{}", name_of(program)), 0o755, program)?;
         }
-        for library in self.libraries(&[programs.as_slice(), &[migcast.to_owned()]].concat())? {
+        for library in self.dom0_libraries(&[programs.as_slice(), &[migcast.to_owned()]].concat())? {
             add(&format!("lib/{}", name_of(&library)), 0o755, &library)?;
         }
         add(LOADER, 0o755, &self.xen.join(LOADER))?;
@@ -159,45 +161,19 @@ impl Files {
             add(&format!("modules/{}", name_of(module)), 0o644, module)?;
         }
         add("guest-kernel", 0o644, &self.guest_kernel)?;
-        add("guest-initrd", 0o644, &guest)?;
+        add("guest-initrd", 0o644, &guest_image)?;
         archive.finish()?;
-        fs::remove_file(&guest).with_context(|| format!("removing {}", guest.display()))
+        fs::remove_file(&guest_image).with_context(|| format!("removing {}", guest_image.display()))
     }
 
-    fn write_guest(&self, path: &Path) -> Result<()> {
-        let mut archive = Archive::create(path)?;
-        for dir in ["bin", "dev", "proc"] {
-            archive.add(dir, ModeFileType::Directory, 0o755, &[])?;
-        }
-        archive.add_console()?;
-        archive.add("init", ModeFileType::Regular, 0o755, DOMU_INIT.as_bytes())?;
-        let programs = ["dirty", "verify"].map(|name| self.programs.join(name));
-        for program in programs.iter().chain([&self.busybox]) {
-            let content = fs::read(program).with_context(|| format!("reading {}", program.display()))?;
-            archive.add(&format!("bin/{}", name_of(program)), ModeFileType::Regular, 0o755, &content)?;
-        }
-        archive.finish()
-    }
-
-    /// The shared libraries of these programs, found by Debian's own loader among the unpacked ones.
-    fn libraries(&self, programs: &[PathBuf]) -> Result<Vec<PathBuf>> {
-        let path = library_path(&self.xen);
-        let mut found = Vec::new();
-        let by_name: Vec<PathBuf> = BY_NAME
+    /// The shared libraries of these programs, and those that are found by name.
+    fn dom0_libraries(&self, programs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+        let by_name = BY_NAME
             .iter()
-            .filter_map(|name| LIBRARIES.iter().map(|dir| self.xen.join(dir).join(name)).find(|path| path.exists()))
-            .collect();
-        found.extend(by_name.iter().cloned());
-        for program in programs.iter().chain(&by_name) {
-            let mut loader = Command::new(self.xen.join(LOADER));
-            let listed = process::output(
-                loader.arg("--inhibit-cache").arg("--library-path").arg(&path).arg("--list").arg(program),
-            )?;
-            // "\tlibc.so.6 => /…/libc.so.6 (0x…)"
-            let paths =
-                listed.lines().filter_map(|line| line.split_once(" => ")?.1.split(" (").next().map(PathBuf::from));
-            found.extend(paths);
-        }
+            .filter_map(|name| LIBRARIES.iter().map(|dir| self.xen.join(dir).join(name)).find(|path| path.exists()));
+        let by_name: Vec<PathBuf> = by_name.collect();
+        let mut found = libraries(&self.xen, &[programs, &by_name].concat())?;
+        found.extend(by_name);
         found.sort_by_key(|path| name_of(path));
         found.dedup_by_key(|path| name_of(path));
         Ok(found)
@@ -205,14 +181,31 @@ impl Files {
 
     /// Where images of the moment may lie.
     pub fn cache(&self) -> &Path {
-        &self.cache
+        self.cache.root()
     }
+}
+
+/// The shared libraries of these programs, each once, found by Debian's own loader among the packages unpacked in `root`.
+pub(super) fn libraries(root: &Path, programs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for program in programs {
+        let mut loader = Command::new(root.join(LOADER));
+        let path = library_path(root);
+        let listed =
+            process::output(loader.arg("--inhibit-cache").arg("--library-path").arg(path).arg("--list").arg(program))?;
+        // "\tlibc.so.6 => /…/libc.so.6 (0x…)"
+        let paths = listed.lines().filter_map(|line| line.split_once(" => ")?.1.split(" (").next().map(PathBuf::from));
+        found.extend(paths);
+    }
+    found.sort_by_key(|path| name_of(path));
+    found.dedup_by_key(|path| name_of(path));
+    Ok(found)
 }
 
 fn library_path(root: &Path) -> String {
     LIBRARIES.map(|dir| root.join(dir).display().to_string()).join(":")
 }
 
-fn name_of(path: &Path) -> String {
+pub(super) fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

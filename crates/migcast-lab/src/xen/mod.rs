@@ -4,12 +4,16 @@
 //! ```text
 //!  Debian packages ─► [`files`] ─► [`dom0`]: QEMU( Xen( dom0: job ─ xl, migcast │ PVH guest: dirty ) )
 //!                                     │  serial line: what the job says, files in base64
-//!                                  [`trial`]: record, migrate, rounds of each stream ─► [`kept`] beside forecasts
+//!                                  [`trial`]: record, migrate ─► [`log`] ─► [`kept`] ─► [`comparison`] with forecasts
 //! ```
 //! QEMU 10 does not do: a PVH guest stops within a second of its start there. Nothing on this computer is touched; packages
 //! are unpacked into the cache and nothing is installed.
 
+pub mod comparison;
 pub mod dom0;
 pub mod files;
+pub mod guest;
 pub mod kept;
+pub mod log;
+pub mod slowdown;
 pub mod trial;
