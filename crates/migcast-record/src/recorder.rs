@@ -186,12 +186,13 @@ impl<'a> Recorder<'a> {
     /// only counted.
     fn warn_of_stretching(&mut self) {
         let (window, scan) = (self.settings.window.as_secs_f64(), self.schedule.scan_cost.as_secs_f64());
-        let affordable = scan / self.settings.cpu_limit;
+        // Windows end on a grid of the length that was asked for.
+        let affordable = (scan / self.settings.cpu_limit / window).ceil() * window;
         if affordable <= window || std::mem::replace(&mut self.counts.stretching_warned, true) {
             return;
         }
         self.listener.warn(&format!(
-            "a scan of {} pages costs {:.1} ms of CPU: to keep the limit of {:.1} % of one core windows become about \
+            "a scan of {} pages costs {:.1} ms of CPU: to keep the limit of {:.1} % of one core windows become \
              {affordable:.1} s long instead of {window} s; a new recording with --sample auto, or a higher --cpu-limit, \
              keeps them short",
             self.log.tracked(),

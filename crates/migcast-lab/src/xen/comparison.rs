@@ -54,7 +54,8 @@ impl Case {
         if all.is_empty() { "not known".to_owned() } else { format!("{:.2}", median(all.into_iter())) }
     }
 
-    fn bytes(&self) -> f64 {
+    /// Median of the bytes.
+    pub fn bytes(&self) -> f64 {
         median(self.runs.iter().map(|run| run.bytes as f64))
     }
 }

@@ -96,9 +96,13 @@ pub fn calibrate<S: PageSource>(
         resume: Duration::ZERO,
         ..base.clone()
     };
+    // What is short of a large figure is mostly that figure's own error: small ones tell more of what is always added.
     let short = |platform: &Platform, seen: &dyn Fn(&Measured) -> f64, told: &dyn Fn(&Completed) -> f64| {
-        let short = |one: &Sighting<'_, S, Measured>| Some(seen(&one.measured) - one.median(platform, link, told)?);
-        Some(median(sightings.iter().map(short).collect::<Option<Vec<f64>>>()?.into_iter()))
+        let short = |one: &Sighting<'_, S, Measured>| {
+            let seen = seen(&one.measured);
+            Some((seen - one.median(platform, link, told)?, 1.0 / seen.max(f64::MIN_POSITIVE)))
+        };
+        Some(weighted_median(sightings.iter().map(short).collect::<Option<Vec<(f64, f64)>>>()?))
     };
     let in_the_last = |done: &Completed| done.iterations.last().map_or(0.0, |last| last.sent.pages().get() as f64);
     let pages = short(&platform, &|seen| seen.last.get() as f64, &in_the_last)?;
@@ -172,6 +176,19 @@ impl Work {
     }
 }
 
+/// The value below which half of the weight lies, of (value, weight), at least one.
+fn weighted_median(mut values: Vec<(f64, f64)>) -> f64 {
+    values.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let half = values.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
+    let mut below = 0.0;
+    let reaches_half = |(_, weight): &&(f64, f64)| {
+        below += weight;
+        below >= half
+    };
+    let middle = values.iter().find(reaches_half);
+    middle.unwrap_or(&values[values.len() - 1]).0
+}
+
 /// How much longer the first round of a pair took than its bytes on the link; while a batch is put together the link carries
 /// what the sender's buffer holds.
 fn beyond_the_link(pair: &[(Duration, PageCount)], link: &Link) -> f64 {
@@ -230,6 +247,12 @@ mod tests {
             sent: done.sent_bytes,
         };
         Sighting { source, guest, algorithm, line_rate: link.line_rate, measured }
+    }
+
+    #[test]
+    fn small_figures_weigh_more() {
+        assert_eq!(weighted_median(vec![(5.0, 1.0), (1.0, 1.0), (3.0, 1.0)]), 3.0);
+        assert_eq!(weighted_median(vec![(250.0, 1.0 / 300.0), (-100.0, 1.0 / 4_000.0), (90.0, 1.0 / 4_000.0)]), 250.0);
     }
 
     #[test]
