@@ -53,6 +53,17 @@ pub enum Scatter {
     Absolute(f64),
 }
 
+impl Scatter {
+    /// Equally likely values about one: itself, or 39 quantiles.
+    pub fn spread(self, value: f64) -> Vec<f64> {
+        match self {
+            Scatter::None => vec![value],
+            Scatter::Relative(sd) => normal_quantiles().map(|z| value * libm::exp(sd * z)).to_vec(),
+            Scatter::Absolute(sd) => normal_quantiles().map(|z| f64::max(value + sd * z, 0.0)).to_vec(),
+        }
+    }
+}
+
 impl Forecast {
     /// Simulates `scenario` from every one of `starts` (at least one), on all cores. `done` is called after each, from
     /// any thread: for a progress bar.
@@ -151,16 +162,7 @@ impl Forecast {
     fn sorted(&self, quantity: impl Fn(&Completed) -> f64, scatter: Scatter) -> Vec<f64> {
         let value = |outcome: &Outcome| outcome.completed().map_or(f64::INFINITY, &quantity);
         let starts = self.starts.iter().map(|(_, outcome)| value(outcome));
-        let mut values: Vec<f64> = match scatter {
-            Scatter::None => starts.collect(),
-            Scatter::Relative(sd) => {
-                let factors = normal_quantiles().map(|z| libm::exp(sd * z));
-                starts.flat_map(|value| factors.map(|factor| value * factor)).collect()
-            }
-            Scatter::Absolute(sd) => {
-                starts.flat_map(|value| normal_quantiles().map(|z| f64::max(value + sd * z, 0.0))).collect()
-            }
-        };
+        let mut values: Vec<f64> = starts.flat_map(|value| scatter.spread(value)).collect();
         values.sort_by(f64::total_cmp);
         values
     }

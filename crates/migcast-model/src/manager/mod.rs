@@ -12,6 +12,7 @@ mod kubevirt;
 mod libvirt;
 mod nova;
 mod proxmox;
+mod schedule;
 mod vdsm;
 
 use std::fmt::Debug;
@@ -23,6 +24,7 @@ pub use kubevirt::KubeVirt;
 pub use libvirt::Libvirt;
 pub use nova::Nova;
 pub use proxmox::Proxmox;
+pub use schedule::Schedule;
 pub use vdsm::Vdsm;
 
 use crate::algorithm::setting::{self, Field, Setting};
@@ -113,6 +115,11 @@ pub const TABLE: &[Entry] = &[
         name: "vdsm",
         summary: "oVirt (vdsm): the downtime limit grows with the iterations, then the migration is aborted",
         make: || Box::new(Vdsm::default()),
+    },
+    Entry {
+        name: "schedule",
+        summary: "a proposal: the downtime limit at stated times, then a pause",
+        make: || Box::new(Schedule::default()),
     },
 ];
 
