@@ -1,6 +1,7 @@
 //! migcast: forecasts the live migration of virtual machines.
 
 mod cli;
+mod inventory;
 mod platform_file;
 mod report;
 

@@ -6,6 +6,7 @@
 mod algorithms;
 mod backtest;
 mod calibrate;
+mod consolidate;
 mod history;
 mod observe;
 mod past;
@@ -13,9 +14,14 @@ mod predict;
 mod rated;
 mod record;
 mod recorded;
+mod rules;
 mod scenario;
+mod sla;
 mod source;
+mod subject;
 mod sweep;
+mod tune;
+mod when;
 
 use std::io;
 use std::process::ExitCode;
@@ -45,6 +51,16 @@ enum Command {
     Observe(observe::Args),
     /// Fit a platform file to migrations that were really seen
     Calibrate(calibrate::Args),
+    /// How many migrations a service level agreement allows, and what is left of it after so many
+    Sla(sla::Args),
+    /// Which times of the day or week are better for a migration, and whether the past can tell
+    When(when::Args),
+    /// Which settings keep a promise about migration time and downtime, at the least harm
+    Tune(tune::Args),
+    /// When hypervisors and managers would have stopped this guest, and how a rule that knows its past does
+    Rules(rules::Args),
+    /// Which hosts can be emptied and switched off, by which migrations, and whether that pays
+    Consolidate(consolidate::Args),
     /// Forecast each part of a history from what came before it
     Backtest(backtest::Args),
     /// List the hypervisors' algorithms, or one with its settings
@@ -71,6 +87,11 @@ pub(crate) fn run() -> ExitCode {
         Command::Observe(args) => observe::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Backtest(args) => backtest::run(&args),
+        Command::Sla(args) => sla::run(&args),
+        Command::When(args) => when::run(&args),
+        Command::Tune(args) => tune::run(&args),
+        Command::Rules(args) => rules::run(&args),
+        Command::Consolidate(args) => consolidate::run(&args),
         Command::Algorithms(args) => algorithms::run(&args),
     };
     outcome.unwrap_or_else(|error| {

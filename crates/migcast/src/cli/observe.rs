@@ -76,6 +76,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     let completed = all.iter().filter(|one| one.completed).count();
-    writeln!(io::stderr(), "{} migrations of {}, {completed} completed", all.len(), args.guest)?;
+    let noun = if all.len() == 1 { "migration" } else { "migrations" };
+    writeln!(io::stderr(), "{} {noun} of {}, {completed} completed", all.len(), args.guest)?;
     Ok(ExitCode::SUCCESS)
 }

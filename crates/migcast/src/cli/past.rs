@@ -32,6 +32,15 @@ impl Past {
         })
     }
 
+    /// The two halves of the history in `dir`, each as if the other were not known; `None` where it cannot be cut in two.
+    pub(super) fn halves(dir: &Path, options: &Options) -> anyhow::Result<Option<[Past; 2]>> {
+        if matches!(Contents::open(dir)?, Contents::Rates(_)) {
+            return Ok(None);
+        }
+        let halves = Recorded::halves(dir, options.from)?;
+        Ok(halves.map(|halves| halves.map(|half| Past::Recorded(Box::new(half)))))
+    }
+
     /// What options it gives a meaning to.
     pub(super) fn known(&self) -> Known {
         match self {

@@ -9,10 +9,9 @@ use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::tz::TimeZone;
 use migcast_model::quantity;
-use migcast_model::units::{ByteCount, BytesPerSec, PagesPerSec};
 
-use super::past::Past;
-use super::scenario::{self, Known, Options, QUANTILE, Request};
+use super::scenario::QUANTILE;
+use super::subject::Subject;
 use crate::report::{self, By, Limit, PlotFormat, Prediction, Quantity};
 
 #[derive(Debug, clap::Args)]
@@ -21,21 +20,8 @@ use crate::report::{self, By, Limit, PlotFormat, Prediction, Quantity};
     migcast predict DIR --link 10Gbit/s --set max-bandwidth=none --set downtime-limit=100ms --max-downtime 200ms\n  \
     migcast predict --memory 4GiB --dirty-rate 2000pages/s --wws 400MiB --algorithm qemu-9.0 --link 1Gbit/s")]
 pub(crate) struct Args {
-    /// History to forecast from
-    #[arg(value_name = "DIR", required_unless_present = "memory")]
-    history: Option<PathBuf>,
-    /// Memory of a guest without a history
-    #[arg(long, value_name = "SIZE", conflicts_with = "history", requires = "dirty_rate", value_parser = quantity::parse_bytes)]
-    memory: Option<ByteCount>,
-    /// Its writes per second: 2000pages/s or 80MiB/s. Measure while it is not being migrated: the rate a hypervisor
-    /// reports during a migration depends on the link
-    #[arg(long, value_name = "RATE", requires = "memory", value_parser = scenario::parse_dirty_rate)]
-    dirty_rate: Option<PagesPerSec>,
-    /// Line rate between source and target: 1Gbit/s, 125MB/s
-    #[arg(long, value_name = "RATE", value_parser = scenario::parse_link)]
-    link: BytesPerSec,
     #[command(flatten)]
-    options: Options,
+    subject: Subject,
     /// Exit with 3 if the guest's downtime exceeds this at the quantile
     #[arg(long, value_name = "TIME", value_parser = quantity::parse_duration)]
     max_downtime: Option<Duration>,
@@ -67,7 +53,7 @@ fn parse_quantile(text: &str) -> Result<f64, String> {
     quantile.ok_or_else(|| format!("`{text}` is not a quantile: more than 0, at most 1, such as 0.95"))
 }
 
-fn parse_time_zone(text: &str) -> Result<TimeZone, String> {
+pub(super) fn parse_time_zone(text: &str) -> Result<TimeZone, String> {
     TimeZone::get(text)
         .map_err(|_| format!("`{text}` is not a time zone: write its name, such as Europe/Berlin or UTC"))
 }
@@ -78,7 +64,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let limited = args.max_downtime.is_some() || args.max_time.is_some();
     ensure!(limited || args.quantile.is_none(), "--quantile belongs to a limit: give --max-downtime or --max-time");
-    let mut prediction = forecast(args)?;
+    let mut prediction = args.subject.forecast(args.max_time.unwrap_or_default().saturating_mul(2))?;
     prediction.quantile = args.quantile.unwrap_or(QUANTILE);
     prediction.limits = limits(args, &prediction);
     if let Some(by) = args.by {
@@ -110,28 +96,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         report::draw(&prediction, path)?;
     }
     Ok(ExitCode::from(if prediction.limits_met() { 0 } else { 3 }))
-}
-
-fn forecast(args: &Args) -> anyhow::Result<Prediction> {
-    let request = Request {
-        options: args.options.clone(),
-        link: args.link,
-        horizon_min: args.max_time.unwrap_or_default().saturating_mul(2),
-        starts_max: scenario::STARTS_MAX,
-    };
-    let progress = progress_bar();
-    match &args.history {
-        Some(dir) => {
-            let past = Past::open(dir, &args.options)?;
-            args.options.refuse_idle(past.known())?;
-            past.forecast(&request, &progress)
-        }
-        None => {
-            args.options.refuse_idle(Known::Nothing)?;
-            let guest = scenario::guest(args.memory.context("--memory is missing")?)?;
-            request.at_rate(guest, args.dirty_rate.context("--dirty-rate is missing")?, &progress)
-        }
-    }
 }
 
 fn limits(args: &Args, prediction: &Prediction) -> Vec<Limit> {

@@ -58,10 +58,11 @@ impl Rated {
         let steps: Vec<(Duration, PagesPerSec)> = steps.collect::<anyhow::Result<_>>()?;
         let any = options.constant_rate(&guest, PagesPerSec::ZERO);
         let source = RateSteps::new(&any, &steps);
-        let starts = steps.iter().map(|(at, _)| *at).collect();
+        let starts: Vec<Duration> = steps.iter().map(|(at, _)| *at).collect();
+        let wall = if options.start.is_everywhere() { self.on_the_wall(&starts) } else { Vec::new() };
         let model = options.rates_model(self.used(&steps, &any));
         let basis = Basis::new(guest, algorithm, &source, starts, model);
-        request.forecast(Basis { warnings: self.warnings(), ..basis }, progress)
+        request.forecast(Basis { wall, warnings: self.warnings(), ..basis }, progress)
     }
 
     /// The rates from which a migration is to start, with when that is: time for which there are rates, since the first.
@@ -83,6 +84,24 @@ impl Rated {
                 Ok(vec![(Duration::ZERO, rate)])
             }
         }
+    }
+
+    /// When starts were that are counted in the time for which there are rates.
+    fn on_the_wall(&self, starts: &[Duration]) -> Vec<(Duration, jiff::Timestamp)> {
+        let rates = self.series.rates();
+        let until = |before: &mut Duration, rate: &Rate| {
+            *before += rate.length();
+            Some(*before)
+        };
+        let ends: Vec<Duration> = rates.iter().scan(Duration::ZERO, until).collect();
+        let at = |start: &Duration| {
+            let place = ends.partition_point(|end| end <= start);
+            let (rate, end) = (rates.get(place)?, ends.get(place)?);
+            // As long before the rate's end as the start is before the end of its time.
+            let at = i128::from(rate.end_unix_ns) - (*end - *start).as_nanos().cast_signed();
+            Some((*start, jiff::Timestamp::from_nanosecond(at).ok()?))
+        };
+        starts.iter().filter_map(at).collect()
     }
 
     fn used(&self, steps: &[(Duration, PagesPerSec)], guest: &ConstantRate) -> RatesUsed {

@@ -29,6 +29,8 @@ const AVG_SPAN: Duration = Duration::from_secs(1);
 const VCPU_BUSY: &str = "vcpu-busy";
 /// So many times as many starting points are used where one costs so little.
 const INDEX_STARTS: usize = 10;
+/// Recorded windows of a history that can be halved, at least.
+const HALVED_MIN: usize = 20;
 /// What `--start now` replays: the history's last minute.
 const NOW_SPAN: Duration = Duration::from_secs(60);
 
@@ -63,8 +65,40 @@ impl Recorded {
 
     /// The same, with an index of so many windows at once.
     fn holding(history: History, start: Start, from: Option<ReadFrom>, windows_max: usize) -> anyhow::Result<Recorded> {
-        let manifest = history.manifest();
         let timeline = history.timeline()?;
+        let part = replayed_part(start, &timeline)?;
+        Recorded::of_part(history, timeline, part, (start, from), windows_max)
+    }
+
+    /// The first and the second half of a history, each as if the other were not known; `None` where it cannot be cut in
+    /// two. It is cut between two segments if that is near the middle: an index is of whole segments.
+    pub(super) fn halves(dir: &Path, from: Option<ReadFrom>) -> anyhow::Result<Option<[Recorded; 2]>> {
+        let history = History::open(dir)?;
+        let timeline = history.timeline()?;
+        let Some((middle, is_between_segments)) = middle(&history, &timeline) else { return Ok(None) };
+        let all = timeline.all();
+        let has_pages = history.windows_with_pages().start <= all.start;
+        let from = match (is_between_segments, from) {
+            (true, from) => from,
+            (false, None | Some(ReadFrom::Pages)) if has_pages => Some(ReadFrom::Pages),
+            (false, _) => return Ok(None),
+        };
+        let half = |part: Range<u32>| {
+            let history = History::open(dir)?;
+            let timeline = history.timeline()?;
+            Recorded::of_part(history, timeline, part, (Start::All, from), INDEX_WINDOWS_MAX)
+        };
+        Ok(Some([half(all.start..middle)?, half(middle..all.end)?]))
+    }
+
+    fn of_part(
+        history: History,
+        timeline: Timeline,
+        part: Range<u32>,
+        (start, from): (Start, Option<ReadFrom>),
+        windows_max: usize,
+    ) -> anyhow::Result<Recorded> {
+        let manifest = history.manifest();
         let mut warnings: Vec<String> =
             history.problems().iter().map(|problem| format!("{problem}; the forecast uses the rest")).collect();
         warnings.extend(missing_windows(&timeline));
@@ -73,7 +107,6 @@ impl Recorded {
             memory: PageCount::new(history.tracked().memory()),
             page_size: ByteCount::new(manifest.page_size_bytes),
         };
-        let part = replayed_part(start, &timeline)?;
         let Opened { source, part: held, earlier } =
             Source::open(&history, &timeline, part, (start, from), windows_max)?;
         let part = earlier.first().map_or(held.start, |first| first.start)..held.end;
@@ -213,6 +246,19 @@ impl Recorded {
 /// Of the vCPUs that did the work, in the range that settings take.
 fn whole_percent(time: VcpuTime) -> u64 {
     ((100.0 * time.busy_share()).round() as u64).clamp(1, 100)
+}
+
+/// The window with which the second half of a history begins, and whether that is the beginning of a segment; `None` where
+/// there are too few windows for two halves.
+fn middle(history: &History, timeline: &Timeline) -> Option<(u32, bool)> {
+    let recorded: Vec<u32> = timeline.recorded().map(|entry| entry.index).collect();
+    let place = |index: u32| recorded.partition_point(|recorded| *recorded < index);
+    let distance = |index: &u32| place(*index).abs_diff(recorded.len() / 2);
+    let between = history.segments().iter().skip(1).map(|segment| segment.windows().start).min_by_key(distance);
+    if let Some(index) = between.filter(|index| 10 * distance(index) <= recorded.len()) {
+        return Some((index, true));
+    }
+    (recorded.len() >= HALVED_MIN).then(|| (recorded[recorded.len() / 2], false))
 }
 
 /// How long these windows were recorded.

@@ -161,7 +161,7 @@ pub(super) fn parse_link(text: &str) -> Result<BytesPerSec, String> {
     if rate.get() < 1_000 { Err(format!("`{text}` is too slow: at least 8kbit/s")) } else { Ok(rate) }
 }
 
-fn parse_positive(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_positive(text: &str) -> Result<Duration, String> {
     let span = quantity::parse_duration(text).map_err(|error| error.to_string())?;
     if span.is_zero() { Err(format!("`{text}` is too short: more than 0")) } else { Ok(span) }
 }
@@ -360,6 +360,8 @@ pub(super) struct Basis<'a> {
     pub(super) starts: Vec<Duration>,
     /// Of starts that lie in a guest's past.
     pub(super) hindsight: Option<HindsightOf<'a>>,
+    /// When starts were, where that is known without hindsight.
+    pub(super) wall: Vec<(Duration, jiff::Timestamp)>,
     pub(super) model: Model,
     pub(super) warnings: Vec<String>,
 }
@@ -387,7 +389,8 @@ impl<'a> Basis<'a> {
     ) -> Basis<'a> {
         let (source_begins, warnings) = (Duration::ZERO, Vec::new());
         let (earlier, sampling, hindsight) = (None, None, None);
-        Basis { guest, algorithm, source, source_begins, earlier, sampling, starts, hindsight, model, warnings }
+        let wall = Vec::new();
+        Basis { guest, algorithm, source, source_begins, earlier, sampling, starts, hindsight, wall, model, warnings }
     }
 }
 
@@ -416,6 +419,7 @@ impl Request {
             sampling,
             starts,
             hindsight,
+            wall,
             model,
             mut warnings,
         } = basis;
@@ -467,7 +471,7 @@ impl Request {
             sampling,
             speed,
             bounds,
-            wall: hindsight.map(|hindsight| hindsight.wall()).unwrap_or_default(),
+            wall: hindsight.map_or(wall, |hindsight| hindsight.wall()),
             groups: Vec::new(),
             limits,
             quantile,

@@ -82,7 +82,9 @@ impl Source {
         }
         let last = parts.pop().unwrap_or(part);
         let earlier = if matches!(start, Start::At(_)) { Vec::new() } else { parts };
-        let part = with_what_follows(timeline, &last, Duration::MAX, windows_max);
+        // A single start may have been cut off from what its migration goes on into.
+        let follows = if matches!(start, Start::At(_)) { Duration::MAX } else { Duration::ZERO };
+        let part = with_what_follows(timeline, &last, follows, windows_max);
         let source = Source::Index(Box::new(history.wws_index(part.clone())?));
         Ok(Opened { source, part, earlier })
     }

@@ -1,6 +1,6 @@
 //! `migcast sweep`: the same forecast at many points, over one or two varied quantities.
 
-mod vary;
+pub(super) mod vary;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -233,7 +233,7 @@ fn simulate(args: &Args, x: Varied, curves: Option<Varied>) -> anyhow::Result<Sw
     }
     let (_, _, asked) = &points[0];
     let first = asked.forecast(recorded.as_ref())?;
-    let progress = progress_bar(points.len());
+    let progress = progress_bar(points.len(), "points");
     let simulated: anyhow::Result<Vec<(Point, Vec<String>)>> = points
         .par_iter()
         .map(|(x, curve, asked)| {
@@ -303,11 +303,12 @@ fn grouped(points: &[Vec<String>]) -> Vec<String> {
     groups.into_iter().map(shown).collect()
 }
 
-fn progress_bar(points: usize) -> ProgressBar {
+/// A bar for so many of what is counted.
+pub(super) fn progress_bar(count: usize, what: &str) -> ProgressBar {
     let target = if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} points, {eta} left")
+    let style = ProgressStyle::with_template(&format!("{{bar:40}} {{pos}}/{{len}} {what}, {{eta}} left"))
         .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(Some(points as u64), target).with_style(style)
+    ProgressBar::with_draw_target(Some(count as u64), target).with_style(style)
 }
 
 #[cfg(test)]

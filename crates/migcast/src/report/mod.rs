@@ -1,11 +1,16 @@
 //! One result, many forms: a prediction as a table, as JSON, as a picture.
 
 mod backtest;
+mod consolidate;
 mod json;
 mod plot;
+mod rules;
+mod sla;
 mod starts;
 pub(crate) mod sweep;
 mod table;
+mod tune;
+mod when;
 
 use std::time::Duration;
 
@@ -17,13 +22,20 @@ use migcast_model::platform::Platform;
 use migcast_model::sampling::SamplingError;
 use migcast_model::simulate::Scenario;
 use migcast_model::speed::SpeedScatter;
-use migcast_model::units::{PageCount, PagesPerSec};
+use migcast_model::units::{PageCount, PagesPerSec, SimTime};
+use migcast_plan::sla::Draws;
+use migcast_plan::tune::Way;
 
 pub(crate) use backtest::{write_backtest, write_backtest_json};
+pub(crate) use consolidate::{ConsolidateAnswer, Move, write_consolidate, write_consolidate_json};
 pub(crate) use json::write_json;
 pub(crate) use plot::{PlotFormat, draw};
+pub(crate) use rules::{Ruled, RulesAnswer, write_rules, write_rules_json};
+pub(crate) use sla::{SlaAnswer, write_sla, write_sla_json};
 pub(crate) use starts::{By, Group, grouped, write_groups, write_starts};
 pub(crate) use table::write_table;
+pub(crate) use tune::{Tried, TuneAnswer, draw_tune, write_tune, write_tune_json};
+pub(crate) use when::{Clock, WhenAnswer, draw_when, write_when, write_when_json};
 
 /// A finished prediction: the forecast with everything it rests on.
 #[derive(Debug)]
@@ -214,13 +226,54 @@ impl Prediction {
         self.forecast.starts().len() > 1 || scatters(Quantity::MigrationTime) || scatters(Quantity::Downtime)
     }
 
+    /// What one migration may cost the service: from each starting point, spread by what scatters.
+    pub(crate) fn draws(&self) -> Draws {
+        let scatter = self.scatter(Quantity::Downtime);
+        let mut draws = Draws { downtime: Vec::new(), brownout: Vec::new() };
+        for (_, outcome) in self.forecast.starts() {
+            let (downtimes, brownout) = match outcome {
+                Outcome::Completed(done) => {
+                    let down = done.downtime.total();
+                    let under_way = done.migration_time.saturating_sub(down).as_secs_f64();
+                    (scatter.spread(down.as_secs_f64()), under_way)
+                }
+                Outcome::Cancelled(progress) | Outcome::NotConverged(progress) => {
+                    (vec![0.0; scatter.spread(0.0).len()], progress.now.since(SimTime::ZERO).as_secs_f64())
+                }
+            };
+            draws.brownout.extend(downtimes.iter().map(|_| brownout));
+            draws.downtime.extend(downtimes);
+        }
+        draws
+    }
+
+    /// How a migration may go from each starting point, spread by what scatters.
+    pub(crate) fn ways(&self) -> Vec<Way> {
+        let (of_time, of_downtime) = (self.scatter(Quantity::MigrationTime), self.scatter(Quantity::Downtime));
+        let way = |(_, outcome): &(Duration, Outcome)| match outcome {
+            Outcome::Completed(done) => Way {
+                time: of_time.spread(done.migration_time.as_secs_f64()),
+                downtime: of_downtime.spread(done.downtime.total().as_secs_f64()),
+                sent: done.sent_bytes.get() as f64,
+                slowed: (done.throttled + done.post_copy).as_secs_f64(),
+            },
+            Outcome::Cancelled(progress) | Outcome::NotConverged(progress) => Way {
+                time: vec![f64::INFINITY],
+                downtime: vec![f64::INFINITY],
+                sent: progress.sent.get() as f64,
+                slowed: 0.0,
+            },
+        };
+        self.forecast.starts().iter().map(way).collect()
+    }
+
     /// Every start that was simulated, whether the forecast is made from it or not.
     fn simulated(&self) -> &Forecast {
         self.simulated.as_ref().unwrap_or(&self.forecast)
     }
 
     /// When each start that was simulated was on the wall, its outcome, and whether the forecast is made from it.
-    fn on_the_wall(&self) -> impl Iterator<Item = (jiff::Timestamp, &Outcome, bool)> {
+    pub(crate) fn on_the_wall(&self) -> impl Iterator<Item = (jiff::Timestamp, &Outcome, bool)> {
         let is_used = |start| self.forecast.starts().binary_search_by_key(start, |(start, _)| *start).is_ok();
         self.simulated().starts().iter().filter_map(move |(start, outcome)| {
             let index = self.wall.binary_search_by_key(start, |(start, _)| *start).ok()?;

@@ -18,9 +18,9 @@ use super::{Prediction, Quantity};
 
 const SIZE: (u32, u32) = (960, 900);
 pub(super) const FONT: &str = "sans-serif";
-const LINE: RGBColor = RGBColor(31, 100, 173);
-const BAND: RGBAColor = RGBAColor(31, 100, 173, 0.15);
-const NEVER: RGBColor = RGBColor(200, 40, 40);
+pub(super) const LINE: RGBColor = RGBColor(31, 100, 173);
+pub(super) const BAND: RGBAColor = RGBAColor(31, 100, 173, 0.15);
+pub(super) const NEVER: RGBColor = RGBColor(200, 40, 40);
 const MIB: f64 = (1 << 20) as f64;
 
 /// The kinds of picture.
@@ -118,10 +118,10 @@ impl Picture for Prediction {
     }
 }
 
-type Chart<'a, B> = ChartContext<'a, B, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+pub(super) type Chart<'a, B> = ChartContext<'a, B, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// Both axes from zero to their ends, with what they show.
-fn axes<'a, B: DrawingBackend>(
+pub(super) fn axes<'a, B: DrawingBackend>(
     panel: &'a DrawingArea<B, Shift>,
     (right, x_label): (f64, &str),
     (top, y_label): (f64, &str),

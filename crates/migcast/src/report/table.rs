@@ -104,7 +104,8 @@ fn write_limits(out: &mut impl Write, prediction: &Prediction) -> io::Result<()>
     if prediction.limits.is_empty() { Ok(()) } else { writeln!(out) }
 }
 
-fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -> io::Result<()> {
+/// What a forecast rests on.
+pub(super) fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -> io::Result<()> {
     let scenario = &prediction.scenario;
     let link = &scenario.link;
     let (goodput, buffer) = (show_rate(link.goodput()), show_bytes(link.sender_buffer));

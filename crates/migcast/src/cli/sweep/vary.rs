@@ -3,17 +3,17 @@
 use crate::report::sweep::{Dimension, Value, Varied};
 
 /// Values of one key at most.
-pub(super) const VALUES_MAX: usize = 10_000;
+const VALUES_MAX: usize = 10_000;
 
 /// A key with the values it takes, as it was given: which kind of quantity it is depends on the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Vary {
-    pub(super) key: String,
+pub(in crate::cli) struct Vary {
+    pub(in crate::cli) key: String,
     values: String,
 }
 
 /// Reads `KEY=VALUES`.
-pub(super) fn parse(text: &str) -> Result<Vary, String> {
+pub(in crate::cli) fn parse(text: &str) -> Result<Vary, String> {
     let shape = || format!("`{text}` is not KEY=FROM:TO:STEP or KEY=VALUE,VALUE, such as link=1Gbit/s,10Gbit/s");
     let (key, values) = text.split_once('=').ok_or_else(shape)?;
     let (key, values) = (key.trim(), values.trim());
@@ -29,7 +29,7 @@ impl Vary {
     ///
     /// # Errors
     /// One line: what is wrong with them and what is allowed.
-    pub(super) fn values(&self, known: Option<Dimension>) -> Result<Varied, String> {
+    pub(in crate::cli) fn values(&self, known: Option<Dimension>) -> Result<Varied, String> {
         let wrong = |reason| format!("{}={}: {reason}", self.key, self.values);
         let (dimension, values) = match self.values.contains(':') {
             true => range(&self.values, known).map_err(wrong)?,
