@@ -81,7 +81,7 @@ fn allowed(guest: &str, name: &str) -> (f64, f64) {
         ("cpu" | "sort", "xen-classic") => (0.12, 0.5),
         ("cpu" | "sort", "qemu-10.0") => (0.12, 0.03),
         (_, "xen-classic") => (0.02, 0.12),
-        ("web" | "hot-cold" | "steady", "qemu-10.0") => (0.01, 0.12),
+        ("web" | "web-xen" | "hot-cold" | "steady", "qemu-10.0") => (0.01, 0.12),
         (_, "qemu-10.0") => (0.01, 0.05),
         _ => (0.01, 0.03),
     }

@@ -131,7 +131,7 @@ fn forecast(
 ) -> anyhow::Result<Prediction> {
     // What is late is late: nothing is simulated far beyond the time that is allowed.
     let mut request = args.subject.request(Duration::ZERO);
-    request.options.horizon.get_or_insert(args.max_time * 5 / 4);
+    request.options.horizon.get_or_insert(args.max_time.saturating_mul(5) / 4);
     let options = &mut request.options;
     options.algorithm = Some(algorithm.to_owned());
     options.manager = manager.map(str::to_owned);
@@ -180,7 +180,7 @@ fn schedules(args: &Args, past: &Past) -> anyhow::Result<Vec<Candidate>> {
     };
     let seen: Vec<Vec<Reading>> = watched.forecast.completed().map(readings).collect();
     let schedule = |percent: u32| {
-        let decided = args.max_time * percent / 100;
+        let decided = args.max_time.saturating_mul(percent) / 100;
         let steps = thresholds(&seen, decided.as_secs_f64());
         let written = |Step { from, downtime }: &Step| {
             let millis = |seconds: f64| Duration::from_millis((seconds * 1e3).ceil().max(1.0) as u64);

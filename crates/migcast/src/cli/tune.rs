@@ -149,7 +149,7 @@ fn scored(args: &Args, past: Option<&Past>, candidates: &[Candidate], promise: &
 fn forecast(args: &Args, past: Option<&Past>, candidate: &Candidate) -> anyhow::Result<Prediction> {
     // What is late is late: nothing is simulated far beyond the time that is promised.
     let mut request = args.subject.request(Duration::ZERO);
-    request.options.horizon.get_or_insert(args.max_time * 5 / 4);
+    request.options.horizon.get_or_insert(args.max_time.saturating_mul(5) / 4);
     request.options.settings.extend(candidate.iter().cloned());
     request.options.start = Start::All;
     request.starts_max = STARTS_MAX;

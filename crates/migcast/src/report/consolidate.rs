@@ -1,7 +1,6 @@
 //! Which hosts to empty, as text and as `migcast.consolidate/1`.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use migcast_model::forecast::Distribution;
 use migcast_model::quantity::{show_bytes, show_duration, show_rate};
@@ -10,6 +9,7 @@ use migcast_plan::consolidate::Plan;
 use serde::Serialize;
 
 use super::sla::percent;
+use super::span;
 use crate::inventory::{Guest, Host, Inventory};
 
 const JOULES_PER_KWH: f64 = 3.6e6;
@@ -94,10 +94,6 @@ impl<'a> ConsolidateAnswer<'a> {
         }
         all
     }
-}
-
-fn span(seconds: f64) -> String {
-    show_duration(Duration::from_secs_f64(seconds.max(0.0)))
 }
 
 fn energy(joules: f64) -> String {

@@ -19,6 +19,7 @@ use migcast_model::bounds::Bounds;
 use migcast_model::forecast::{Distribution, Forecast, Scatter};
 use migcast_model::outcome::{Completed, Outcome};
 use migcast_model::platform::Platform;
+use migcast_model::quantity::show_duration;
 use migcast_model::sampling::SamplingError;
 use migcast_model::simulate::Scenario;
 use migcast_model::speed::SpeedScatter;
@@ -36,6 +37,11 @@ pub(crate) use starts::{By, Group, grouped, write_groups, write_starts};
 pub(crate) use table::write_table;
 pub(crate) use tune::{Tried, TuneAnswer, draw_tune, write_tune, write_tune_json};
 pub(crate) use when::{Clock, WhenAnswer, draw_when, write_when, write_when_json};
+
+/// A time for people, in seconds; what has no end is "never".
+fn span(seconds: f64) -> String {
+    Duration::try_from_secs_f64(seconds.max(0.0)).map_or_else(|_| "never".to_owned(), show_duration)
+}
 
 /// A finished prediction: the forecast with everything it rests on.
 #[derive(Debug)]

@@ -1,14 +1,14 @@
 //! Stop rules side by side, as text and as `migcast.rules/1`.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
-use migcast_model::quantity::{show_bytes, show_duration, show_rate};
+use migcast_model::quantity::{show_bytes, show_rate};
 use migcast_model::units::{ByteCount, BytesPerSec};
 use migcast_plan::tune::{Promise, Score};
 use serde::Serialize;
 
 use super::sla::percent;
+use super::span;
 
 /// Longest settings that are shown in a row.
 const SHOWN_MAX: usize = 60;
@@ -32,10 +32,6 @@ pub(crate) struct RulesAnswer {
     pub(crate) link: BytesPerSec,
     pub(crate) promise: Promise,
     pub(crate) rules: Vec<Ruled>,
-}
-
-fn span(seconds: f64) -> String {
-    if seconds.is_finite() { show_duration(Duration::from_secs_f64(seconds)) } else { "never".to_owned() }
 }
 
 /// Writes the rules for a person, the shortest downtime within the time first.

@@ -1,13 +1,12 @@
 //! What a service level agreement allows, as a few lines of text, and as `migcast.sla/1`.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
-use migcast_model::quantity::{show_count, show_duration, show_rate};
+use migcast_model::quantity::{show_count, show_rate};
 use migcast_plan::sla::{Agreement, Answer, Binding, Budget, Count, Events, Remaining};
 use serde::Serialize;
 
-use super::{Prediction, Quantity};
+use super::{Prediction, Quantity, span};
 
 const DAY: f64 = 86_400.0;
 
@@ -130,7 +129,7 @@ fn shown(count: Count, period: f64) -> String {
             let rate = if a_day >= 1.0 {
                 format!("{} a day", show_count(a_day as u64))
             } else {
-                format!("one every {}", span(period / count as f64))
+                format!("one every {}", every(period / count as f64))
             };
             let noun = if count == 1 { "migration" } else { "migrations" };
             let week = if a_day >= 1.0 && period > 7.0 * DAY {
@@ -143,8 +142,10 @@ fn shown(count: Count, period: f64) -> String {
     }
 }
 
-fn span(seconds: f64) -> String {
-    show_duration(Duration::from_secs_f64(seconds.max(0.0)))
+/// The time between two: from two days on in days, with a digit after the point where there is one.
+fn every(seconds: f64) -> String {
+    let days = (10.0 * seconds / DAY).round() / 10.0;
+    if days >= 2.0 { format!("{days} days") } else { span(seconds) }
 }
 
 fn show_period(seconds: f64) -> String {
@@ -274,7 +275,7 @@ mod tests {
     #[test]
     fn counts_are_told_as_rates_too() {
         assert_eq!(shown(Count::Most(2_592), 30.0 * DAY), "2,592 migrations (86 a day, 604 a week)");
-        assert_eq!(shown(Count::Most(3), 30.0 * DAY), "3 migrations (one every 10 d)");
+        assert_eq!(shown(Count::Most(3), 30.0 * DAY), "3 migrations (one every 10 days)");
         assert_eq!(shown(Count::Most(1), DAY), "1 migration (1 a day)");
     }
 }

@@ -4,20 +4,19 @@ mod commands;
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use commands::{Commands, commands};
-use migcast_model::quantity::{show_bytes, show_duration, show_rate};
+use migcast_model::quantity::{show_bytes, show_rate};
 use migcast_model::units::ByteCount;
 use migcast_plan::tune::{Choice, Promise, Score};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use serde::Serialize;
 
-use super::Prediction;
 use super::plot::{self, Drawing, LINE, NEVER, Picture, axes};
 use super::sla::percent;
 use super::table::write_assumptions;
+use super::{Prediction, span};
 
 /// Rows of the trade-off that are shown.
 const ROWS_MAX: usize = 12;
@@ -68,10 +67,6 @@ fn described(candidate: &[(String, String)]) -> String {
         return "the settings as they stand".to_owned();
     }
     candidate.iter().map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join(", ")
-}
-
-fn span(seconds: f64) -> String {
-    if seconds.is_finite() { show_duration(Duration::from_secs_f64(seconds)) } else { "never".to_owned() }
 }
 
 /// Writes the answer for a person.

@@ -2,18 +2,17 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use jiff::Zoned;
 use jiff::tz::TimeZone;
-use migcast_model::quantity::{show_duration, show_rate};
+use migcast_model::quantity::show_rate;
 use migcast_plan::when::{Answer, BLOCKS_MIN, Gain, Slot, Verdict};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use serde::Serialize;
 
 use super::plot::{self, Drawing, FONT, Picture};
-use super::{Prediction, Quantity};
+use super::{Prediction, Quantity, span};
 
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 /// Width of a bar, in characters.
@@ -162,10 +161,6 @@ fn shown(Gain { seconds: [least, median, most], blocks }: Gain, instead: &str, n
         signed(least),
         signed(most)
     )
-}
-
-fn span(seconds: f64) -> String {
-    if seconds.is_finite() { show_duration(Duration::from_secs_f64(seconds)) } else { "never".to_owned() }
 }
 
 fn capital(text: &str) -> String {
