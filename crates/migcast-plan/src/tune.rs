@@ -105,9 +105,10 @@ impl Score {
 }
 
 /// The one to take: of those that keep the promise the one in which the guest loses least work, of those the one with
-/// the least traffic, of those the one with the shortest downtime, the first of equals. Where none keeps it the one that
-/// keeps it most often, of those the one nearest to it. `None` if nothing was tried.
-pub fn choose(scores: &[Score], promise: &Promise) -> Option<Choice> {
+/// the least traffic, of those what `stands` (a place in what was tried, if it was), so that nothing is changed for nothing,
+/// else the one with the shortest downtime, the first of equals. Where none keeps it the one that keeps it most often, of
+/// those the one nearest to it. `None` if nothing was tried.
+pub fn choose(scores: &[Score], stands: Option<usize>, promise: &Promise) -> Option<Choice> {
     let keeping: Vec<usize> = (0..scores.len()).filter(|index| scores[*index].keeps(promise)).collect();
     if keeping.is_empty() {
         let nearer = |a: &usize, b: &usize| {
@@ -124,7 +125,10 @@ pub fn choose(scores: &[Score], promise: &Promise) -> Option<Choice> {
         keeping.into_iter().filter(|index| scores[*index].slowed <= slowed + SAME_SLOWED).collect();
     let sent = least(&|score| score.sent, &unharmed);
     let lean = unharmed.into_iter().filter(|index| scores[*index].sent <= sent * (1.0 + SAME_TRAFFIC));
-    lean.min_by(|a, b| scores[*a].downtime.total_cmp(&scores[*b].downtime)).map(Choice::Kept)
+    let shortest = |a: &usize, b: &usize| scores[*a].downtime.total_cmp(&scores[*b].downtime);
+    let lean: Vec<usize> = lean.collect();
+    let stands = stands.filter(|stands| lean.contains(stands));
+    stands.or_else(|| lean.into_iter().min_by(shortest)).map(Choice::Kept)
 }
 
 /// The trade-off: those of which none other is better in time or downtime and as good in the other, by time. Equal ones
@@ -188,9 +192,11 @@ mod tests {
             score(0.5, 9.0, 0.1, 10.0, 0.0),
         ];
         // Not the throttled one, not the one that sends thrice, and of two alike the one that is down for less.
-        assert_eq!(choose(&tried, &PROMISE), Some(Choice::Kept(2)));
-        assert_eq!(choose(&tried[..1], &PROMISE), Some(Choice::Kept(0)), "throttling, if it takes that");
-        assert_eq!(choose(&[], &PROMISE), None);
+        assert_eq!(choose(&tried, None, &PROMISE), Some(Choice::Kept(2)));
+        assert_eq!(choose(&tried, Some(1), &PROMISE), Some(Choice::Kept(1)), "what stands keeps it as well");
+        assert_eq!(choose(&tried, Some(3), &PROMISE), Some(Choice::Kept(2)), "but not at thrice the traffic");
+        assert_eq!(choose(&tried[..1], None, &PROMISE), Some(Choice::Kept(0)), "throttling, if it takes that");
+        assert_eq!(choose(&[], None, &PROMISE), None);
     }
 
     #[test]
@@ -200,7 +206,7 @@ mod tests {
             score(0.6, f64::INFINITY, f64::INFINITY, 1.0, 0.0),
             score(0.6, 30.0, 0.3, 1.0, 0.0),
         ];
-        assert_eq!(choose(&tried, &PROMISE), Some(Choice::Nearest(2)));
+        assert_eq!(choose(&tried, None, &PROMISE), Some(Choice::Nearest(2)));
     }
 
     #[test]

@@ -29,6 +29,8 @@ const STARTS_MAX: usize = 100;
 const CANDIDATES_MAX: usize = 24;
 /// Shares of the time allowed, in percent, after which a migration under a schedule is forced: the rest is for what is left.
 const DECIDED_AFTER: [u32; 4] = [95, 90, 80, 65];
+/// No guest is migrated for longer.
+const TIME_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// The proposal's name in the model.
 const SCHEDULE: &str = "schedule";
 
@@ -78,6 +80,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         options.algorithm.is_none() && options.manager.is_none() && options.settings.is_empty(),
         "--algorithm, --manager and --set have no meaning here: each rule is tried with settings of its own"
     );
+    ensure!(args.max_time <= TIME_MAX, "--max-time: at most a week");
     let halves = Past::halves(dir, options)?;
     let halves = halves.context("the history cannot be cut in two: record longer, or with pages")?;
     let promise = Promise { time: args.max_time.as_secs_f64(), downtime: f64::INFINITY, probability: args.probability };

@@ -77,7 +77,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let stands = forecast(args, past.as_ref(), &Candidate::new())?;
     let tried = tried(args, &stands, first, &promise)?;
     let scores: Vec<Score> = tried.iter().map(|tried| tried.score).collect();
-    let choice = choose(&scores, &promise).context("nothing was tried")?;
+    let unchanged = tried.iter().position(|tried| tried.candidate.is_empty());
+    let choice = choose(&scores, unchanged, &promise).context("nothing was tried")?;
     let chosen = &tried[choice.index()].candidate;
     let score = |prediction: &Prediction| Score::of(&prediction.ways(), &promise);
     let judged = second.map(|second| forecast(args, Some(second), chosen)).transpose()?;
