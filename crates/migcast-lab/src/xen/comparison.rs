@@ -7,6 +7,7 @@ use migcast_model::units::BytesPerSec;
 
 use super::kept::Forecast;
 use super::log::Migration;
+use crate::comparison;
 
 /// A round is forecast rightly if it is within this share of its pages, or so many of them.
 const SHARE: f64 = 0.05;
@@ -50,8 +51,8 @@ impl Case {
     }
 
     fn stood(&self) -> String {
-        let all: Vec<f64> = self.runs.iter().filter_map(|run| run.stood).collect();
-        if all.is_empty() { "not known".to_owned() } else { format!("{:.2}", median(all.into_iter())) }
+        let stood = comparison::median(self.runs.iter().filter_map(|run| run.stood));
+        stood.map_or_else(|| "not known".to_owned(), |seconds| format!("{seconds:.2}"))
     }
 
     /// Median of the bytes.
@@ -179,10 +180,9 @@ fn in_a_row(pages: impl Iterator<Item = u64>) -> String {
     pages.map(|pages| format!("{pages:>6}")).collect::<Vec<_>>().join(" ")
 }
 
+/// The median of values of which there is at least one.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
+    comparison::median(values).unwrap_or(f64::NAN)
 }
 
 /// The lower of the two in the middle: one of the values.

@@ -16,7 +16,7 @@ use migcast_plan::tune::{Promise, Score};
 use rayon::prelude::*;
 
 use super::past::Past;
-use super::scenario::{self, Options, Start};
+use super::scenario::{self, Options};
 use super::sla::parse_percent;
 use super::subject::Subject;
 use super::sweep::progress_bar;
@@ -132,9 +132,7 @@ fn forecast(
     (algorithm, manager): (&str, Option<&str>),
     candidate: &Candidate,
 ) -> anyhow::Result<Prediction> {
-    // What is late is late: nothing is simulated far beyond the time that is allowed.
-    let mut request = args.subject.request(Duration::ZERO);
-    request.options.horizon.get_or_insert(args.max_time.saturating_mul(5) / 4);
+    let mut request = args.subject.request_within(args.max_time, STARTS_MAX);
     let options = &mut request.options;
     options.algorithm = Some(algorithm.to_owned());
     options.manager = manager.map(str::to_owned);
@@ -143,8 +141,6 @@ fn forecast(
     if algorithm == "qemu" && candidate.iter().all(|(key, _)| key != "max-bandwidth") {
         options.settings.push(("max-bandwidth".to_owned(), "none".to_owned()));
     }
-    options.start = Start::All;
-    request.starts_max = STARTS_MAX;
     past.forecast(&request, &ProgressBar::hidden())
 }
 

@@ -10,7 +10,7 @@ use migcast_model::units::{ByteCount, BytesPerSec, PagesPerSec};
 
 use super::past::Past;
 use super::predict::progress_bar;
-use super::scenario::{self, Known, Options, Request};
+use super::scenario::{self, Known, Options, Request, Start};
 use crate::report::Prediction;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -49,6 +49,16 @@ impl Subject {
     /// What is asked for, over at least this horizon.
     pub(super) fn request(&self, horizon_min: Duration) -> Request {
         Request { options: self.options.clone(), link: self.link, horizon_min, starts_max: scenario::STARTS_MAX }
+    }
+
+    /// What is asked for where a migration has to be over within `time`, from so many starting points everywhere: what is late
+    /// is late, and nothing is simulated far beyond that.
+    pub(super) fn request_within(&self, time: Duration, starts_max: usize) -> Request {
+        let mut request = self.request(Duration::ZERO);
+        request.options.horizon.get_or_insert(time.saturating_mul(5) / 4);
+        request.options.start = Start::All;
+        request.starts_max = starts_max;
+        request
     }
 
     /// Forecasts from this past, or from the rate that was stated where there is none.

@@ -14,7 +14,7 @@ use migcast_plan::tune::{Promise, Score, choose, front};
 use rayon::prelude::*;
 
 use super::past::Past;
-use super::scenario::{self, Start};
+use super::scenario;
 use super::sla::parse_percent;
 use super::subject::Subject;
 use super::sweep::progress_bar;
@@ -82,9 +82,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let chosen = &tried[choice.index()].candidate;
     let score = |prediction: &Prediction| Score::of(&prediction.ways(), &promise);
     let judged = second.map(|second| forecast(args, Some(second), chosen)).transpose()?;
+    let stood = score(&stands);
     let answer = TuneAnswer {
-        whole: forecast(args, past.as_ref(), chosen)?,
-        stood: score(&stands),
+        // What stands was forecast already.
+        whole: if chosen.is_empty() { stands } else { forecast(args, past.as_ref(), chosen)? },
+        stood,
         judged: judged.as_ref().map(score),
         promise,
         front: front(&scores),
@@ -148,11 +150,7 @@ fn scored(args: &Args, past: Option<&Past>, candidates: &[Candidate], promise: &
 }
 
 fn forecast(args: &Args, past: Option<&Past>, candidate: &Candidate) -> anyhow::Result<Prediction> {
-    // What is late is late: nothing is simulated far beyond the time that is promised.
-    let mut request = args.subject.request(Duration::ZERO);
-    request.options.horizon.get_or_insert(args.max_time.saturating_mul(5) / 4);
+    let mut request = args.subject.request_within(args.max_time, STARTS_MAX);
     request.options.settings.extend(candidate.iter().cloned());
-    request.options.start = Start::All;
-    request.starts_max = STARTS_MAX;
     args.subject.forecast_from(past, &request, &ProgressBar::hidden())
 }

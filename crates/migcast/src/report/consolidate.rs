@@ -36,6 +36,11 @@ impl Move {
         let megabytes = self.sent.p50.unwrap_or_default() / 1e6;
         inventory.joules_per_migration + inventory.joules_per_megabyte * megabytes
     }
+
+    /// Mean downtime as a share of what the guest's availability allows in a month, if one was agreed.
+    fn budget_share(&self, guest: &Guest) -> Option<f64> {
+        guest.availability.map(|share| self.downtime_mean / ((1.0 - share) * MONTH))
+    }
 }
 
 /// An answer, and what it rests on.
@@ -58,19 +63,23 @@ impl<'a> ConsolidateAnswer<'a> {
         moved
     }
 
-    fn emptied(&self) -> Vec<&'a str> {
+    fn emptied(&self) -> Vec<&'a Host> {
         let hosts = self.inventory.hosts.iter().zip(&self.plan.placement.is_off);
-        hosts.filter(|(_, is_off)| **is_off).map(|(host, _)| host.name.as_str()).collect()
+        hosts.filter(|(_, is_off)| **is_off).map(|(host, _)| host).collect()
+    }
+
+    fn emptied_names(&self) -> Vec<&'a str> {
+        self.emptied().into_iter().map(|host| host.name.as_str()).collect()
     }
 
     /// After how long what it costs is saved, in seconds; `None` if nothing is done.
     fn pays_after(&self) -> Option<f64> {
-        let hosts = self.inventory.hosts.iter().zip(&self.plan.placement.is_off).filter(|(_, is_off)| **is_off);
-        let watts: f64 = hosts.map(|(host, _)| host.idle_watts - host.off_watts).sum();
+        let emptied = self.emptied();
+        let watts: f64 = emptied.iter().map(|host| host.idle_watts - host.off_watts).sum();
         let balance = &self.plan.balance;
         // What guests take more elsewhere comes off what is saved each second.
         let watts = watts - balance.running / self.inventory.horizon.as_secs_f64();
-        (!self.emptied().is_empty() && watts > 0.0).then(|| (balance.switching + balance.moving) / watts)
+        (!emptied.is_empty() && watts > 0.0).then(|| (balance.switching + balance.moving) / watts)
     }
 
     /// What to beware of: what concerns all moves once, the rest with the guest's name.
@@ -143,9 +152,7 @@ pub(crate) fn write_consolidate(out: &mut impl Write, of: &ConsolidateAnswer<'_>
     for (guest, of, to) in &planned {
         let way = format!("{} → {}", inventory.hosts[guest.host].name, to.name);
         let sent = or_never(of.sent.p50, |sent| show_bytes(ByteCount::new(sent as u64)));
-        let budget = guest
-            .availability
-            .map_or_else(|| "-".to_owned(), |share| percent(of.downtime_mean / ((1.0 - share) * MONTH)));
+        let budget = of.budget_share(guest).map_or_else(|| "-".to_owned(), percent);
         writeln!(
             out,
             "{:16}{way:20}{:>10}{:>12}{:>14}{sent:>12}{budget:>18}",
@@ -184,7 +191,6 @@ pub(crate) fn write_consolidate(out: &mut impl Write, of: &ConsolidateAnswer<'_>
 }
 
 fn verdict(of: &ConsolidateAnswer<'_>) -> String {
-    let emptied = of.emptied();
     match of.pays_after() {
         Some(seconds) => {
             let moves = match of.planned().len() {
@@ -193,7 +199,7 @@ fn verdict(of: &ConsolidateAnswer<'_>) -> String {
                 count => format!("by {count} moves"),
             };
             let saved = energy(of.plan.balance.net());
-            format!("switch off {} {moves}; saves {saved}, pays after {}", emptied.join(", "), span(seconds))
+            format!("switch off {} {moves}; saves {saved}, pays after {}", of.emptied_names().join(", "), span(seconds))
         }
         None => "do not: nothing that can be emptied saves more than it costs".to_owned(),
     }
@@ -247,7 +253,7 @@ pub(crate) fn write_consolidate_json(out: &mut impl Write, of: &ConsolidateAnswe
         downtime_p95_seconds: of.downtime.p95,
         sent_bytes: of.sent.p50,
         joules: of.joules(inventory),
-        budget_share: guest.availability.map(|share| of.downtime_mean / ((1.0 - share) * MONTH)),
+        budget_share: of.budget_share(guest),
     });
     let balance = &plan.balance;
     let document = Document {
@@ -255,7 +261,7 @@ pub(crate) fn write_consolidate_json(out: &mut impl Write, of: &ConsolidateAnswe
         verdict: if of.pays_after().is_some() { "switch-off" } else { "do-not" },
         horizon_seconds: inventory.horizon.as_secs_f64(),
         link_bits_per_second: inventory.link.bits(),
-        switch_off: of.emptied(),
+        switch_off: of.emptied_names(),
         moves: rows.collect(),
         saved_joules: balance.saved,
         switching_joules: balance.switching,
