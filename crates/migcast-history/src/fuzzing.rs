@@ -11,7 +11,8 @@ pub(crate) use stage::seal_anew;
 
 use crate::format::Manifest;
 use crate::import::{self, Asked, Format, SeriesBuilder};
-use crate::observed;
+use crate::observed::log::{self, Clock, Form};
+use crate::observed::{self, Known};
 use crate::rates;
 use crate::sample::Tracked;
 
@@ -48,6 +49,34 @@ pub fn observed(data: &[u8]) {
             let line = |observed| serde_json::to_string(observed).expect("an observed migration is plain JSON") + "\n";
             let text: String = all.iter().map(line).collect();
             assert_eq!(observed::parse(text.as_bytes(), path).expect("its own text is accepted"), all);
+        }
+        Err(error) => one_line(&error),
+    }
+}
+
+/// Reads a log of migrations: the first byte says of which form it is, the rest is the log. What is read keeps the rules of
+/// observed migrations and reads the same after it was written; what is not says why on one line.
+///
+/// # Panics
+/// Where a reader breaks one of these promises.
+pub fn log(data: &[u8]) {
+    let Some((&which, text)) = data.split_first() else { return };
+    let known = Known {
+        guest: "g".to_owned(),
+        history: None,
+        version: "1.0".to_owned(),
+        accelerator: "kvm".to_owned(),
+        link_bits_per_second: 1_000_000_000,
+        settings: Vec::new(),
+    };
+    let clock = Clock { ended: jiff::Timestamp::UNIX_EPOCH, zone: jiff::tz::TimeZone::UTC };
+    let form = Form::ALL[usize::from(which) % Form::ALL.len()];
+    let path = Path::new("log");
+    match log::read(form, "qemu", &String::from_utf8_lossy(text), &known, &clock, path) {
+        Ok(all) => {
+            let line = |observed| serde_json::to_string(observed).expect("an observed migration is plain JSON") + "\n";
+            let text: String = all.iter().map(line).collect();
+            assert_eq!(observed::parse(text.as_bytes(), path).expect("what is read is accepted"), all);
         }
         Err(error) => one_line(&error),
     }
@@ -116,6 +145,11 @@ mod tests {
     #[test]
     fn the_corpus_of_observed_holds() {
         replay("observed", observed);
+    }
+
+    #[test]
+    fn the_corpus_of_log_holds() {
+        replay("log", log);
     }
 
     #[test]

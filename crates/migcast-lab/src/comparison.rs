@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use migcast_history::observed::Observed;
+use migcast_model::calibrate::review::interval_of_share;
 use serde::{Deserialize, Serialize};
 
 use crate::prediction::{self, Band, Predicted};
@@ -62,7 +63,7 @@ impl Case {
 
     /// Whether the band holds the migration time.
     fn holds_time(&self) -> bool {
-        self.predicted.migration_time_seconds.holds(self.observed.migration_time_seconds)
+        self.predicted.migration_time_seconds.holds(self.observed.seconds())
     }
 
     /// Whether the band holds the guest's downtime.
@@ -124,15 +125,11 @@ fn explanation(case: &Case) -> Option<String> {
         return (!case.verdict_is_right()).then(|| format!("{}: did not converge; {share}", case.title()));
     }
     let Some(time) = predicted.migration_time_seconds.p50 else {
-        return Some(format!(
-            "{}: completed after {:.2} s, forecast never",
-            case.title(),
-            observed.migration_time_seconds
-        ));
+        return Some(format!("{}: completed after {:.2} s, forecast never", case.title(), observed.seconds()));
     };
     let ratio = |predicted: Option<f64>, actual: Option<f64>| Some(predicted? / actual? - 1.0);
     let errors = [
-        Some(time / observed.migration_time_seconds - 1.0),
+        Some(time / observed.seconds() - 1.0),
         ratio(predicted.downtime_seconds.p50, observed.downtime_seconds),
         ratio(predicted.sent_bytes.p50, observed.sent_bytes.map(|bytes| bytes as f64)),
     ];
@@ -188,7 +185,7 @@ pub fn table(cases: &[Case]) -> String {
     for group in groups.values() {
         let _ = write!(out, "| {} | {} |", group[0].title(), group.len());
         let columns: [(Actual, Expected, f64, usize); 5] = [
-            (|o| Some(o.migration_time_seconds), |p| p.migration_time_seconds, 1.0, 2),
+            (|o| o.migration_time_seconds, |p| p.migration_time_seconds, 1.0, 2),
             (|o| o.downtime_seconds, |p| p.downtime_seconds, 1e3, 0),
             (|o| o.downtime_reported_seconds, |p| p.downtime_reported_seconds, 1e3, 0),
             (|o| o.sent_bytes.map(|bytes| bytes as f64), |p| p.sent_bytes, 1e-6, 1),
@@ -239,7 +236,7 @@ pub fn summary(cases: &[Case]) -> String {
     let show = |error: Option<f64>| error.map_or_else(|| "-".to_owned(), |error| format!("{error:.1} %"));
     let down = median_error(&completed, |p| p.downtime_seconds.p50, |o| o.downtime_seconds);
     let bytes = median_error(&completed, |p| p.sent_bytes.p50, |o| o.sent_bytes.map(|bytes| bytes as f64));
-    let time = |cases: &[&Case], rule: Rule| median_error(cases, rule.1, |o| Some(o.migration_time_seconds));
+    let time = |cases: &[&Case], rule: Rule| median_error(cases, rule.1, |o| o.migration_time_seconds);
     let rows = [(TIMES[0].0, time(&completed, TIMES[0])), ("downtime", down), ("bytes", bytes)];
     let baselines = TIMES[1..].iter().map(|rule| (rule.0, time(&completed, *rule)));
     for (name, error) in rows.into_iter().chain(baselines) {
@@ -259,7 +256,7 @@ pub fn summary(cases: &[Case]) -> String {
     }
     let (in_time, in_down) = in_band(&completed);
     let held = |held: usize| {
-        let (low, high) = wilson(held, completed.len());
+        let (low, high) = interval_of_share(held, completed.len());
         format!("{held} of {} ({:.0} to {:.0} %)", completed.len(), low * 100.0, high * 100.0)
     };
     if !completed.is_empty() {
@@ -294,16 +291,6 @@ pub fn median_error(
         Some(predicted(&case.predicted).map_or(f64::INFINITY, |predicted| (predicted / actual - 1.0).abs() * 100.0))
     };
     median(cases.iter().filter_map(one))
-}
-
-/// 95 % interval of a share of which `held` of `all` were seen (Wilson, JASA 22, 1927).
-fn wilson(held: usize, all: usize) -> (f64, f64) {
-    const Z: f64 = 1.96;
-    let (n, share) = (all as f64, held as f64 / all as f64);
-    let middle = share + Z * Z / (2.0 * n);
-    let reach = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
-    let scale = 1.0 + Z * Z / n;
-    (((middle - reach) / scale).max(0.0), ((middle + reach) / scale).min(1.0))
 }
 
 fn in_band(cases: &[&Case]) -> (usize, usize) {
@@ -368,7 +355,7 @@ mod tests {
     #[test]
     fn the_first_reading_that_differs_is_named() {
         let other = |observed: &mut Observed| {
-            observed.migration_time_seconds = 4.4;
+            observed.migration_time_seconds = Some(4.4);
             observed.pending_bytes = vec![31_000_000, 20_000_000, 9_000_000];
         };
         let expected = "- g, 400 Mbit/s, 300ms: time -9.1 %; downtime within the band; \
@@ -426,12 +413,5 @@ mod tests {
         // 160 pages sent of 100: 60 of the 110 with data went out again.
         let summary = summary(&[case(|observed| (observed.data_pages, observed.zero_pages) = (Some(110), Some(50)))]);
         assert!(summary.contains("the same where 30 % or more is sent again (1): migration time 0.0 %"), "{summary}");
-    }
-
-    #[test]
-    fn an_interval_of_a_share_is_wilsons() {
-        // Newcombe, Statistics in Medicine 17 (1998), table I: 81 of 263.
-        let (low, high) = wilson(81, 263);
-        assert!((low - 0.2553).abs() < 1e-4 && (high - 0.3662).abs() < 1e-4, "{low} {high}");
     }
 }

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail, ensure};
-use migcast_history::observed::{FORMAT, Observed, ThrottleStep};
+use migcast_history::observed::{Known, Observed, ThrottleStep};
 use migcast_model::quantity::write_rate;
 use migcast_model::units::BytesPerSec;
 use serde_json::{Value, json};
@@ -54,8 +54,20 @@ impl Terms {
     }
 }
 
-/// Migrates the guest of `source`, which runs at `from`, to a new machine at the other end. Returns what happened and
-/// the machine the guest runs on afterwards with its end (the source, where the migration was given up).
+/// What a migration left.
+#[derive(Debug)]
+pub struct Migrated {
+    /// What happened.
+    pub observed: Observed,
+    /// The source's last answer to `query-migrate`.
+    pub reply: Value,
+    /// The machine the guest runs on now: the source, where the migration was given up.
+    pub machine: Machine,
+    /// Its end of the link.
+    pub at: End,
+}
+
+/// Migrates the guest of `source`, which runs at `from`, to a new machine at the other end.
 ///
 /// # Errors
 /// A monitor refuses, the migration fails (which is not the same as giving up), or we are interrupted.
@@ -67,7 +79,7 @@ pub fn migrate(
     images: &Images,
     terms: Terms,
     interrupt: &Interrupt,
-) -> Result<(Observed, Machine, End)> {
+) -> Result<Migrated> {
     link.shape(terms.link)?;
     let uri = format!("tcp:{}:{PORT}", link.address(from.other()));
     let incoming =
@@ -93,9 +105,11 @@ pub fn migrate(
     let resumed = if watched.completed { Some(await_resume(target.monitor(), interrupt)?) } else { None };
     let others = cpu.zip(CpuTime::now(&ends)).map(|(before, after)| after.of_others_since(before));
     let other_cpu_cores = others.map(|seconds| seconds / since(SystemTime::now(), requested));
+    let reply = watched.status.clone();
     let observed = Observation { requested, watched, resumed, load_average, other_cpu_cores };
     let observed = observed.write(&source, spec, terms);
-    if resumed.is_some() { Ok((observed, target, from.other())) } else { Ok((observed, source, from)) }
+    let (machine, at) = if resumed.is_some() { (target, from.other()) } else { (source, from) };
+    Ok(Migrated { observed, reply, machine, at })
 }
 
 /// What was seen at the source.
@@ -241,18 +255,18 @@ impl Observation {
         let stopped = at("STOP").filter(|_| completed);
         let readings = source.readings();
         let active = events.iter().rfind(|event| event.name == "MIGRATION" && event.data["status"] == "active");
-        Observed {
-            format: FORMAT.to_owned(),
-            requested: jiff::Timestamp::try_from(self.requested).unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+        let requested = jiff::Timestamp::try_from(self.requested).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let known = Known {
             guest: spec.guest.name.to_owned(),
             history: None,
-            hypervisor: "qemu".to_owned(),
-            hypervisor_version: source.version().to_owned(),
+            version: source.version().to_owned(),
             accelerator: spec.accel.to_string(),
             link_bits_per_second: terms.link.bits(),
             settings: terms.settings(),
+        };
+        Observed {
             completed,
-            migration_time_seconds: since_request(end),
+            migration_time_seconds: Some(since_request(end)),
             migration_time_reported_seconds: millis("total-time"),
             downtime_seconds: stopped.zip(self.resumed).map(|(stopped, resumed)| since(resumed, stopped)),
             downtime_reported_seconds: millis("downtime"),
@@ -280,6 +294,7 @@ impl Observation {
             tcp_send_buffer_max_bytes: tcp_send_buffer_max(),
             load_average: self.load_average,
             other_cpu_cores: self.other_cpu_cores,
+            ..Observed::unseen("qemu", &known, requested)
         }
     }
 }
@@ -297,7 +312,7 @@ pub fn describe(observed: &Observed) -> String {
         "{} over {} Mbit/s {gist} after {:.2} s (QEMU: {}), down {} (QEMU: {}), {sent:.1} MB, {} syncs",
         observed.guest,
         observed.link_bits_per_second / 1_000_000,
-        observed.migration_time_seconds,
+        observed.seconds(),
         seconds(observed.migration_time_reported_seconds),
         seconds(observed.downtime_seconds),
         seconds(observed.downtime_reported_seconds),

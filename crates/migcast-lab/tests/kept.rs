@@ -49,7 +49,7 @@ fn so_do_forecasts_with_a_cap_auto_converge_multifd_and_post_copy() {
 /// The median errors of time, downtime and bytes, in percent, are at most these.
 fn assert_medians(cases: &[Case], most: [f64; 3]) {
     let completed: Vec<&Case> = cases.iter().filter(|case| case.observed.completed).collect();
-    let time = median_error(&completed, |p| p.migration_time_seconds.p50, |o| Some(o.migration_time_seconds));
+    let time = median_error(&completed, |p| p.migration_time_seconds.p50, |o| o.migration_time_seconds);
     let downtime = median_error(&completed, |p| p.downtime_seconds.p50, |o| o.downtime_seconds);
     let bytes = median_error(&completed, |p| p.sent_bytes.p50, |o| o.sent_bytes.map(|bytes| bytes as f64));
     let errors = [time, downtime, bytes].map(Option::unwrap);

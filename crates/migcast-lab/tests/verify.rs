@@ -7,7 +7,6 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use migcast_history::observed::Observed;
 use migcast_lab::accel::Accel;
 use migcast_lab::cache::Cache;
 use migcast_lab::comparison::Case;
@@ -16,7 +15,7 @@ use migcast_lab::guest::Guest;
 use migcast_lab::interrupt::Interrupt;
 use migcast_lab::link::{End, ShapedLink};
 use migcast_lab::machine::{Images, Machine, Spec};
-use migcast_lab::migration::{self, NO_CAP, Terms};
+use migcast_lab::migration::{self, Migrated, NO_CAP, Terms};
 use migcast_lab::{prediction, process, recording};
 use migcast_model::units::BytesPerSec;
 
@@ -54,7 +53,7 @@ fn verify(pattern: &str) -> Case {
     process::run(&mut record).unwrap();
 
     let migrated = migration::migrate(machine, End::Here, &link, &spec, &images, TERMS, &interrupt);
-    let (observed, machine, at) = migrated.unwrap_or_else(|error| panic!("{error:#}"));
+    let Migrated { observed, machine, at, .. } = migrated.unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(at, End::There);
     drop(machine);
     println!("{}", migration::describe(&observed));
@@ -64,7 +63,7 @@ fn verify(pattern: &str) -> Case {
 }
 
 fn assert_close(case: &Case) {
-    let Observed { migration_time_seconds, downtime_seconds, .. } = case.observed;
+    let (migration_time_seconds, downtime_seconds) = (case.observed.seconds(), case.observed.downtime_seconds);
     let (sent_bytes, iterations) = (case.observed.sent_bytes.unwrap(), case.observed.iterations.unwrap());
     assert!(case.verdict_is_right(), "{case:?}");
     let bytes = case.predicted.sent_bytes.p50.unwrap() / sent_bytes as f64;

@@ -117,19 +117,19 @@ impl Columns {
 }
 
 /// Cuts lines into fields. A field in quotation marks does not go over the end of its line.
-struct Splitter {
+pub(crate) struct Splitter {
     reader: csv_core::Reader,
     text: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Splitter {
-    fn new() -> Splitter {
+    pub(crate) fn new() -> Splitter {
         Splitter { reader: csv_core::Reader::new(), text: vec![0; LINE_BYTES_MAX + 1], ends: vec![0; COLUMNS_MAX] }
     }
 
     /// The fields of a line; `None` where a quotation mark does not end, or there are too many.
-    fn split(&mut self, line: &str) -> Option<Vec<&str>> {
+    pub(crate) fn split(&mut self, line: &str) -> Option<Vec<&str>> {
         // To make a reader anew costs more than a line.
         self.reader.reset();
         let (result, read, text, ends) = self.reader.read_record(line.as_bytes(), &mut self.text, &mut self.ends);

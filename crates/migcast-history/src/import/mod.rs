@@ -19,6 +19,7 @@ use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use csv::Splitter;
 pub use lines::LINE_BYTES_MAX;
 pub use prometheus::DOCUMENT_BYTES_MAX;
 pub use series::{Built, SeriesBuilder};

@@ -1,13 +1,17 @@
 //! Observed migrations (`migcast.observed/1`): what really happened, one JSON object a line.
 //!
-//! Written by the laboratory, by `migcast observe` and by whoever watches real migrations; read by `migcast calibrate`.
+//! Written by the laboratory, by `migcast observe` ([`log`]) and by whoever watches real migrations; read by
+//! `migcast calibrate`, and kept with the forecasts that were made before them in a [`store`].
 
-pub mod xl;
+pub mod forecast;
+pub mod log;
+pub mod store;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::quote::{JsonError, quoted};
@@ -22,7 +26,7 @@ pub struct Observed {
     /// [`FORMAT`].
     pub format: String,
     /// When it was requested, UTC.
-    pub requested: jiff::Timestamp,
+    pub requested: Timestamp,
     /// The guest.
     pub guest: String,
     /// The history it was forecast from, if there is one.
@@ -41,8 +45,9 @@ pub struct Observed {
     /// True if the guest ended up on the target; false if the migration was given up while still copying.
     pub completed: bool,
     /// From the request until the guest ran on the target, or until it was given up.
-    pub migration_time_seconds: f64,
-    /// The hypervisor's own figure (QEMU: total-time).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration_time_seconds: Option<f64>,
+    /// The hypervisor's own figure (QEMU: total-time); one of the two is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration_time_reported_seconds: Option<f64>,
     /// The guest's downtime: last instruction on the source to first on the target (QEMU: STOP to RESUME).
@@ -102,6 +107,23 @@ pub struct Observed {
     pub other_cpu_cores: Option<f64>,
 }
 
+/// What the log of a migration does not tell of it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The guest.
+    pub guest: String,
+    /// The history it had left before.
+    pub history: Option<PathBuf>,
+    /// Version of the hypervisor.
+    pub version: String,
+    /// "kvm", "xen", …
+    pub accelerator: String,
+    /// Line rate of the link, in bits per second.
+    pub link_bits_per_second: u64,
+    /// Settings that differ from the defaults.
+    pub settings: Vec<String>,
+}
+
 /// A time in which the hypervisor slowed the vCPUs alike (QEMU: `cpu-throttle-percentage`).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -145,6 +167,14 @@ pub enum ObservedError {
         /// What it says.
         found: String,
     },
+    /// A line that does not say how long it took.
+    #[error("observed migrations {}, line {line}: migration_time_seconds or migration_time_reported_seconds is missing", path.display())]
+    Timeless {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
     /// A value of a line is out of its range.
     #[error("observed migrations {}, line {line}: {field} is {value}, allowed: {allowed}", path.display())]
     Field {
@@ -172,10 +202,51 @@ const PAGES_MAX: f64 = (1u64 << 48) as f64;
 const LINK: std::ops::RangeInclusive<f64> = 8.0..=1e15;
 
 impl Observed {
+    /// One of which nothing has been seen yet.
+    pub fn unseen(hypervisor: &str, known: &Known, requested: Timestamp) -> Observed {
+        Observed {
+            format: FORMAT.to_owned(),
+            requested,
+            guest: known.guest.clone(),
+            history: known.history.clone(),
+            hypervisor: hypervisor.to_owned(),
+            hypervisor_version: known.version.clone(),
+            accelerator: known.accelerator.clone(),
+            link_bits_per_second: known.link_bits_per_second,
+            settings: known.settings.clone(),
+            completed: false,
+            migration_time_seconds: None,
+            migration_time_reported_seconds: None,
+            downtime_seconds: None,
+            downtime_reported_seconds: None,
+            active_seconds: None,
+            stopped_seconds: None,
+            source_done_seconds: None,
+            setup_seconds: None,
+            sent_bytes: None,
+            data_pages: None,
+            zero_pages: None,
+            iterations: None,
+            send_queue_at_stop_bytes: None,
+            iteration_starts_seconds: Vec::new(),
+            pending_bytes: Vec::new(),
+            throttle: Vec::new(),
+            give_up_seconds: None,
+            tcp_send_buffer_max_bytes: None,
+            load_average: None,
+            other_cpu_cores: None,
+        }
+    }
+
+    /// How long it took: until the guest ran on the target, or else by the hypervisor's own figure.
+    pub fn seconds(&self) -> f64 {
+        self.migration_time_seconds.or(self.migration_time_reported_seconds).unwrap_or_default()
+    }
+
     /// The first value that is out of its range: its field, itself and what is allowed.
     fn out_of_range(&self) -> Option<(&'static str, f64, &'static str)> {
         let spans = [
-            ("migration_time_seconds", Some(self.migration_time_seconds)),
+            ("migration_time_seconds", self.migration_time_seconds),
             ("migration_time_reported_seconds", self.migration_time_reported_seconds),
             ("downtime_seconds", self.downtime_seconds),
             ("downtime_reported_seconds", self.downtime_reported_seconds),
@@ -227,26 +298,25 @@ pub fn read(path: &Path) -> Result<Vec<Observed>, ObservedError> {
 
 /// Reads observed migrations from a file's text; `path` is only for what an error says.
 pub fn parse(text: &[u8], path: &Path) -> Result<Vec<Observed>, ObservedError> {
+    let lines = (1..).zip(text.split(|byte| *byte == b'\n')).filter(|(_, text)| !text.trim_ascii().is_empty());
+    let read = |(line, text)| checked(serde_json::from_slice(text), line, path);
+    lines.map(read).collect()
+}
+
+/// What a line says, if it is an observed migration with all values in their ranges.
+fn checked(read: Result<Observed, serde_json::Error>, line: usize, path: &Path) -> Result<Observed, ObservedError> {
     let at = || path.to_owned();
-    let mut all = Vec::new();
-    for (line, text) in (1..).zip(text.split(|byte| *byte == b'\n')) {
-        if text.trim_ascii().is_empty() {
-            continue;
-        }
-        let observed: Observed = serde_json::from_slice(text).map_err(|source| ObservedError::Malformed {
-            path: at(),
-            line,
-            source: source.into(),
-        })?;
-        if observed.format != FORMAT {
-            return Err(ObservedError::Foreign { path: at(), line, found: quoted(&observed.format) });
-        }
-        if let Some((field, value, allowed)) = observed.out_of_range() {
-            return Err(ObservedError::Field { path: at(), line, field, value, allowed });
-        }
-        all.push(observed);
+    let observed = read.map_err(|source| ObservedError::Malformed { path: at(), line, source: source.into() })?;
+    if observed.format != FORMAT {
+        return Err(ObservedError::Foreign { path: at(), line, found: quoted(&observed.format) });
     }
-    Ok(all)
+    if observed.migration_time_seconds.is_none() && observed.migration_time_reported_seconds.is_none() {
+        return Err(ObservedError::Timeless { path: at(), line });
+    }
+    match observed.out_of_range() {
+        Some((field, value, allowed)) => Err(ObservedError::Field { path: at(), line, field, value, allowed }),
+        None => Ok(observed),
+    }
 }
 
 /// Appends one observed migration to a file, as one write, so that a killed writer leaves whole lines.
@@ -297,11 +367,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn one_of_the_two_migration_times_is_needed() {
+        let error = observed(|observed| _ = observed.as_object_mut().unwrap().remove("migration_time_seconds"));
+        assert!(error.unwrap_err().to_string().ends_with("migration_time_reported_seconds is missing"));
+        let only_reported = |observed: &mut serde_json::Value| {
+            observed.as_object_mut().unwrap().remove("migration_time_seconds");
+            observed["migration_time_reported_seconds"] = 4.0.into();
+        };
+        assert_eq!(observed(only_reported).unwrap()[0].seconds(), 4.0);
+    }
+
     proptest! {
         #[test]
         fn numbers_are_read_as_they_were_written(seconds in 0.0..1e6f64) {
             let read = observed(|observed| observed["migration_time_seconds"] = seconds.into()).unwrap();
-            prop_assert_eq!(read[0].migration_time_seconds, seconds);
+            prop_assert_eq!(read[0].migration_time_seconds, Some(seconds));
         }
     }
 }

@@ -146,11 +146,12 @@ fn verify_guest(args: &Verify, name: &str, link: &ShapedLink, interrupt: &Interr
     let program = recording::program()?;
     let mut machine = Machine::start(&images, &spec, interrupt)?;
     machine.wait_ready(interrupt)?;
-    let history = record(args, name, &program, &machine)?;
+    let history = record(&args.out, args.record, name, &program, &machine)?;
     let mut at = End::Here;
     for terms in missing {
-        let (mut observed, next, end) = migration::migrate(machine, at, link, &spec, &images, terms, interrupt)?;
-        (machine, at) = (next, end);
+        let migrated = migration::migrate(machine, at, link, &spec, &images, terms, interrupt)?;
+        let mut observed = migrated.observed;
+        (machine, at) = (migrated.machine, migrated.at);
         observed.history = Some(PathBuf::from(history.file_name().context("a history has a name")?));
         eprintln!("{}", migration::describe(&observed));
         observed::append(&args.out.join(OBSERVED), &observed)?;
@@ -191,12 +192,13 @@ fn parse_case(text: &str) -> Result<AskedCase, String> {
     })
 }
 
-fn record(args: &Verify, name: &str, program: &Path, machine: &Machine) -> Result<PathBuf> {
-    let number = (1..).find(|number| !args.out.join(format!("{name}-{number}")).exists());
-    let history = args.out.join(format!("{name}-{}", number.context("no free number")?));
+/// Records a guest as a user would, into a new folder within `out`.
+pub(super) fn record(out: &Path, span: Duration, name: &str, program: &Path, machine: &Machine) -> Result<PathBuf> {
+    let number = (1..).find(|number| !out.join(format!("{name}-{number}")).exists());
+    let history = out.join(format!("{name}-{}", number.context("no free number")?));
     let mut command = Command::new(program);
     command.arg("record").arg("--qmp").arg(machine.qmp()).arg("--out").arg(&history).args(["--name", name]);
-    command.args(["--duration", &format!("{}ms", args.record.as_millis())]);
+    command.args(["--duration", &format!("{}ms", span.as_millis())]);
     process::run(&mut command)?;
     ensure!(history.is_dir(), "migcast record made no history");
     Ok(history)

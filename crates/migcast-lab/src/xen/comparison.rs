@@ -193,7 +193,7 @@ fn lower_median(mut values: Vec<f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use migcast_history::observed::xl;
+    use migcast_history::observed::log::xl;
 
     use super::super::log::Round;
     use super::*;

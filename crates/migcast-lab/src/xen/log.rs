@@ -14,7 +14,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use migcast_history::observed::{Observed, xl};
+use migcast_history::observed::log::xl;
+use migcast_history::observed::{Known, Observed};
 
 /// One migration, as it was. Times are seconds since it was asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,10 +132,11 @@ impl Migration {
 
     /// As `migcast calibrate` reads it. `None` if it did not complete.
     pub fn observed(&self) -> Option<Observed> {
-        let known = xl::Known {
+        let known = Known {
             guest: self.guest.clone(),
             history: Some(PathBuf::from(&self.guest)),
             version: self.version.clone(),
+            accelerator: "tcg".to_owned(),
             link_bits_per_second: self.bytes_per_second * 8,
             settings: Vec::new(),
         };
@@ -142,7 +144,6 @@ impl Migration {
         let pages = |round: &Round| round.pages * 4096;
         let live = self.rounds.get(1..self.rounds.len().saturating_sub(1)).unwrap_or_default();
         Some(Observed {
-            accelerator: "tcg".to_owned(),
             active_seconds: self.rounds.first().map(|round| round.began),
             sent_bytes: Some(self.bytes),
             data_pages: Some(self.rounds.iter().map(|round| round.pages).sum()),

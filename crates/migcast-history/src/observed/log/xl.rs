@@ -20,12 +20,11 @@
 //! Sources: Xen, tools/xl/xl_migrate.c, tools/libs/light/libxl_dom_suspend.c, tools/libs/toollog/xtl_logger_stdio.c; Xen
 //! 4.4, tools/libxc/xc_domain_save.c `print_stats`.
 
-use std::path::{Path, PathBuf};
-
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 
-use super::{FORMAT, Observed};
+use super::Unreadable;
+use crate::observed::{Known, Observed};
 
 /// One migration in a log. Points in time are seconds since 1970; `None` where the log does not say.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -57,51 +56,6 @@ pub struct Round {
     pub millis: Option<u64>,
     /// Pages that were found written at its end.
     pub dirtied: Option<u64>,
-}
-
-/// What a log does not tell of its migrations.
-#[derive(Clone, Debug)]
-pub struct Known {
-    /// The guest.
-    pub guest: String,
-    /// The history it had left before.
-    pub history: Option<PathBuf>,
-    /// Version of Xen.
-    pub version: String,
-    /// Line rate of the link, in bits per second.
-    pub link_bits_per_second: u64,
-    /// Settings that differ from the defaults.
-    pub settings: Vec<String>,
-}
-
-/// Why a log gives no observed migrations.
-#[derive(Debug, thiserror::Error)]
-pub enum XlError {
-    /// Nothing of a migration in it.
-    #[error("{}: no migration in it; a log of `xl -vvv migrate … 2>&1` is wanted", path.display())]
-    Nothing {
-        /// The log.
-        path: PathBuf,
-    },
-    /// It is not known how long it took.
-    #[error(
-        "{}: migration {number} has no times; stamp the log as it is written: xl -vvv migrate … 2>&1 | ts %.s",
-        path.display()
-    )]
-    Timeless {
-        /// The log.
-        path: PathBuf,
-        /// Counted from 1.
-        number: usize,
-    },
-    /// It is not over at the log's end.
-    #[error("{}: migration {number} has no end in it", path.display())]
-    Unended {
-        /// The log.
-        path: PathBuf,
-        /// Counted from 1.
-        number: usize,
-    },
 }
 
 /// Bytes of a page of Xen on x86.
@@ -139,19 +93,16 @@ pub fn parse(log: &str) -> Vec<Migration> {
     all
 }
 
-/// Reads a log as observed migrations; `path` is only for what an error says.
-///
-/// # Errors
-/// No migration is in it, one is not over, or one has no times.
-pub fn observed(log: &str, known: &Known, path: &Path) -> Result<Vec<Observed>, XlError> {
+/// Reads a log as observed migrations.
+pub(super) fn read(log: &str, known: &Known) -> Result<Vec<Observed>, Unreadable> {
     let all = parse(log);
     if all.is_empty() {
-        return Err(XlError::Nothing { path: path.to_owned() });
+        return Err(Unreadable::Nothing("a log of `xl -vvv migrate … 2>&1`"));
     }
     let one = |(number, migration): (usize, &Migration)| {
-        let path = || path.to_owned();
-        migration.completed.ok_or_else(|| XlError::Unended { path: path(), number })?;
-        migration.observed(known).ok_or_else(|| XlError::Timeless { path: path(), number })
+        migration.completed.ok_or(Unreadable::Unended(number))?;
+        let advice = "stamp the log as it is written: xl -vvv migrate … 2>&1 | ts %.s";
+        migration.observed(known).ok_or(Unreadable::Timeless(number, advice))
     };
     (1..).zip(&all).map(one).collect()
 }
@@ -171,37 +122,19 @@ impl Migration {
         let pending = self.rounds.iter().map_while(|round| Some(round.dirtied? * PAGE_BYTES));
         let sent = self.rounds.iter().map(|round| round.sent).sum();
         let is_known = !self.rounds.is_empty();
+        let requested_at = Timestamp::from_nanosecond((requested * 1e9) as i128).ok()?;
         Some(Observed {
-            format: FORMAT.to_owned(),
-            requested: Timestamp::from_nanosecond((requested * 1e9) as i128).ok()?,
-            guest: known.guest.clone(),
-            history: known.history.clone(),
-            hypervisor: "xen".to_owned(),
-            hypervisor_version: known.version.clone(),
-            accelerator: "xen".to_owned(),
-            link_bits_per_second: known.link_bits_per_second,
-            settings: known.settings.clone(),
             completed,
-            migration_time_seconds: end - requested,
-            migration_time_reported_seconds: None,
+            migration_time_seconds: Some(end - requested),
             downtime_seconds: between(self.stopped, self.resumed),
             downtime_reported_seconds: between(self.decided, self.resumed),
-            active_seconds: None,
             stopped_seconds: since(self.stopped),
             source_done_seconds: since(self.source_done),
-            setup_seconds: None,
-            sent_bytes: None,
             data_pages: is_known.then_some(sent),
-            zero_pages: None,
             iterations: is_known.then_some(self.rounds.len() as u64),
-            send_queue_at_stop_bytes: None,
             iteration_starts_seconds: starts.collect(),
             pending_bytes: pending.collect(),
-            throttle: Vec::new(),
-            give_up_seconds: None,
-            tcp_send_buffer_max_bytes: None,
-            load_average: None,
-            other_cpu_cores: None,
+            ..Observed::unseen("xen", known, requested_at)
         })
     }
 }
@@ -287,6 +220,7 @@ mod tests {
             guest: "g".to_owned(),
             history: None,
             version: "4.17.7".to_owned(),
+            accelerator: "xen".to_owned(),
             link_bits_per_second: 160_000_000,
             settings: Vec::new(),
         }
@@ -298,10 +232,10 @@ mod tests {
 
     #[test]
     fn a_stamped_log_gives_times_and_downtime() {
-        let observed = observed(&LOG.repeat(2), &known(), Path::new("log")).unwrap();
+        let observed = read(&LOG.repeat(2), &known()).unwrap();
         assert_eq!(observed.len(), 2, "a log may hold several");
         let first = &observed[0];
-        close(Some(first.migration_time_seconds), 14.954_684);
+        close(first.migration_time_seconds, 14.954_684);
         close(first.stopped_seconds, 14.593_316);
         close(first.downtime_seconds, 0.361_368);
         close(first.downtime_reported_seconds, 0.437_674);
@@ -321,8 +255,8 @@ migration target: Domain started successsfully.
 2026-11-23 22:32:53 UTC [77] libxl: debug: libxl_domain.c:1046:libxl_domain_destroy: Domain 1:ao 0x2: create
 Migration successful.
 ";
-        let observed = observed(log, &known(), Path::new("log")).unwrap();
-        assert_eq!((observed[0].migration_time_seconds, observed[0].downtime_seconds), (18.0, Some(2.0)));
+        let observed = read(log, &known()).unwrap();
+        assert_eq!((observed[0].migration_time_seconds, observed[0].downtime_seconds), (Some(18.0), Some(2.0)));
     }
 
     #[test]
@@ -340,10 +274,10 @@ Migration successful.
             Round { sent: 42, skipped: 0, millis: None, dirtied: None },
         ];
         assert_eq!(parse(xend)[0].rounds, rounds);
-        let of_xend = &observed(xend, &known(), Path::new("xend.log")).unwrap()[0];
+        let of_xend = &read(xend, &known()).unwrap()[0];
         assert_eq!(
             (of_xend.migration_time_seconds, of_xend.stopped_seconds, of_xend.completed),
-            (3.0, Some(2.0), true)
+            (Some(3.0), Some(2.0), true)
         );
         let four = "\
 xc: detail: delta 1702ms, dom0 62%, target 32%, sent 555Mb/s, dirtied 116Mb/s 6036 pages
@@ -354,19 +288,19 @@ xc: Saving memory: iter 2 (last sent 3462 skipped 2574): 0/32784    0%
         assert_eq!(parse(four)[0].rounds, rounds[..2]);
         let stamped: String = four.lines().map(|line| format!("1795473495.5 {line}\n")).collect();
         let all = format!("{stamped}1795473500.5 x: guest has suspended\n1795473501.0 Migration successful.\n");
-        let observed = observed(&all, &known(), Path::new("log")).unwrap();
+        let observed = read(&all, &known()).unwrap();
         assert_eq!(observed[0].iteration_starts_seconds, [1.702, 1.903]);
         assert_eq!(observed[0].pending_bytes, [6_036 * 4_096, 3_766 * 4_096]);
         assert_eq!(observed[0].data_pages, Some(28_847 + 3_462));
     }
 
     #[test]
-    fn what_gives_nothing_says_why_in_one_line() {
-        let said = |log: &str| observed(log, &known(), Path::new("log")).unwrap_err().to_string();
-        assert!(said("hello\n").starts_with("log: no migration in it"));
+    fn what_gives_nothing_says_why() {
+        let said = |log: &str| read(log, &known()).unwrap_err();
+        assert!(matches!(said("hello\n"), Unreadable::Nothing(_)));
         let unstamped: String = LOG.lines().map(|line| format!("{}\n", line.split_once(' ').unwrap().1)).collect();
-        assert!(said(&unstamped).contains("migration 1 has no times; stamp the log"));
+        assert!(matches!(said(&unstamped), Unreadable::Timeless(1, advice) if advice.starts_with("stamp the log")));
         let cut: Vec<&str> = LOG.lines().take(5).collect();
-        assert_eq!(said(&cut.join("\n")), "log: migration 1 has no end in it");
+        assert!(matches!(said(&cut.join("\n")), Unreadable::Unended(1)));
     }
 }
