@@ -2,6 +2,7 @@
 //! line on failure, 130 when interrupted.
 
 mod guest;
+mod life;
 mod record;
 mod ship;
 mod slowdown;
@@ -37,6 +38,8 @@ enum Command {
     Slowdown(slowdown::Slowdown),
     /// Record, forecast, migrate for real and compare
     Verify(verify::Verify),
+    /// Forecast, migrate and observe a guest again and again as an administrator would, and review it
+    Life(life::Life),
     /// Migrate the microbenchmark into a sink and keep which page was sent when
     Stream(stream::Stream),
     /// Hold captured migrations against simulations of them, iteration by iteration
@@ -59,6 +62,7 @@ pub(crate) fn run() -> ExitCode {
             Command::CheckRecord(args) => record::check_record(args)?,
             Command::Slowdown(args) => slowdown::slowdown(args, &interrupt)?,
             Command::Verify(args) => verify::verify(args, &interrupt)?,
+            Command::Life(args) => life::life(args, &interrupt)?,
             Command::Stream(args) => stream::stream(args, &interrupt)?,
             Command::CompareStream(args) => stream::compare_stream(args)?,
             Command::Xen(command) => xen::run(command, &interrupt)?,

@@ -305,9 +305,11 @@ impl Algorithm {
 
     /// The algorithm of a recorded guest: its hypervisor's name and version text, such as `10.0.2 (Debian …)`.
     pub fn of_hypervisor(hypervisor: &str, version: &str, accelerator: &str) -> Option<Algorithm> {
-        let (major, minor) = qemu::Version::number_in(version)?;
+        let (major, minor) = qemu::Version::number_in(version.trim_start_matches('v'))?;
         match hypervisor {
             "qemu" => {}
+            "cloud-hypervisor" if major < 52 => return Algorithm::named("cloud-hypervisor-51").ok(),
+            "cloud-hypervisor" => return Algorithm::named("cloud-hypervisor").ok(),
             "xen" => return Algorithm::named(xen_rules(major, minor)).ok(),
             _ => return None,
         }

@@ -11,9 +11,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Calibration, DOWNTIME_SCATTER_MIN, Residual, Sighting, TIME_SCATTER_MIN, median, root_mean_square, seconds,
-};
+use super::{Calibration, Residual, Sighting, median, scatter, seconds};
 use crate::dirty::PageSource;
 use crate::link::Link;
 use crate::outcome::Completed;
@@ -114,10 +112,7 @@ pub fn calibrate<S: PageSource>(
     }
     platform.resume = seconds(resume);
     let residuals: Vec<Residual> = sightings.iter().map(|one| residual(one, &platform, link)).collect::<Option<_>>()?;
-    let times = root_mean_square(residuals.iter().map(|residual| libm::log(residual.migration_time)));
-    let downtimes = root_mean_square(residuals.iter().map(|residual| residual.downtime_seconds));
-    platform.time_scatter = times.max(TIME_SCATTER_MIN);
-    platform.downtime_scatter = seconds(downtimes).max(DOWNTIME_SCATTER_MIN);
+    scatter(&mut platform, &residuals);
     let Link { payload_share, sender_buffer, .. } = link;
     Some(Calibration { platform, payload_share, sender_buffer, residuals, unsettled })
 }
@@ -128,10 +123,10 @@ fn residual<S: PageSource>(one: &Sighting<'_, S, Measured>, platform: &Platform,
     let downtime = seen.resumed.saturating_sub(seen.stopped).as_secs_f64();
     let downtime_ratio = ratio(&|done| done.downtime.total().as_secs_f64(), downtime)?;
     Some(Residual {
-        migration_time: ratio(&|done| done.migration_time.as_secs_f64(), seen.resumed.as_secs_f64())?,
-        downtime: downtime_ratio,
-        downtime_seconds: (downtime_ratio - 1.0) * downtime,
-        sent: ratio(&|done| done.sent_bytes.get() as f64, seen.sent.get() as f64)?,
+        migration_time: Some(ratio(&|done| done.migration_time.as_secs_f64(), seen.resumed.as_secs_f64())?),
+        downtime: Some(downtime_ratio),
+        downtime_seconds: Some((downtime_ratio - 1.0) * downtime),
+        sent: Some(ratio(&|done| done.sent_bytes.get() as f64, seen.sent.get() as f64)?),
     })
 }
 
@@ -294,7 +289,7 @@ mod tests {
         close("resume", resume, truth.resume, 0.1);
         assert!(stop_pages.get().abs_diff(250) < 15, "{stop_pages:?}");
         assert!(found.platform.first_round_bytes.get().abs_diff(8_000_000) < 5_000);
-        assert!(found.residuals.iter().all(|residual| (residual.migration_time - 1.0).abs() < 0.02));
+        assert!(found.residuals.iter().all(|residual| (residual.migration_time.unwrap() - 1.0).abs() < 0.02));
         assert_eq!(found.unsettled.len(), 1, "{:?}", found.unsettled);
         let few = calibrate("few", (&base, at(1)), &sightings[..1]).unwrap();
         assert!(few.unsettled[0].starts_with("page_seconds, round_seconds: fewer than 6"), "{:?}", few.unsettled);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::tz::TimeZone;
+use migcast_history::observed::store::Store;
 use migcast_model::quantity;
 
 use super::scenario::QUANTILE;
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// Write one line per starting point of a history into a CSV file
     #[arg(long, value_name = "FILE.csv", requires = "history")]
     per_start: Option<PathBuf>,
+    /// Keep the forecast in a store, to be judged by what happens: `migcast calibrate --review`
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
     /// Draw the forecast into a file
     #[arg(long, value_name = "FILE.svg|.png")]
     plot: Option<PathBuf>,
@@ -64,6 +68,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let limited = args.max_downtime.is_some() || args.max_time.is_some();
     ensure!(limited || args.quantile.is_none(), "--quantile belongs to a limit: give --max-downtime or --max-time");
+    let store = args.store.as_deref().map(Store::open).transpose()?;
     let mut prediction = args.subject.forecast(args.max_time.unwrap_or_default().saturating_mul(2))?;
     prediction.quantile = args.quantile.unwrap_or(QUANTILE);
     prediction.limits = limits(args, &prediction);
@@ -91,6 +96,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             "--per-start has no meaning here: only a recorded history has starts of its own"
         );
         report::write_starts(&prediction, path)?;
+    }
+    if let Some(mut store) = store {
+        store.keep_forecast(&prediction.kept(jiff::Timestamp::now()))?;
     }
     if let Some(path) = &args.plot {
         report::draw(&prediction, path)?;

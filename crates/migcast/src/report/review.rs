@@ -1,0 +1,300 @@
+//! Forecasts beside what happened, platform by platform and over time, as text and as `migcast.review/1`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use migcast_model::calibrate::review::{self, Judged, Review};
+use migcast_model::quantity::show_duration;
+use serde::Serialize;
+
+/// Names of the quantities that are judged, in the order of [`Judgement::quantities`].
+const NAMES: [&str; 3] = ["migration time", "downtime", "bytes sent"];
+const KEYS: [&str; 3] = ["migration_time", "downtime", "sent_bytes"];
+
+/// What was found in stores.
+#[derive(Debug, Default)]
+pub(crate) struct ReviewAnswer {
+    /// The files, as they are written on a command line.
+    pub(crate) stores: String,
+    /// Migrations in all.
+    pub(crate) migrations: usize,
+    /// Those that did not complete.
+    pub(crate) given_up: usize,
+    /// Those that completed, and of which no forecast had been kept.
+    pub(crate) unforecast: usize,
+    /// How old a forecast may be.
+    pub(crate) within: Duration,
+    /// The rest.
+    pub(crate) platforms: Vec<Reviewed>,
+}
+
+/// The migrations that were forecast for one platform.
+#[derive(Debug)]
+pub(crate) struct Reviewed {
+    pub(crate) platform: String,
+    pub(crate) hypervisor: String,
+    /// The oldest first.
+    pub(crate) judged: Vec<Judgement>,
+}
+
+/// One migration beside its forecast.
+#[derive(Debug)]
+pub(crate) struct Judgement {
+    pub(crate) requested: Timestamp,
+    pub(crate) guest: String,
+    /// Of time, downtime and bytes; `None` of what was not measured, or not forecast to end.
+    pub(crate) quantities: [Option<Judged>; 3],
+    /// Whether it was forecast to converge, as it did.
+    pub(crate) told_it_would_end: bool,
+}
+
+impl ReviewAnswer {
+    /// Whether a platform has left its forecasts.
+    pub(crate) fn has_drifted(&self) -> bool {
+        let drifted = |of: &Reviewed| {
+            (0..NAMES.len()).any(|index| of.review(index).is_some_and(|(_, review)| review.drift.is_some()))
+        };
+        self.platforms.iter().any(drifted)
+    }
+}
+
+impl Reviewed {
+    /// How one quantity did, and which of the migrations it is known of.
+    fn review(&self, quantity: usize) -> Option<(Vec<usize>, Review)> {
+        let known = |(index, one): (usize, &Judgement)| Some((index, one.quantities[quantity]?));
+        let (indices, judged): (Vec<usize>, Vec<Judged>) = self.judged.iter().enumerate().filter_map(known).unzip();
+        Some((indices, review::review(&judged)?))
+    }
+
+    /// The migrations by day, week or month, whichever leaves a screen of lines, in UTC.
+    fn periods(&self) -> (&'static str, BTreeMap<Date, Vec<&Judgement>>) {
+        let day = |at: Timestamp| at.to_zoned(TimeZone::UTC).date();
+        let (Some(first), Some(last)) = (self.judged.first(), self.judged.last()) else {
+            return ("day", BTreeMap::new());
+        };
+        let days = last.requested.duration_since(first.requested).as_hours() / 24;
+        let (name, begin): (_, fn(Date) -> Date) = match days {
+            ..=14 => ("day", |date| date),
+            15..=120 => ("week of", |date| {
+                let since_monday = date.weekday().to_monday_zero_offset();
+                date.checked_sub(jiff::Span::new().days(since_monday)).unwrap_or(date)
+            }),
+            _ => ("month of", Date::first_of_month),
+        };
+        let mut periods: BTreeMap<Date, Vec<&Judgement>> = BTreeMap::new();
+        for one in &self.judged {
+            periods.entry(begin(day(one.requested))).or_default().push(one);
+        }
+        (name, periods)
+    }
+}
+
+/// Writes the review for a person.
+pub(crate) fn write_review(out: &mut impl Write, of: &ReviewAnswer) -> io::Result<()> {
+    let forecast = of.migrations - of.given_up - of.unforecast;
+    writeln!(
+        out,
+        "{} migrations, {} given up; of {forecast} a forecast had been kept, made at most {} before",
+        of.migrations,
+        of.given_up,
+        show_duration(of.within)
+    )?;
+    if forecast == 0 {
+        writeln!(
+            out,
+            "nothing to compare: keep forecasts with `migcast predict … --store FILE` before guests are moved"
+        )?;
+    }
+    of.platforms.iter().try_for_each(|platform| write_platform(out, platform, &of.stores))
+}
+
+fn write_platform(out: &mut impl Write, of: &Reviewed, stores: &str) -> io::Result<()> {
+    let noun = if of.judged.len() == 1 { "migration" } else { "migrations" };
+    writeln!(out, "\nplatform {}, {}: {} {noun}", of.platform, of.hypervisor, of.judged.len())?;
+    let missed = of.judged.iter().filter(|one| !one.told_it_would_end).count();
+    if missed > 0 {
+        writeln!(out, "forecast not to converge, but did: {missed}")?;
+    }
+    writeln!(
+        out,
+        "\n{:16}{:>34}{:>32}{:>18}",
+        "", "actual to forecast, median (95 %)", "inside 5 to 95 % (95 %)", "scatter to band"
+    )?;
+    let reviews: Vec<_> = (0..NAMES.len()).map(|index| of.review(index)).collect();
+    for (name, review) in NAMES.iter().zip(&reviews) {
+        let Some((_, review)) = review else {
+            writeln!(out, "{name:16}{:>34}", "not measured")?;
+            continue;
+        };
+        let interval = review
+            .ratio_interval
+            .map_or_else(|| "too few".to_owned(), |(low, high)| format!("{} to {}", off(low), off(high)));
+        let (low, high) = review.inside_interval;
+        let inside = format!("{} of {} ({:.0} to {:.0} %)", review.inside, review.count, 100.0 * low, 100.0 * high);
+        let scatter = review.scatter.map_or_else(|| "-".to_owned(), |scatter| format!("{scatter:.1}"));
+        writeln!(out, "{name:16}{:>34}{inside:>32}{scatter:>18}", format!("{} ({interval})", off(review.ratio)))?;
+    }
+    write_periods(out, of)?;
+    for (index, review) in reviews.iter().enumerate() {
+        let Some((indices, Review { drift: Some(drift), .. })) = review else { continue };
+        let (since, count) = (&of.judged[indices[drift.since]], indices.len() - drift.since);
+        writeln!(
+            out,
+            "\ndrifted: {} is off by {} in the median of {count} migrations since {:.0} ({})\n  fit the platform anew: migcast \
+             calibrate {stores} --since {} --out FILE",
+            NAMES[index],
+            off(drift.ratio),
+            since.requested,
+            since.guest,
+            since.requested
+        )?;
+    }
+    Ok(())
+}
+
+fn write_periods(out: &mut impl Write, of: &Reviewed) -> io::Result<()> {
+    let (name, periods) = of.periods();
+    writeln!(
+        out,
+        "\n{name:16}{:>12}{:>10}{:>10}{:>10}{:>14}{:>14}",
+        "migrations", "time", "down", "bytes", "time inside", "down inside"
+    )?;
+    for (begin, judged) in &periods {
+        let review = |index: usize| {
+            let known: Vec<Judged> = judged.iter().filter_map(|one| one.quantities[index]).collect();
+            review::review(&known)
+        };
+        let reviews = [review(0), review(1), review(2)];
+        let ratio = |index: usize| reviews[index].map_or_else(|| "-".to_owned(), |review| off(review.ratio));
+        let inside = |index: usize| {
+            reviews[index]
+                .map_or_else(|| "-".to_owned(), |review: Review| format!("{} of {}", review.inside, review.count))
+        };
+        writeln!(
+            out,
+            "{begin:16}{:>12}{:>10}{:>10}{:>10}{:>14}{:>14}",
+            judged.len(),
+            ratio(0),
+            ratio(1),
+            ratio(2),
+            inside(0),
+            inside(1)
+        )?;
+    }
+    Ok(())
+}
+
+/// A ratio as how far it is off.
+fn off(ratio: f64) -> String {
+    format!("{:+.1} %", 100.0 * (ratio - 1.0))
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    format: &'static str,
+    migrations: usize,
+    given_up: usize,
+    without_forecast: usize,
+    forecast_age_max_seconds: f64,
+    drifted: bool,
+    platforms: Vec<Platform<'a>>,
+}
+
+#[derive(Serialize)]
+struct Platform<'a> {
+    platform: &'a str,
+    hypervisor: &'a str,
+    migrations: usize,
+    forecast_not_to_converge: usize,
+    /// Quantities that were measured.
+    quantities: BTreeMap<&'static str, Row>,
+    periods: Vec<Period>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    count: usize,
+    ratio: f64,
+    ratio_interval: Option<[f64; 2]>,
+    inside: usize,
+    inside_interval: [f64; 2],
+    scatter_to_band: Option<f64>,
+    drift: Option<Drift>,
+}
+
+#[derive(Serialize)]
+struct Drift {
+    since: String,
+    migrations: usize,
+    ratio: f64,
+}
+
+#[derive(Serialize)]
+struct Period {
+    begin: String,
+    migrations: usize,
+    /// Medians of actual ÷ forecast.
+    ratios: BTreeMap<&'static str, f64>,
+    inside: BTreeMap<&'static str, usize>,
+}
+
+/// The same for a script.
+pub(crate) fn write_review_json(out: &mut impl Write, of: &ReviewAnswer) -> io::Result<()> {
+    let document = Document {
+        format: "migcast.review/1",
+        migrations: of.migrations,
+        given_up: of.given_up,
+        without_forecast: of.unforecast,
+        forecast_age_max_seconds: of.within.as_secs_f64(),
+        drifted: of.has_drifted(),
+        platforms: of.platforms.iter().map(platform).collect(),
+    };
+    serde_json::to_writer_pretty(&mut *out, &document)?;
+    writeln!(out)
+}
+
+fn platform(of: &Reviewed) -> Platform<'_> {
+    let row = |index: usize| {
+        let (indices, review) = of.review(index)?;
+        let drift = review.drift.map(|drift| Drift {
+            since: of.judged[indices[drift.since]].requested.to_string(),
+            migrations: indices.len() - drift.since,
+            ratio: drift.ratio,
+        });
+        let row = Row {
+            count: review.count,
+            ratio: review.ratio,
+            ratio_interval: review.ratio_interval.map(<[f64; 2]>::from),
+            inside: review.inside,
+            inside_interval: review.inside_interval.into(),
+            scatter_to_band: review.scatter,
+            drift,
+        };
+        Some((KEYS[index], row))
+    };
+    let period = |(begin, judged): (&Date, &Vec<&Judgement>)| {
+        let reviews = KEYS.iter().enumerate().filter_map(|(index, key)| {
+            let known: Vec<Judged> = judged.iter().filter_map(|one| one.quantities[index]).collect();
+            Some((*key, review::review(&known)?))
+        });
+        let reviews: BTreeMap<&'static str, Review> = reviews.collect();
+        Period {
+            begin: begin.to_string(),
+            migrations: judged.len(),
+            ratios: reviews.iter().map(|(key, review)| (*key, review.ratio)).collect(),
+            inside: reviews.iter().map(|(key, review)| (*key, review.inside)).collect(),
+        }
+    };
+    Platform {
+        platform: &of.platform,
+        hypervisor: &of.hypervisor,
+        migrations: of.judged.len(),
+        forecast_not_to_converge: of.judged.iter().filter(|one| !one.told_it_would_end).count(),
+        quantities: (0..KEYS.len()).filter_map(row).collect(),
+        periods: of.periods().1.iter().map(period).collect(),
+    }
+}
