@@ -81,6 +81,7 @@ fn sums_of_real_downtimes_are_what_it_says_they_may_be() {
     let (count, error) = (groups.len(), mean / actual - 1.0);
     println!("{within} of {count} sums below what 95 % stay below; all together {:+.1} % off", error * 100.0);
     assert!(count >= 25, "{count} groups");
-    assert!(within * 10 >= count * 8, "{within} of {count}");
+    // Of 29 sums that each stay below with 95 % fewer than 25 do about once in sixty times.
+    assert!(within * 100 >= count * 86, "{within} of {count}");
     assert!(error.abs() < 0.1, "{error}");
 }

@@ -62,6 +62,14 @@ impl Scatter {
             Scatter::Absolute(sd) => normal_quantiles().map(|z| f64::max(value + sd * z, 0.0)).to_vec(),
         }
     }
+
+    /// Seven equally likely errors of an absolute scatter, the middle one 0; of another one only that.
+    pub fn off(self) -> Vec<f64> {
+        match self {
+            Scatter::Absolute(sd) => normal_quantiles().iter().skip(1).step_by(6).map(|z| sd * z).collect(),
+            Scatter::None | Scatter::Relative(_) => vec![0.0],
+        }
+    }
 }
 
 impl Forecast {

@@ -54,6 +54,9 @@ pub struct Platform {
     /// Standard deviation of downtimes about theirs: it is the target's resume and where a step falls that scatter, not
     /// a share of the downtime.
     pub downtime_scatter: Duration,
+    /// The part of it that alike migrations have in common: one guest under the same settings is always forecast too long,
+    /// or always too short. At most `downtime_scatter`.
+    pub downtime_scatter_common: Duration,
 }
 
 impl Default for Platform {
@@ -78,6 +81,7 @@ impl Default for Platform {
             guest_speed: 1.0,
             time_scatter: 0.0,
             downtime_scatter: Duration::ZERO,
+            downtime_scatter_common: Duration::ZERO,
         }
     }
 }
@@ -118,6 +122,7 @@ impl Platform {
             guest_speed: 1.0,
             time_scatter: 0.0,
             downtime_scatter: Duration::ZERO,
+            downtime_scatter_common: Duration::ZERO,
         }
     }
 }

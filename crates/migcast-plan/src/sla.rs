@@ -10,6 +10,8 @@ pub struct Draws {
     /// Time under pre-copy, post-copy or throttling, in which the service runs but may be slower; of a migration that is
     /// given up all the time it was given.
     pub brownout: Vec<f64>,
+    /// What all migrations of a period may be off by alike, beside that: each as likely, 0 where nothing is known.
+    pub common: Vec<f64>,
 }
 
 /// What was agreed.
@@ -112,9 +114,20 @@ impl Answer {
 }
 
 impl Draws {
-    fn costs(&self, weight: f64) -> Vec<f64> {
-        self.downtime.iter().zip(&self.brownout).map(|(down, brown)| down + weight * brown).collect()
+    /// Costs of one migration, for each error that all have in common. What is off is downtime that there is.
+    fn costs(&self, weight: f64) -> Vec<Vec<f64>> {
+        let ways = || self.downtime.iter().zip(&self.brownout);
+        let cost = |(down, brown): (&f64, &f64), off: f64| {
+            let down = if *down > 0.0 { (down + off).max(0.0) } else { 0.0 };
+            down + weight * brown
+        };
+        self.common.iter().map(|off| ways().map(|way| cost(way, *off)).collect()).collect()
     }
+}
+
+fn mean(costs: &[Vec<f64>]) -> f64 {
+    let of_one = |costs: &Vec<f64>| costs.iter().sum::<f64>() / costs.len() as f64;
+    costs.iter().map(of_one).sum::<f64>() / costs.len() as f64
 }
 
 /// How many migrations a period allows.
@@ -132,20 +145,22 @@ pub fn most(draws: &Draws, agreed: &Agreement) -> Result<Answer, SlaError> {
         if left <= 0.0 {
             return Err(SlaError::Overspent { spent: agreed.spent, budget: all });
         }
-        let count = counted(Sum::of(&costs, left).most(agreed.confidence));
-        Ok(Budget { all, left, cost: costs.iter().sum::<f64>() / costs.len() as f64, count })
+        let count = counted(Sum::of_one_of(&costs, left).most(agreed.confidence));
+        Ok(Budget { all, left, cost: mean(&costs), count })
     };
     let budget = agreed.availability.map(budget).transpose()?;
+    let downtimes = draws.costs(0.0);
     let events = agreed.event_limit.map(|limit| {
-        let exceeding =
-            draws.downtime.iter().filter(|down| **down > limit).count() as f64 / draws.downtime.len() as f64;
-        // None of n exceeds it with probability (1 − share)^n.
-        let count = match exceeding {
-            0.0 => Count::Unlimited,
-            1.0 => Count::Most(0),
-            share => counted((libm::log(agreed.confidence) / libm::log1p(-share)).floor() as u64),
+        let exceeding = |downtimes: &Vec<f64>| {
+            downtimes.iter().filter(|down| **down > limit).count() as f64 / downtimes.len() as f64
         };
-        Events { limit, exceeding, count }
+        let shares: Vec<f64> = downtimes.iter().map(exceeding).collect();
+        let count = if shares.iter().all(|share| *share == 0.0) {
+            Count::Unlimited
+        } else {
+            counted(without(&shares, agreed.confidence))
+        };
+        Events { limit, exceeding: shares.iter().sum::<f64>() / shares.len() as f64, count }
     });
     let number = |count: Option<Count>| match count {
         Some(Count::Most(count)) => count,
@@ -158,6 +173,24 @@ pub fn most(draws: &Draws, agreed: &Agreement) -> Result<Answer, SlaError> {
         _ => Binding::Budget,
     };
     Ok(Answer { budget, events, binding })
+}
+
+/// The most migrations of which none exceeds a limit, with this confidence: of n none does with probability (1 − share)^n,
+/// the share being one of these, each as likely.
+fn without(shares: &[f64], confidence: f64) -> u64 {
+    let fits = |count: u64| {
+        let none = |share: &f64| libm::pow(1.0 - share, count as f64);
+        shares.iter().map(none).sum::<f64>() / shares.len() as f64 >= confidence
+    };
+    let (mut fit, mut not) = (0, COUNT_MAX);
+    if fits(not) {
+        return COUNT_MAX;
+    }
+    while not - fit > 1 {
+        let middle = u64::midpoint(fit, not);
+        if fits(middle) { fit = middle } else { not = middle }
+    }
+    fit
 }
 
 fn counted(count: u64) -> Count {
@@ -176,15 +209,18 @@ pub struct Remaining {
 /// The availability that remains with `count` migrations in a period (at least one).
 pub fn remaining(draws: &Draws, agreed: &Agreement, count: u64) -> Remaining {
     let costs = draws.costs(agreed.brownout_weight);
-    let mean = costs.iter().sum::<f64>() / costs.len() as f64;
-    let variance = costs.iter().map(|cost| (cost - mean).powi(2)).sum::<f64>() / costs.len() as f64;
-    let largest = costs.iter().copied().fold(0.0, f64::max);
-    // Far beyond what any confidence asks for; the lattice ends there.
     let n = count as f64;
-    let limit = (n * mean + 12.0 * (n * variance).sqrt() + largest).min(n * largest).max(f64::MIN_POSITIVE);
-    let most = Sum::of(&costs, limit).quantile(count, agreed.confidence).min(limit);
+    // Far beyond what any confidence asks for; the lattice ends there.
+    let limit = |costs: &Vec<f64>| {
+        let mean = costs.iter().sum::<f64>() / costs.len() as f64;
+        let variance = costs.iter().map(|cost| (cost - mean).powi(2)).sum::<f64>() / costs.len() as f64;
+        let largest = costs.iter().copied().fold(0.0, f64::max);
+        (n * mean + 12.0 * (n * variance).sqrt() + largest).min(n * largest)
+    };
+    let limit = costs.iter().map(limit).fold(f64::MIN_POSITIVE, f64::max);
+    let most = Sum::of_one_of(&costs, limit).quantile(count, agreed.confidence).min(limit);
     let availability = |cost: f64| (1.0 - (cost + agreed.spent) / agreed.period).max(0.0);
-    Remaining { mean: availability(n * mean), at_confidence: availability(most) }
+    Remaining { mean: availability(n * mean(&costs)), at_confidence: availability(most) }
 }
 
 #[cfg(test)]
@@ -208,7 +244,24 @@ mod tests {
     }
 
     fn draws(downtime: &[f64]) -> Draws {
-        Draws { downtime: downtime.to_vec(), brownout: vec![10.0; downtime.len()] }
+        Draws { downtime: downtime.to_vec(), brownout: vec![10.0; downtime.len()], common: vec![0.0] }
+    }
+
+    #[test]
+    fn an_error_that_all_migrations_share_costs_confidence() {
+        let with = |common: &[f64]| {
+            let draws = Draws { common: common.to_vec(), ..draws(&[0.9, 1.0, 1.1]) };
+            let answer = most(&draws, &Agreement { event_limit: Some(1.15), ..agreed() }).unwrap();
+            let Count::Most(count) = answer.budget.unwrap().count else { panic!("a number") };
+            (count, answer.events.unwrap(), remaining(&draws, &agreed(), 1_000))
+        };
+        let ((alone, events, left), (shared, events_shared, left_shared)) = (with(&[0.0]), with(&[-0.1, 0.0, 0.1]));
+        assert!((1_285..=1_296).contains(&alone), "{alone}");
+        assert!((1_170..=1_178).contains(&shared), "a tenth more each: {shared}");
+        assert_eq!((events.exceeding, events.count), (0.0, Count::Unlimited));
+        assert!((events_shared.exceeding - 1.0 / 9.0).abs() < 1e-12, "{events_shared:?}");
+        assert_eq!(events_shared.count, Count::Most(0), "one in three that a third of them exceeds it");
+        assert!((left.mean - left_shared.mean).abs() < 1e-12 && left.at_confidence > left_shared.at_confidence);
     }
 
     #[test]

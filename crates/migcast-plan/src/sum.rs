@@ -6,6 +6,9 @@
 //! that passes its end back to its beginning, so it reaches to four times the budget: a sum that gets there by draws that
 //! each stay below the budget has long been improbable. Draws beyond the budget leave the lattice; what is left of the
 //! probability is that of sums without one.
+//!
+//! Draws may depend on something that all of a sum have in common and nobody knows: then there are several distributions,
+//! each as likely, and a sum is drawn from one of them.
 
 use rustfft::FftPlanner;
 use rustfft::num_complex::Complex;
@@ -15,18 +18,24 @@ use rustfft::num_complex::Complex;
 const CELLS: usize = 1 << 15;
 /// So many times the limit.
 const REACH: usize = 4;
+/// Where a transform of real values begins to repeat itself.
+const HALF: usize = REACH * CELLS / 2;
 /// Counts beyond this are not told apart.
 pub const COUNT_MAX: u64 = 1 << 20;
 /// Rounding leaves a certain sum a little short of 1.
 const ROUNDING: f64 = 1e-9;
 
-/// Sums of draws from one distribution, as far as they stay within a limit.
+/// What is left of a term that is smaller than e to this is less than rounding.
+const NEGLIGIBLE: f64 = -45.0;
+
+/// Sums of draws, as far as they stay within a limit.
 #[derive(Clone, Debug)]
 pub struct Sum {
-    /// Fourier transform of one draw's probabilities.
-    transform: Vec<Complex<f64>>,
+    /// Fourier transform of one draw's probabilities, for each distribution: logarithms of its values, the first half. The
+    /// other half mirrors it, since probabilities are real.
+    logarithms: Vec<Vec<Complex<f64>>>,
     /// Conjugate of that of the lattice up to the limit, by the lattice's size: multiplied with a transform and summed up it
-    /// gives the probability up to the limit.
+    /// gives the probability up to the limit. The first half, those that are mirrored twice.
     up_to_limit: Vec<Complex<f64>>,
     step: f64,
 }
@@ -34,46 +43,71 @@ pub struct Sum {
 impl Sum {
     /// Draws from `draws` (at least one, none negative; infinite ones exceed every limit) below `limit` (more than 0).
     pub fn of(draws: &[f64], limit: f64) -> Sum {
-        assert!(!draws.is_empty() && limit > 0.0, "draws below a limit");
+        Sum::of_one_of(&[draws.to_vec()], limit)
+    }
+
+    /// Draws from one of these, at least one, each as likely.
+    pub fn of_one_of(distributions: &[Vec<f64>], limit: f64) -> Sum {
+        assert!(!distributions.is_empty() && limit > 0.0, "draws below a limit");
         let step = limit / CELLS as f64;
-        let mut one = vec![Complex::ZERO; REACH * CELLS];
-        let share = 1.0 / draws.len() as f64;
-        for draw in draws {
-            let place = draw / step;
-            if place > CELLS as f64 {
-                continue;
+        let forward = FftPlanner::new().plan_fft_forward(REACH * CELLS);
+        let transform = |draws: &Vec<f64>| -> Vec<Complex<f64>> {
+            assert!(!draws.is_empty(), "something may happen");
+            let mut one = vec![Complex::ZERO; REACH * CELLS];
+            let share = 1.0 / draws.len() as f64;
+            for draw in draws {
+                let place = draw / step;
+                if place > CELLS as f64 {
+                    continue;
+                }
+                let (cell, rest) = (place.floor() as usize, place.fract());
+                one[cell].re += share * (1.0 - rest);
+                one[cell + 1].re += share * rest;
             }
-            let (cell, rest) = (place.floor() as usize, place.fract());
-            one[cell].re += share * (1.0 - rest);
-            one[cell + 1].re += share * rest;
-        }
+            forward.process(&mut one);
+            let (radius, angle) = (|value: &Complex<f64>| libm::log(value.norm()), |value: &Complex<f64>| value.arg());
+            one[..=HALF].iter().map(|value| Complex::new(radius(value), angle(value))).collect()
+        };
+        let logarithms = distributions.iter().map(transform).collect();
         // Half a cell more, so that a sum that is the limit itself stays within it.
         let mut within = vec![Complex::ZERO; REACH * CELLS];
         within[..=CELLS].fill(Complex::ONE);
-        let forward = FftPlanner::new().plan_fft_forward(REACH * CELLS);
-        forward.process(&mut one);
         forward.process(&mut within);
-        let up_to_limit = within.into_iter().map(|value| value.conj() / (REACH * CELLS) as f64).collect();
-        Sum { transform: one, up_to_limit, step }
+        let weight = |index: usize| if index == 0 || index == HALF { 1.0 } else { 2.0 } / (REACH * CELLS) as f64;
+        let up_to_limit =
+            within[..=HALF].iter().enumerate().map(|(index, value)| value.conj() * weight(index)).collect();
+        Sum { logarithms, up_to_limit, step }
     }
 
-    /// The transform of the sum of `count` draws.
-    fn power(&self, count: u64) -> impl Iterator<Item = Complex<f64>> {
-        self.transform.iter().map(move |value| {
-            let (radius, angle) = value.to_polar();
-            Complex::from_polar(libm::pow(radius, count as f64), angle * count as f64)
-        })
+    /// The transform of the sum of `count` draws, its first half.
+    fn power(&self, count: u64) -> Vec<Complex<f64>> {
+        let (count, share) = (count as f64, 1.0 / self.logarithms.len() as f64);
+        let mut all = vec![Complex::ZERO; HALF + 1];
+        for logarithms in &self.logarithms {
+            for (sum, value) in all.iter_mut().zip(logarithms) {
+                let size = count * value.re;
+                if size > NEGLIGIBLE {
+                    let (sine, cosine) = libm::sincos(count * value.im);
+                    *sum += Complex::new(cosine, sine) * (share * libm::exp(size));
+                }
+            }
+        }
+        all
     }
 
     /// Probability that the sum of `count` draws stays within the limit.
     pub fn within(&self, count: u64) -> f64 {
-        let up_to_limit = self.power(count).zip(&self.up_to_limit);
-        up_to_limit.map(|(sum, limit)| (sum * limit).re).sum::<f64>().clamp(0.0, 1.0)
+        if count == 0 {
+            return 1.0;
+        }
+        let sums = self.power(count);
+        sums.iter().zip(&self.up_to_limit).map(|(sum, limit)| (sum * limit).re).sum::<f64>().clamp(0.0, 1.0)
     }
 
     /// The value below which the sum of `count` draws stays with this probability; infinite where that is beyond the limit.
     pub fn quantile(&self, count: u64, probability: f64) -> f64 {
-        let mut mass: Vec<Complex<f64>> = self.power(count).collect();
+        let mut mass = self.power(count);
+        mass.extend((1..HALF).rev().map(|index| mass[index].conj()).collect::<Vec<_>>());
         FftPlanner::new().plan_fft_inverse(REACH * CELLS).process(&mut mass);
         let mut reached = 0.0;
         for (cell, mass) in mass[..=CELLS].iter().enumerate() {
@@ -139,6 +173,17 @@ mod tests {
         assert!((within - 0.95).abs() < 0.001, "{within}");
         let most = Sum::of(&draws, 10.0).most(0.95);
         assert!((968..=971).contains(&most), "{most}");
+    }
+
+    #[test]
+    fn what_a_sum_has_in_common_does_not_average_out() {
+        // 0.9 or 1.1 s each: of independent draws a hundred stay below 105 s, of draws that are all alike every other does.
+        assert!(Sum::of(&[0.9, 1.1], 105.0).within(100) > 0.999);
+        let alike = Sum::of_one_of(&[vec![0.9], vec![1.1]], 105.0);
+        assert!((alike.within(100) - 0.5).abs() < 1e-6);
+        assert_eq!(alike.quantile(100, 0.95), f64::INFINITY);
+        assert!((alike.quantile(90, 0.95) - 99.0).abs() < 0.05);
+        assert_eq!(alike.most(0.95), 95);
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(crate) struct PlatformFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     downtime_scatter_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    downtime_scatter_common_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     payload_share: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sender_buffer_bytes: Option<u64>,
@@ -120,6 +122,7 @@ impl PlatformFile {
             guest_speed: Some(platform.guest_speed),
             time_scatter: Some(platform.time_scatter),
             downtime_scatter_seconds: seconds(platform.downtime_scatter),
+            downtime_scatter_common_seconds: seconds(platform.downtime_scatter_common).filter(|seconds| *seconds > 0.0),
             payload_share: Some(link.payload_share),
             sender_buffer_bytes: Some(link.sender_buffer.get()),
         }
@@ -186,6 +189,12 @@ impl PlatformFile {
                 "downtime_scatter_seconds",
                 self.downtime_scatter_seconds,
                 default.downtime_scatter,
+            )?,
+
+            downtime_scatter_common: span(
+                "downtime_scatter_common_seconds",
+                self.downtime_scatter_common_seconds,
+                default.downtime_scatter_common,
             )?,
         })
     }

@@ -98,16 +98,41 @@ pub struct Residual {
     pub sent: Option<f64>,
 }
 
-/// The scatter that residuals show, of times as a share and of downtimes in seconds; `base`'s where nobody looked.
-fn scatter(platform: &mut Platform, residuals: &[Residual]) {
+/// The scatter that the residuals of these sightings show, of times as a share and of downtimes in seconds; the platform's own
+/// where nobody looked.
+fn scatter<S, M>(platform: &mut Platform, sightings: &[Sighting<'_, S, M>], residuals: &[Residual]) {
     let times: Vec<f64> = residuals.iter().filter_map(|residual| Some(libm::log(residual.migration_time?))).collect();
     if !times.is_empty() {
         platform.time_scatter = root_mean_square(times.into_iter()).max(TIME_SCATTER_MIN);
     }
-    let downtimes: Vec<f64> = residuals.iter().filter_map(|residual| residual.downtime_seconds).collect();
-    if !downtimes.is_empty() {
-        platform.downtime_scatter = seconds(root_mean_square(downtimes.into_iter())).max(DOWNTIME_SCATTER_MIN);
+    let mut groups: Vec<(&Sighting<'_, S, M>, Vec<f64>)> = Vec::new();
+    for (one, residual) in sightings.iter().zip(residuals) {
+        let Some(off) = residual.downtime_seconds else { continue };
+        match groups.iter_mut().find(|(first, _)| first.asks_like(one)) {
+            Some((_, group)) => group.push(off),
+            None => groups.push((one, vec![off])),
+        }
     }
+    let groups: Vec<Vec<f64>> = groups.into_iter().map(|(_, group)| group).collect();
+    if !groups.is_empty() {
+        let all = root_mean_square(groups.iter().flatten().copied());
+        platform.downtime_scatter = seconds(all).max(DOWNTIME_SCATTER_MIN);
+        platform.downtime_scatter_common = seconds(in_common(&groups)).min(platform.downtime_scatter);
+    }
+}
+
+/// Standard deviation about nothing of what each group has in common: of the group's means, less what their own scatter
+/// makes of it (one-way analysis of variance, random effects). 0 where no group has two.
+fn in_common(groups: &[Vec<f64>]) -> f64 {
+    let mean = |group: &[f64]| group.iter().sum::<f64>() / group.len() as f64;
+    let own: f64 = groups.iter().map(|group| group.iter().map(|off| (off - mean(group)).powi(2)).sum::<f64>()).sum();
+    let freedom: usize = groups.iter().map(|group| group.len() - 1).sum();
+    if freedom == 0 {
+        return 0.0;
+    }
+    let own = own / freedom as f64;
+    let common = groups.iter().map(|group| mean(group).powi(2) - own / group.len() as f64).sum::<f64>();
+    (common / groups.len() as f64).max(0.0).sqrt()
 }
 
 /// What completed is given so long in the simulation.
@@ -225,7 +250,7 @@ pub fn calibrate<S: PageSource>(
         }
     }
     let residuals = fit.residuals(sightings)?;
-    scatter(&mut fit.platform, &residuals);
+    scatter(&mut fit.platform, sightings, &residuals);
     let Fit { platform, payload_share, sender_buffer, .. } = fit;
     Some(Calibration { platform, payload_share, sender_buffer, residuals, unsettled })
 }
@@ -515,6 +540,15 @@ mod tests {
 
     fn close(name: &str, found: f64, wanted: f64, tolerance: f64) {
         assert!((found - wanted).abs() <= tolerance, "{name}: {found} against {wanted}");
+    }
+
+    #[test]
+    fn what_alike_migrations_have_in_common_is_told_from_their_own_scatter() {
+        assert_eq!(in_common(&[vec![1.0], vec![-1.0]]), 0.0, "nobody knows");
+        close("all in common", in_common(&[vec![1.0, 1.0], vec![-1.0, -1.0]]), 1.0, 1e-12);
+        close("nothing", in_common(&[vec![1.0, -1.0], vec![-1.0, 1.0]]), 0.0, 1e-12);
+        // Means 3 and -1, own variance 2: the means of two have 1 of it.
+        close("both", in_common(&[vec![2.0, 4.0], vec![-2.0, 0.0]]), 2.0, 1e-12);
     }
 
     #[test]

@@ -112,7 +112,7 @@ pub fn calibrate<S: PageSource>(
     }
     platform.resume = seconds(resume);
     let residuals: Vec<Residual> = sightings.iter().map(|one| residual(one, &platform, link)).collect::<Option<_>>()?;
-    scatter(&mut platform, &residuals);
+    scatter(&mut platform, sightings, &residuals);
     let Link { payload_share, sender_buffer, .. } = link;
     Some(Calibration { platform, payload_share, sender_buffer, residuals, unsettled })
 }

@@ -235,25 +235,36 @@ impl Prediction {
         self.forecast.starts().len() > 1 || scatters(Quantity::MigrationTime) || scatters(Quantity::Downtime)
     }
 
-    /// What one migration may cost the service: from each starting point, spread by what scatters.
+    /// What one migration may cost the service: from each starting point, spread by what scatters of each migration by
+    /// itself. What all of them have in common stands apart: the part of the platform's scatter that alike migrations
+    /// share, and the sampling error, which is one history's.
     pub(crate) fn draws(&self) -> Draws {
-        let scatter = self.scatter(Quantity::Downtime);
-        let mut draws = Draws { downtime: Vec::new(), brownout: Vec::new() };
+        let absolute = |sd: f64| if sd > 0.0 { Scatter::Absolute(sd) } else { Scatter::None };
+        let platform = &self.scenario.platform;
+        let (all, shared) = (platform.downtime_scatter.as_secs_f64(), platform.downtime_scatter_common.as_secs_f64());
+        let own = absolute((all.powi(2) - shared.powi(2)).max(0.0).sqrt());
+        let common = absolute(self.shared_downtime_error()).off();
+        let mut draws = Draws { downtime: Vec::new(), brownout: Vec::new(), common };
         for (_, outcome) in self.forecast.starts() {
             let (downtimes, brownout) = match outcome {
                 Outcome::Completed(done) => {
                     let down = done.downtime.total();
                     let under_way = done.migration_time.saturating_sub(down).as_secs_f64();
-                    (scatter.spread(down.as_secs_f64()), under_way)
+                    (own.spread(down.as_secs_f64()), under_way)
                 }
                 Outcome::Cancelled(progress) | Outcome::NotConverged(progress) => {
-                    (vec![0.0; scatter.spread(0.0).len()], progress.now.since(SimTime::ZERO).as_secs_f64())
+                    (vec![0.0; own.spread(0.0).len()], progress.now.since(SimTime::ZERO).as_secs_f64())
                 }
             };
             draws.brownout.extend(downtimes.iter().map(|_| brownout));
             draws.downtime.extend(downtimes);
         }
         draws
+    }
+
+    /// Standard deviation, in seconds, of what all migrations of this guest may be off by alike.
+    pub(crate) fn shared_downtime_error(&self) -> f64 {
+        self.scenario.platform.downtime_scatter_common.as_secs_f64().hypot(self.sampling.downtime_seconds)
     }
 
     /// How a migration may go from each starting point, spread by what scatters.

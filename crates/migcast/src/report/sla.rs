@@ -99,6 +99,10 @@ pub(crate) fn write_sla(out: &mut impl Write, of: &SlaAnswer<'_>) -> io::Result<
         weight => format!("counts {} of downtime", percent(weight)),
     };
     writeln!(out, "  time under migration in which the guest runs {brownout}")?;
+    let shared = prediction.shared_downtime_error();
+    if shared > 0.0 {
+        writeln!(out, "  all their downtimes may be off alike, by a standard error of {}", span(shared))?;
+    }
     writeln!(out, "  {}, {}", scenario.algorithm.name(), scenario.platform.name)?;
     prediction.warnings.iter().try_for_each(|warning| writeln!(out, "note: {warning}"))
 }
@@ -188,6 +192,8 @@ struct Document<'a> {
     budget: Option<BudgetRow>,
     event: Option<EventRow>,
     with_migrations: Option<RemainingRow>,
+    /// Standard error that the downtimes of all migrations share.
+    shared_downtime_error_seconds: f64,
     warnings: &'a [String],
 }
 
@@ -232,6 +238,7 @@ pub(crate) fn write_sla_json(out: &mut impl Write, of: &SlaAnswer<'_>) -> io::Re
         period_seconds: agreed.period,
         confidence: agreed.confidence,
         brownout_weight: agreed.brownout_weight,
+        shared_downtime_error_seconds: of.prediction.shared_downtime_error(),
         spent_seconds: agreed.spent,
         migrations: number(answer.count()),
         binding: match answer.binding {
