@@ -25,6 +25,8 @@ const PARTS: &[Part] = &[
     Part { name: "index", package: "migcast-history", bench: "index" },
     // Forecasts from an index against forecasts page by page.
     Part { name: "forecasts", package: "migcast-model", bench: "forecasts" },
+    // Many migrations that share links against each of them alone.
+    Part { name: "world", package: "migcast-model", bench: "world" },
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {

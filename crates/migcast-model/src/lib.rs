@@ -31,3 +31,4 @@ pub mod sampling;
 pub mod simulate;
 pub mod speed;
 pub mod units;
+pub mod world;
