@@ -128,6 +128,8 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn replay(target: &str, check: impl Fn(&[u8])) {
@@ -150,6 +152,25 @@ mod tests {
     #[test]
     fn the_corpus_of_log_holds() {
         replay("log", log);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3_000))]
+        /// Digits, signs and units in other places than a toolstack would put them.
+        #[test]
+        fn logs_that_were_tampered_with_hold(
+            name in prop::sample::select(vec!["query-migrate", "domjobinfo", "cloud-hypervisor", "proxmox", "xl", "csv"]),
+            edits in prop::collection::vec((any::<prop::sample::Index>(), 0usize..12, "[-0-9.:eEsMiB,= \"\n]{0,6}"), 1..6),
+        ) {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/log").join(name);
+            let mut input = fs::read(path).unwrap();
+            for (at, cut, put) in edits {
+                let at = 1 + at.index(input.len() - 1);
+                let end = (at + cut).min(input.len());
+                input.splice(at..end, put.bytes());
+            }
+            log(&input);
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::forecast::{self, Forecast};
 use super::{Observed, ObservedError, checked};
@@ -196,17 +196,6 @@ impl Store {
         texts.into_iter().map(read).collect()
     }
 
-    /// When the newest forecast was made, if there is one.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn newest_forecast(&self) -> Result<Option<Timestamp>, StoreError> {
-        let newest =
-            self.connection.query_row("SELECT max(made) FROM forecast", [], |row| row.get::<_, Option<i64>>(0));
-        let newest = newest.optional().map_err(self.wrong())?.flatten();
-        Ok(newest.and_then(|made| Timestamp::from_nanosecond(made.into()).ok()))
-    }
-
     fn texts(&self, query: &str, values: impl rusqlite::Params) -> Result<Vec<String>, StoreError> {
         let mut statement = self.connection.prepare(query).map_err(self.wrong())?;
         let rows = statement.query_map(values, |row| row.get(0)).map_err(self.wrong())?;
@@ -264,7 +253,6 @@ mod tests {
         let mut store = Store::open(&path).unwrap();
         assert_eq!(store.keep_observed(&all).unwrap(), 2);
         assert_eq!(store.keep_observed(&all).unwrap(), 0, "twice is once");
-        assert_eq!(store.newest_forecast().unwrap(), None);
         for made in ["2026-11-24T07:00:00Z", "2026-11-24T07:30:00Z", "2026-11-24T08:00:00.5Z"] {
             store.keep_forecast(&forecast("web", made)).unwrap();
         }
@@ -281,7 +269,6 @@ mod tests {
         );
         assert_eq!(from("2026-11-24T07:10:00Z"), [forecast("web", "2026-11-24T07:30:00Z")]);
         assert!(store.forecasts("db", Timestamp::MIN, Timestamp::MAX).unwrap().is_empty());
-        assert_eq!(store.newest_forecast().unwrap(), Some(all[0].requested));
     }
 
     #[test]

@@ -13,7 +13,7 @@
 
 use jiff::Timestamp;
 
-use super::{Unreadable, before};
+use super::{Unreadable, before, end_to_end};
 use crate::observed::{Known, Observed};
 
 const WANTED: &str = "the sender's log with `Migration completed after …`";
@@ -32,7 +32,7 @@ struct Migration {
 
 /// Reads the migrations of a log; the last one ended at `ended`, the others as much earlier as the log's times say.
 pub(super) fn read(text: &str, known: &Known, ended: Timestamp) -> Result<Vec<Observed>, Unreadable> {
-    let mut all: Vec<(Option<f64>, f64, Observed)> = Vec::new();
+    let mut all: Vec<(Option<f64>, Observed)> = Vec::new();
     let mut now = Migration::default();
     for (line, text) in (1..).zip(text.lines()) {
         let stamp = stamp(text);
@@ -55,22 +55,31 @@ pub(super) fn read(text: &str, known: &Known, ended: Timestamp) -> Result<Vec<Ob
                 stopped_seconds: Some((took - downtime).max(0.0)),
                 ..Observed::unseen("cloud-hypervisor", known, ended)
             };
-            all.push((stamp, took, std::mem::take(&mut now).into_observed(observed, stamp, took)));
+            all.push((stamp, std::mem::take(&mut now).into_observed(observed, stamp, took)));
         } else if let Some((_, said)) = text.split_once("Precopy: Timeout reached: ") {
             let took = said.split_once("s:").and_then(|(seconds, _)| seconds.parse::<f64>().ok());
             let refused = || Unreadable::value(line, "Timeout reached", said, "SECONDSs: …");
             let took = took.filter(|took| *took >= 0.0).ok_or_else(refused)?;
             let observed =
                 Observed { migration_time_seconds: Some(took), ..Observed::unseen("cloud-hypervisor", known, ended) };
-            all.push((stamp, took, std::mem::take(&mut now).into_observed(observed, stamp, took)));
+            all.push((stamp, std::mem::take(&mut now).into_observed(observed, stamp, took)));
         }
     }
-    let last = all.last().map(|(stamp, ..)| *stamp).ok_or(Unreadable::Nothing(WANTED))?;
-    let dated = |(stamp, took, observed): (Option<f64>, f64, Observed)| {
-        let earlier = last.zip(stamp).map_or(0.0, |(last, this)| last - this);
-        Observed { requested: before(before(ended, earlier), took), ..observed }
-    };
-    Ok(all.into_iter().map(dated).collect())
+    if all.is_empty() {
+        return Err(Unreadable::Nothing(WANTED));
+    }
+    let stamps: Vec<f64> = all.iter().filter_map(|(stamp, ..)| *stamp).collect();
+    let mut observed: Vec<Observed> = all.into_iter().map(|(.., observed)| observed).collect();
+    if stamps.len() == observed.len() && stamps.is_sorted() {
+        let last = stamps[stamps.len() - 1];
+        for (one, stamp) in observed.iter_mut().zip(stamps) {
+            one.requested = before(before(ended, last - stamp), one.seconds());
+        }
+    } else {
+        // Without times, or of several programs, whose times each begin anew.
+        end_to_end(&mut observed, ended);
+    }
+    Ok(observed)
 }
 
 impl Migration {
@@ -142,6 +151,16 @@ cloud-hypervisor:  16.110000s: <vmm> INFO:vmm/src/lib.rs:1794 -- Migration compl
         assert!((active - (12.702_682 - 3.11 - 9.51)).abs() < 1e-6, "{active}");
         assert_eq!((one.iterations, one.iteration_starts_seconds.len()), (Some(3), 2));
         assert!(one.completed);
+    }
+
+    #[test]
+    fn several_are_as_far_apart_as_their_times() {
+        let ended: Timestamp = "2026-11-24T08:00:10Z".parse().unwrap();
+        let later = LOG.replace("cloud-hypervisor:  1", "cloud-hypervisor:  11");
+        let requested = |log: &str| read(log, &known(), ended).unwrap()[0].requested.to_string();
+        // 100 s lie between their ends; of a log without times only the order is known.
+        assert_eq!(requested(&(LOG.to_owned() + &later)), "2026-11-24T07:58:23.4Z");
+        assert_eq!(requested(&(LOG.to_owned() + &later).replace("s: <vmm>", " <vmm>")), "2026-11-24T07:59:56.8Z");
     }
 
     #[test]

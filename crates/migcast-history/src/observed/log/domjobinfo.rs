@@ -12,7 +12,7 @@
 
 use jiff::Timestamp;
 
-use super::{Unreadable, before, bytes};
+use super::{Unreadable, bytes, end_to_end};
 use crate::observed::{Known, Observed};
 
 const WANTED: &str = "text of `virsh domjobinfo DOMAIN --completed` after a migration";
@@ -24,7 +24,7 @@ struct Job {
     has_time: bool,
 }
 
-/// Reads jobs; the last one ended at `ended`, and so, for want of anything better, did the others.
+/// Reads jobs in their order, the last of which ended at `ended`.
 pub(super) fn read(text: &str, known: &Known, ended: Timestamp) -> Result<Vec<Observed>, Unreadable> {
     let mut jobs: Vec<Job> = Vec::new();
     for (line, text) in (1..).zip(text.lines()) {
@@ -47,10 +47,11 @@ pub(super) fn read(text: &str, known: &Known, ended: Timestamp) -> Result<Vec<Ob
         return Err(Unreadable::Timeless(number + 1, "the line `Time elapsed` is wanted"));
     }
     if jobs.is_empty() {
-        Err(Unreadable::Nothing(WANTED))
-    } else {
-        Ok(jobs.into_iter().map(|job| job.observed).collect())
+        return Err(Unreadable::Nothing(WANTED));
     }
+    let mut all: Vec<Observed> = jobs.into_iter().map(|job| job.observed).collect();
+    end_to_end(&mut all, ended);
+    Ok(all)
 }
 
 impl Job {
@@ -69,7 +70,6 @@ impl Job {
             "Time elapsed" => {
                 let took = seconds()?;
                 one.migration_time_seconds = Some(took);
-                one.requested = before(one.requested, took);
                 self.has_time = true;
             }
             "Total downtime" => one.downtime_seconds = Some(seconds()?),
@@ -120,8 +120,9 @@ Setup time:       3            ms
         let ended: Timestamp = "2026-11-24T08:00:10.032Z".parse().unwrap();
         let all = read(&TEXT.repeat(2), &known(), ended).unwrap();
         assert_eq!(all.len(), 2);
-        let one = &all[0];
+        let one = &all[1];
         assert_eq!(one.requested.to_string(), "2026-11-24T08:00:06Z");
+        assert_eq!(all[0].requested.to_string(), "2026-11-24T08:00:01.968Z", "laid end to end");
         assert_eq!((one.migration_time_seconds, one.downtime_seconds), (Some(4.032), Some(0.354)));
         assert_eq!((one.data_pages, one.zero_pages, one.iterations), (Some(45_829), Some(95_833), Some(4)));
         assert_eq!((one.sent_bytes, one.setup_seconds), (Some(189_070_835), Some(0.003)));

@@ -148,6 +148,15 @@ pub fn read(
     }
 }
 
+/// Dates migrations of which only the order is known: the last one ended at `ended`, each other one when the next began.
+fn end_to_end(all: &mut [Observed], ended: Timestamp) {
+    let mut ended = ended;
+    for one in all.iter_mut().rev() {
+        one.requested = before(ended, one.seconds());
+        ended = one.requested;
+    }
+}
+
 /// The time this many seconds before another, as near as it can be told.
 fn before(time: Timestamp, seconds: f64) -> Timestamp {
     time.checked_sub(std::time::Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default()).unwrap_or(time)

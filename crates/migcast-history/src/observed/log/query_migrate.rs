@@ -13,7 +13,7 @@
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{Unreadable, before};
+use super::{Unreadable, end_to_end};
 use crate::observed::{Known, Observed};
 
 #[derive(Deserialize)]
@@ -44,7 +44,7 @@ struct Ram {
 
 const WANTED: &str = "a reply to `query-migrate` of the source with status completed";
 
-/// Reads replies; the last migration ended at `ended`, and so, for want of anything better, did the others.
+/// Reads replies in the order of their migrations, the last of which ended at `ended`.
 pub(super) fn read(text: &str, known: &Known, ended: Timestamp) -> Result<Vec<Observed>, Unreadable> {
     let mut all = Vec::new();
     let line_at = |at: usize| text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -74,9 +74,10 @@ pub(super) fn read(text: &str, known: &Known, ended: Timestamp) -> Result<Vec<Ob
             data_pages: ram.and_then(|ram| ram.normal),
             zero_pages: ram.and_then(|ram| ram.duplicate),
             iterations: ram.and_then(|ram| ram.dirty_sync_count),
-            ..Observed::unseen("qemu", known, before(ended, took))
+            ..Observed::unseen("qemu", known, ended)
         });
     }
+    end_to_end(&mut all, ended);
     if all.is_empty() { Err(Unreadable::Nothing(WANTED)) } else { Ok(all) }
 }
 
