@@ -26,7 +26,7 @@ use migcast_model::units::{ByteCount, BytesPerSec, PageCount};
 
 use super::observe::parse_timestamp;
 use crate::platform_file::PlatformFile;
-use crate::report;
+use crate::report::{self, PlotFormat};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -65,6 +65,9 @@ pub(crate) struct Args {
     /// Print the review as JSON (migcast.review/1)
     #[arg(long, requires = "review")]
     json: bool,
+    /// Draw every migration beside its band into a file
+    #[arg(long, value_name = "FILE.svg|.png", requires = "review")]
+    plot: Option<PathBuf>,
 }
 
 impl Args {
@@ -80,10 +83,16 @@ const FORECAST_AGE: Duration = Duration::from_secs(86_400);
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.review {
+        if let Some(path) = &args.plot {
+            PlotFormat::of(path)?;
+        }
         let answer = review::review(&args.observed, args.within.unwrap_or(FORECAST_AGE), |one| args.wants(one))?;
         let out = &mut io::stdout().lock();
         if args.json { report::write_review_json(out, &answer) } else { report::write_review(out, &answer) }
             .context("standard output")?;
+        if let Some(path) = &args.plot {
+            report::draw_review(&answer, path)?;
+        }
         return Ok(ExitCode::from(if answer.has_drifted() { 3 } else { 0 }));
     }
     let seen = read(args)?;

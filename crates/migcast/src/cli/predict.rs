@@ -47,6 +47,9 @@ pub(crate) struct Args {
     /// Keep the forecast in a store, to be judged by what happens: `migcast calibrate --review`
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
+    /// Whose forecast is kept [default: the history's guest]
+    #[arg(long, value_name = "NAME", requires = "store")]
+    guest: Option<String>,
     /// Draw the forecast into a file
     #[arg(long, value_name = "FILE.svg|.png")]
     plot: Option<PathBuf>,
@@ -68,6 +71,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let limited = args.max_downtime.is_some() || args.max_time.is_some();
     ensure!(limited || args.quantile.is_none(), "--quantile belongs to a limit: give --max-downtime or --max-time");
+    ensure!(
+        args.store.is_none() || args.guest.is_some() || args.subject.history.is_some(),
+        "--store: nobody knows whose forecast this is: give --guest NAME"
+    );
     let store = args.store.as_deref().map(Store::open).transpose()?;
     let mut prediction = args.subject.forecast(args.max_time.unwrap_or_default().saturating_mul(2))?;
     prediction.quantile = args.quantile.unwrap_or(QUANTILE);
@@ -98,7 +105,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         report::write_starts(&prediction, path)?;
     }
     if let Some(mut store) = store {
-        store.keep_forecast(&prediction.kept(jiff::Timestamp::now()))?;
+        let guest = args.guest.as_ref().unwrap_or(&prediction.scenario.guest.name);
+        store.keep_forecast(&prediction.kept(guest, jiff::Timestamp::now()))?;
     }
     if let Some(path) = &args.plot {
         report::draw(&prediction, path)?;

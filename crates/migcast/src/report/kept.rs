@@ -7,15 +7,15 @@ use migcast_model::forecast::Distribution;
 use super::{Prediction, Quantity};
 
 impl Prediction {
-    /// What is kept of it, made at this time.
-    pub(crate) fn kept(&self, made: Timestamp) -> Forecast {
+    /// What is kept of it, for this guest, made at this time.
+    pub(crate) fn kept(&self, guest: &str, made: Timestamp) -> Forecast {
         let scenario = &self.scenario;
         let scattered = |quantity| band(self.distribution(quantity));
         let settings = scenario.algorithm.settings().into_iter();
         Forecast {
             format: FORMAT.to_owned(),
             made,
-            guest: scenario.guest.name.clone(),
+            guest: guest.to_owned(),
             platform: scenario.platform.name.clone(),
             algorithm: scenario.algorithm.name().to_owned(),
             settings: settings.map(|setting| (setting.key.to_owned(), setting.value)).collect(),

@@ -33,7 +33,7 @@ pub(crate) use backtest::{write_backtest, write_backtest_json};
 pub(crate) use consolidate::{ConsolidateAnswer, Move, write_consolidate, write_consolidate_json};
 pub(crate) use json::write_json;
 pub(crate) use plot::{PlotFormat, draw};
-pub(crate) use review::{Judgement, ReviewAnswer, Reviewed, write_review, write_review_json};
+pub(crate) use review::{Judgement, ReviewAnswer, Reviewed, draw_review, write_review, write_review_json};
 pub(crate) use rules::{Ruled, RulesAnswer, write_rules, write_rules_json};
 pub(crate) use sla::{SlaAnswer, write_sla, write_sla_json};
 pub(crate) use starts::{By, Group, grouped, write_groups, write_starts};

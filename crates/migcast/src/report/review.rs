@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,7 +10,11 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use migcast_model::calibrate::review::{self, Judged, Review};
 use migcast_model::quantity::show_duration;
+use plotters::coord::Shift;
+use plotters::prelude::*;
 use serde::Serialize;
+
+use super::plot::{self, Drawing, FONT, LINE, NEVER, Picture, axes};
 
 /// Names of the quantities that are judged, in the order of [`Judgement::quantities`].
 const NAMES: [&str; 3] = ["migration time", "downtime", "bytes sent"];
@@ -191,6 +196,68 @@ fn write_periods(out: &mut impl Write, of: &Reviewed) -> io::Result<()> {
 /// A ratio as how far it is off.
 fn off(ratio: f64) -> String {
     format!("{:+.1} %", 100.0 * (ratio - 1.0))
+}
+
+/// Draws every migration beside its band, into a file.
+pub(crate) fn draw_review(of: &ReviewAnswer, path: &Path) -> anyhow::Result<()> {
+    plot::save(of, path)
+}
+
+impl Picture for ReviewAnswer {
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Drawing<B> {
+        area.fill(&WHITE)?;
+        let mut all: Vec<(&str, &Judgement)> = Vec::new();
+        for platform in &self.platforms {
+            all.extend(platform.judged.iter().map(|one| (platform.platform.as_str(), one)));
+        }
+        all.sort_by_key(|(_, one)| one.requested);
+        let title = match (all.first(), all.last()) {
+            (Some((_, first)), Some((_, last))) => {
+                let day = |one: &Judgement| one.requested.strftime("%F").to_string();
+                format!("{} migrations beside their forecasts, {} to {}", all.len(), day(first), day(last))
+            }
+            _ => "no migration had been forecast".to_owned(),
+        };
+        let body = area.margin(14, 0, 0, 0).titled(&title, (FONT, 22))?;
+        let panels = body.split_evenly((NAMES.len(), 1));
+        for ((quantity, name), panel) in NAMES.iter().enumerate().zip(&panels) {
+            draw_quantity(panel, &all, quantity, name)?;
+        }
+        area.present()
+    }
+}
+
+/// One quantity of all migrations, in their order: bands as bars, what came as dots, outside of its band red; a line where
+/// another platform was forecast for.
+fn draw_quantity<B: DrawingBackend>(
+    panel: &DrawingArea<B, Shift>,
+    all: &[(&str, &Judgement)],
+    quantity: usize,
+    name: &str,
+) -> Drawing<B> {
+    let seen: Vec<(f64, Judged)> = all
+        .iter()
+        .enumerate()
+        .filter_map(|(index, (_, one))| Some((index as f64 + 1.0, one.quantities[quantity]?)))
+        .collect();
+    let largest = seen.iter().map(|(_, one)| one.actual.max(one.band[2]) / one.band[1]).fold(1.0, f64::max);
+    let (right, top) = (all.len() as f64 + 1.0, 1.1 * largest);
+    let label = format!("{name}, actual to forecast");
+    let under = "migration, in the order of their requests; bars are the 5 to 95 % bands, what lies outside is red";
+    let mut chart = axes(panel, (right, under), (top, &label))?;
+    chart.draw_series(seen.iter().map(|(at, one)| {
+        let [low, mid, high] = one.band;
+        Rectangle::new([(at - 0.4, low / mid), (at + 0.4, high / mid)], plot::BAND.filled())
+    }))?;
+    chart.draw_series(std::iter::once(PathElement::new([(0.0, 1.0), (right, 1.0)], LINE.stroke_width(1))))?;
+    chart.draw_series(seen.iter().map(|(at, one)| {
+        let inside = (one.band[0]..=one.band[2]).contains(&one.actual);
+        Circle::new((*at, one.actual / one.band[1]), 3, if inside { LINE } else { NEVER }.filled())
+    }))?;
+    let changes =
+        all.windows(2).zip(1..).filter(|(pair, _)| pair[0].0 != pair[1].0).map(|(_, index)| f64::from(index) + 0.5);
+    chart.draw_series(changes.map(|at| PathElement::new([(at, 0.0), (at, top)], BLACK.mix(0.5).stroke_width(1))))?;
+    Ok(())
 }
 
 #[derive(Serialize)]
