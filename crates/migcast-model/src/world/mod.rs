@@ -144,7 +144,7 @@ pub fn simulate(
         world.share(&taken);
         let next_change = changes.peek().map(|change| change.at).filter(|_| !world.running.is_empty());
         let next_begin = world.next_not_before();
-        let next_turn = world.running.iter().map(|one| one.turn.at(one.began)).min();
+        let next_turn = world.running.iter().filter_map(Running::turns_at).min();
         let Some(next) = [next_change, next_begin, next_turn].into_iter().flatten().min() else {
             return Err(WorldError::NeverBegins(world.waiting[0]));
         };
@@ -163,14 +163,6 @@ enum Turn {
     Ends(SimTime, Box<Outcome>),
 }
 
-impl Turn {
-    /// When, in the world's time.
-    fn at(&self, began: SimTime) -> SimTime {
-        let (Turn::Stops(at) | Turn::Ends(at, _)) = self;
-        began + at.since(SimTime::ZERO)
-    }
-}
-
 /// A migration that runs.
 #[derive(Debug)]
 struct Running {
@@ -180,7 +172,16 @@ struct Running {
     grants: Vec<(SimTime, BytesPerSec)>,
     /// Its guest stands, so that its cap binds no more.
     is_stopped: bool,
-    turn: Turn,
+    /// `None` until its rate is known.
+    turn: Option<Turn>,
+}
+
+impl Running {
+    /// When it comes to its next turn, in the world's time.
+    fn turns_at(&self) -> Option<SimTime> {
+        let (Turn::Stops(at) | Turn::Ends(at, _)) = self.turn.as_ref()?;
+        Some(self.began + at.since(SimTime::ZERO))
+    }
 }
 
 struct World<'a> {
@@ -207,10 +208,8 @@ impl World<'_> {
             if may {
                 self.out_of[self.jobs[job].from.index()] += 1;
                 self.into[self.jobs[job].to.index()] += 1;
-                let grants = Vec::new();
-                // The turn is found when its rate is known.
-                let turn = Turn::Stops(SimTime::MAX);
-                self.running.push(Running { job, began: self.now, grants, is_stopped: false, turn });
+                let (began, grants) = (self.now, Vec::new());
+                self.running.push(Running { job, began, grants, is_stopped: false, turn: None });
             }
             !may
         });
@@ -246,7 +245,10 @@ impl World<'_> {
             if one.grants.last().is_none_or(|(_, last)| *last != rate) {
                 let at = SimTime::ZERO + self.now.since(one.began);
                 one.grants.push((at, rate));
-                one.turn = next_turn(&self.jobs[one.job], one);
+                one.turn = None;
+            }
+            if one.turn.is_none() {
+                one.turn = Some(next_turn(&self.jobs[one.job], one));
             }
         }
     }
@@ -256,23 +258,23 @@ impl World<'_> {
         let (now, jobs) = (self.now, self.jobs);
         let mut running = std::mem::take(&mut self.running);
         running.retain_mut(|one| {
-            if one.turn.at(one.began) > now {
+            if one.turns_at().is_some_and(|at| at > now) {
                 return true;
             }
-            match &one.turn {
-                Turn::Stops(_) => {
+            match one.turn.take() {
+                None => true,
+                Some(Turn::Stops(_)) => {
                     one.is_stopped = true;
-                    one.turn = next_turn(&jobs[one.job], one);
                     true
                 }
-                Turn::Ends(_, outcome) => {
+                Some(Turn::Ends(_, outcome)) => {
                     self.out_of[jobs[one.job].from.index()] -= 1;
                     self.into[jobs[one.job].to.index()] -= 1;
                     let absolute = |(at, rate): &(SimTime, BytesPerSec)| (one.began + at.since(SimTime::ZERO), *rate);
                     self.done[one.job] = Some(Done {
                         began: one.began,
                         ended: now,
-                        outcome: (**outcome).clone(),
+                        outcome: *outcome,
                         grants: one.grants.iter().map(absolute).collect(),
                     });
                     false
