@@ -12,7 +12,7 @@ pub(crate) use stage::seal_anew;
 use crate::format::Manifest;
 use crate::import::{self, Asked, Format, SeriesBuilder};
 use crate::observed::log::{self, Clock, Form};
-use crate::observed::{self, Known};
+use crate::observed::{self, Known, Observed};
 use crate::rates;
 use crate::sample::Tracked;
 
@@ -45,13 +45,17 @@ pub fn manifest(data: &[u8]) {
 pub fn observed(data: &[u8]) {
     let path = Path::new("observed.jsonl");
     match observed::parse(data, path) {
-        Ok(all) => {
-            let line = |observed| serde_json::to_string(observed).expect("an observed migration is plain JSON") + "\n";
-            let text: String = all.iter().map(line).collect();
-            assert_eq!(observed::parse(text.as_bytes(), path).expect("its own text is accepted"), all);
-        }
+        Ok(all) => read_again(&all),
         Err(error) => one_line(&error),
     }
+}
+
+/// Observed migrations read the same after they were written.
+fn read_again(all: &[Observed]) {
+    let line = |observed| serde_json::to_string(observed).expect("an observed migration is plain JSON") + "\n";
+    let text: String = all.iter().map(line).collect();
+    let again = observed::parse(text.as_bytes(), Path::new("observed.jsonl"));
+    assert_eq!(again.expect("its own text is accepted"), all);
 }
 
 /// Reads a log of migrations: the first byte says of which form it is, the rest is the log. What is read keeps the rules of
@@ -73,11 +77,7 @@ pub fn log(data: &[u8]) {
     let form = Form::ALL[usize::from(which) % Form::ALL.len()];
     let path = Path::new("log");
     match log::read(form, "qemu", &String::from_utf8_lossy(text), &known, &clock, path) {
-        Ok(all) => {
-            let line = |observed| serde_json::to_string(observed).expect("an observed migration is plain JSON") + "\n";
-            let text: String = all.iter().map(line).collect();
-            assert_eq!(observed::parse(text.as_bytes(), path).expect("what is read is accepted"), all);
-        }
+        Ok(all) => read_again(&all),
         Err(error) => one_line(&error),
     }
 }

@@ -415,6 +415,9 @@ mod tests {
         assert_eq!(name("6.2.0"), None);
         assert_eq!(name("unknown"), None);
         assert_eq!(Algorithm::of_hypervisor("bhyve", "14.0", "bhyve"), None);
+        let cloud =
+            |version| Algorithm::of_hypervisor("cloud-hypervisor", version, "kvm").map(|algorithm| algorithm.name());
+        assert_eq!([cloud("v51.1"), cloud("52.0")], [Some("cloud-hypervisor-51"), Some("cloud-hypervisor")]);
         let xen = |version| Algorithm::of_hypervisor("xen", version, "hvm").map(|algorithm| algorithm.name());
         let (classic, first, today) = (Some("xen-classic"), Some("xen-4.6"), Some("xen-4.10"));
         assert_eq!(["3.4.1", "4.5.5", "4.6.0", "4.9.4"].map(xen), [classic, classic, first, first]);

@@ -66,11 +66,13 @@ impl Judged {
         off / (half / HALF_BAND).max(SCATTER_MIN)
     }
 
-    fn ratio(&self) -> f64 {
+    /// What came ÷ the forecast's median.
+    pub fn ratio(&self) -> f64 {
         self.actual / self.band[1]
     }
 
-    fn is_inside(&self) -> bool {
+    /// Whether it came within the band.
+    pub fn is_inside(&self) -> bool {
         (self.band[0]..=self.band[2]).contains(&self.actual)
     }
 }

@@ -60,19 +60,41 @@ pub(crate) struct Judgement {
 impl ReviewAnswer {
     /// Whether a platform has left its forecasts.
     pub(crate) fn has_drifted(&self) -> bool {
-        let drifted = |of: &Reviewed| {
-            (0..NAMES.len()).any(|index| of.review(index).is_some_and(|(_, review)| review.drift.is_some()))
-        };
+        let drifted =
+            |of: &Reviewed| (0..NAMES.len()).any(|index| of.review(index).is_some_and(|review| review.drift.is_some()));
         self.platforms.iter().any(drifted)
     }
 }
 
+/// How one quantity did, of these migrations.
+fn reviewed<'a>(judged: impl IntoIterator<Item = &'a Judgement>, quantity: usize) -> Option<Review> {
+    let known: Vec<Judged> = judged.into_iter().filter_map(|one| one.quantities[quantity]).collect();
+    review::review(&known)
+}
+
+/// A drift, and where it began.
+struct Drifted<'a> {
+    since: &'a Judgement,
+    migrations: usize,
+    ratio: f64,
+}
+
 impl Reviewed {
-    /// How one quantity did, and which of the migrations it is known of.
-    fn review(&self, quantity: usize) -> Option<(Vec<usize>, Review)> {
-        let known = |(index, one): (usize, &Judgement)| Some((index, one.quantities[quantity]?));
-        let (indices, judged): (Vec<usize>, Vec<Judged>) = self.judged.iter().enumerate().filter_map(known).unzip();
-        Some((indices, review::review(&judged)?))
+    /// How one quantity did.
+    fn review(&self, quantity: usize) -> Option<Review> {
+        reviewed(&self.judged, quantity)
+    }
+
+    /// The drift that a review of this quantity tells.
+    fn drifted(&self, quantity: usize, review: &Review) -> Option<Drifted<'_>> {
+        let drift = review.drift?;
+        let mut since = self.judged.iter().filter(|one| one.quantities[quantity].is_some()).skip(drift.since);
+        Some(Drifted { since: since.next()?, migrations: review.count - drift.since, ratio: drift.ratio })
+    }
+
+    /// How many were forecast not to converge, and did.
+    fn missed(&self) -> usize {
+        self.judged.iter().filter(|one| !one.told_it_would_end).count()
     }
 
     /// The migrations by day, week or month, whichever leaves a screen of lines, in UTC.
@@ -120,9 +142,8 @@ pub(crate) fn write_review(out: &mut impl Write, of: &ReviewAnswer) -> io::Resul
 fn write_platform(out: &mut impl Write, of: &Reviewed, stores: &str) -> io::Result<()> {
     let noun = if of.judged.len() == 1 { "migration" } else { "migrations" };
     writeln!(out, "\nplatform {}, {}: {} {noun}", of.platform, of.hypervisor, of.judged.len())?;
-    let missed = of.judged.iter().filter(|one| !one.told_it_would_end).count();
-    if missed > 0 {
-        writeln!(out, "forecast not to converge, but did: {missed}")?;
+    if of.missed() > 0 {
+        writeln!(out, "forecast not to converge, but did: {}", of.missed())?;
     }
     writeln!(
         out,
@@ -131,7 +152,7 @@ fn write_platform(out: &mut impl Write, of: &Reviewed, stores: &str) -> io::Resu
     )?;
     let reviews: Vec<_> = (0..NAMES.len()).map(|index| of.review(index)).collect();
     for (name, review) in NAMES.iter().zip(&reviews) {
-        let Some((_, review)) = review else {
+        let Some(review) = review else {
             writeln!(out, "{name:16}{:>34}", "not measured")?;
             continue;
         };
@@ -145,14 +166,14 @@ fn write_platform(out: &mut impl Write, of: &Reviewed, stores: &str) -> io::Resu
     }
     write_periods(out, of)?;
     for (index, review) in reviews.iter().enumerate() {
-        let Some((indices, Review { drift: Some(drift), .. })) = review else { continue };
-        let (since, count) = (&of.judged[indices[drift.since]], indices.len() - drift.since);
+        let drifted = review.as_ref().and_then(|review| of.drifted(index, review));
+        let Some(Drifted { since, migrations, ratio }) = drifted else { continue };
         writeln!(
             out,
-            "\ndrifted: {} is off by {} in the median of {count} migrations since {:.0} ({})\n  fit the platform anew: migcast \
+            "\ndrifted: {} is off by {} in the median of {migrations} migrations since {:.0} ({})\n  fit the platform anew: migcast \
              calibrate {stores} --since {} --out FILE",
             NAMES[index],
-            off(drift.ratio),
+            off(ratio),
             since.requested,
             since.guest,
             since.requested
@@ -169,11 +190,7 @@ fn write_periods(out: &mut impl Write, of: &Reviewed) -> io::Result<()> {
         "migrations", "time", "down", "bytes", "time inside", "down inside"
     )?;
     for (begin, judged) in &periods {
-        let review = |index: usize| {
-            let known: Vec<Judged> = judged.iter().filter_map(|one| one.quantities[index]).collect();
-            review::review(&known)
-        };
-        let reviews = [review(0), review(1), review(2)];
+        let reviews = [0, 1, 2].map(|index| reviewed(judged.iter().copied(), index));
         let ratio = |index: usize| reviews[index].map_or_else(|| "-".to_owned(), |review| off(review.ratio));
         let inside = |index: usize| {
             reviews[index]
@@ -250,10 +267,10 @@ fn draw_quantity<B: DrawingBackend>(
         Rectangle::new([(at - 0.4, low / mid), (at + 0.4, high / mid)], plot::BAND.filled())
     }))?;
     chart.draw_series(std::iter::once(PathElement::new([(0.0, 1.0), (right, 1.0)], LINE.stroke_width(1))))?;
-    chart.draw_series(seen.iter().map(|(at, one)| {
-        let inside = (one.band[0]..=one.band[2]).contains(&one.actual);
-        Circle::new((*at, one.actual / one.band[1]), 3, if inside { LINE } else { NEVER }.filled())
-    }))?;
+    chart
+        .draw_series(seen.iter().map(|(at, one)| {
+            Circle::new((*at, one.ratio()), 3, if one.is_inside() { LINE } else { NEVER }.filled())
+        }))?;
     let changes =
         all.windows(2).zip(1..).filter(|(pair, _)| pair[0].0 != pair[1].0).map(|(_, index)| f64::from(index) + 0.5);
     chart.draw_series(changes.map(|at| PathElement::new([(at, 0.0), (at, top)], BLACK.mix(0.5).stroke_width(1))))?;
@@ -326,11 +343,11 @@ pub(crate) fn write_review_json(out: &mut impl Write, of: &ReviewAnswer) -> io::
 
 fn platform(of: &Reviewed) -> Platform<'_> {
     let row = |index: usize| {
-        let (indices, review) = of.review(index)?;
-        let drift = review.drift.map(|drift| Drift {
-            since: of.judged[indices[drift.since]].requested.to_string(),
-            migrations: indices.len() - drift.since,
-            ratio: drift.ratio,
+        let review = of.review(index)?;
+        let drift = of.drifted(index, &review).map(|drifted| Drift {
+            since: drifted.since.requested.to_string(),
+            migrations: drifted.migrations,
+            ratio: drifted.ratio,
         });
         let row = Row {
             count: review.count,
@@ -344,10 +361,8 @@ fn platform(of: &Reviewed) -> Platform<'_> {
         Some((KEYS[index], row))
     };
     let period = |(begin, judged): (&Date, &Vec<&Judgement>)| {
-        let reviews = KEYS.iter().enumerate().filter_map(|(index, key)| {
-            let known: Vec<Judged> = judged.iter().filter_map(|one| one.quantities[index]).collect();
-            Some((*key, review::review(&known)?))
-        });
+        let reviews = KEYS.iter().enumerate();
+        let reviews = reviews.filter_map(|(index, key)| Some((*key, reviewed(judged.iter().copied(), index)?)));
         let reviews: BTreeMap<&'static str, Review> = reviews.collect();
         Period {
             begin: begin.to_string(),
@@ -360,7 +375,7 @@ fn platform(of: &Reviewed) -> Platform<'_> {
         platform: &of.platform,
         hypervisor: &of.hypervisor,
         migrations: of.judged.len(),
-        forecast_not_to_converge: of.judged.iter().filter(|one| !one.told_it_would_end).count(),
+        forecast_not_to_converge: of.missed(),
         quantities: (0..KEYS.len()).filter_map(row).collect(),
         periods: of.periods().1.iter().map(period).collect(),
     }

@@ -99,6 +99,18 @@ pub enum Unreadable {
     /// One is not over at the log's end; counted from 1.
     #[error("migration {0} has no end in it")]
     Unended(usize),
+    /// A figure that cannot be; the migration counted from 1.
+    #[error("migration {number}: {field} is {value}, allowed: {allowed}")]
+    OutOfRange {
+        /// Counted from 1.
+        number: usize,
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: f64,
+        /// What would be right.
+        allowed: &'static str,
+    },
     /// A value that is not allowed.
     #[error("line {line}: {field} is `{found}`, allowed: {allowed}")]
     Value {
@@ -139,13 +151,12 @@ pub fn read(
         Form::Xl => xl::read(text, known),
         Form::Csv => return Ok(table::read(text, hypervisor, known, path)?),
     };
-    let all = all.map_err(|reason| LogError::Log { path: path.to_owned(), reason })?;
-    match all.iter().zip(1..).find_map(|(one, number)| Some((one.out_of_range()?, number))) {
-        Some(((field, value, allowed), line)) => {
-            Err(ObservedError::Field { path: path.to_owned(), line, field, value, allowed }.into())
-        }
-        None => Ok(all),
-    }
+    let in_range =
+        |all: Vec<Observed>| match all.iter().zip(1..).find_map(|(one, number)| Some((one.out_of_range()?, number))) {
+            Some(((field, value, allowed), number)) => Err(Unreadable::OutOfRange { number, field, value, allowed }),
+            None => Ok(all),
+        };
+    all.and_then(in_range).map_err(|reason| LogError::Log { path: path.to_owned(), reason })
 }
 
 /// Dates migrations of which only the order is known: the last one ended at `ended`, each other one when the next began.
@@ -201,6 +212,16 @@ mod tests {
                 assert!(error.to_string().contains("log"), "{form:?}: {error}");
             }
         }
+    }
+
+    #[test]
+    fn a_figure_that_cannot_be_names_its_migration() {
+        let clock = Clock { ended: Timestamp::UNIX_EPOCH, zone: TimeZone::UTC };
+        let of = |millis: u64| format!("{{\"status\": \"completed\", \"total-time\": {millis}}}\n\n");
+        let text = of(23) + &of(2_000_000_000_000);
+        let error = read(Form::QueryMigrate, "qemu", &text, &known(), &clock, Path::new("log")).unwrap_err();
+        let expected = "log: migration 2: migration_time_reported_seconds is 2000000000, allowed: 0 to 10^9";
+        assert_eq!(error.to_string(), expected);
     }
 
     #[test]

@@ -86,8 +86,8 @@ mod tests {
     use super::super::tests::known;
     use super::*;
 
-    /// What QEMU 10.0.2 answered after a migration of an idle guest.
-    const REPLY: &str = include_str!("../../../../../testdata/lab/logs/query-migrate.json");
+    /// What QEMU 10.0.2 answered after a real migration.
+    const REPLY: &str = include_str!("../../../../../testdata/lab/life/query-migrate-00.json");
 
     #[test]
     fn a_reply_gives_times_bytes_and_pages() {

@@ -88,6 +88,8 @@ mod tests {
         assert_eq!((all[0].sent_bytes, all[1].sent_bytes), (Some(1000), None));
         assert_eq!((all[0].completed, all[1].completed), (true, false));
         assert_eq!(all[1].migration_time_seconds, Some(60.0));
+        let text = format!("{HEADER}2026-11-24T08:00:00Z,db,4.5,,,,\n");
+        assert_eq!(read(&text, "xen", &known(), Path::new("t")).unwrap()[0].hypervisor, "xen");
     }
 
     #[test]
