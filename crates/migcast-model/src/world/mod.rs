@@ -37,6 +37,8 @@ pub struct Job<'a> {
     pub source: &'a dyn DueSource,
     /// How far into the source the world begins: the guest goes on writing while it waits for its turn.
     pub start: Duration,
+    /// Memory it takes of a host that counts it.
+    pub memory: ByteCount,
     /// Host it is on.
     pub from: NodeId,
     /// Host it goes to.
@@ -60,6 +62,7 @@ impl<'a> Job<'a> {
             scenario,
             source,
             start: Duration::ZERO,
+            memory: scenario.guest.memory_bytes(),
             from,
             to,
             not_before: SimTime::ZERO,
@@ -242,14 +245,13 @@ impl World<'_> {
         waiting.retain(|&job| {
             let may = self.may_begin(job);
             if may {
-                let Job { from, to, reserved, .. } = self.jobs[job];
+                let Job { from, to, reserved, memory, .. } = self.jobs[job];
                 self.out_of[from.index()] += 1;
                 self.into[to.index()] += 1;
                 self.is_running[job] = true;
                 self.paths[job].iter().for_each(|pipe| self.kept[*pipe] += reserved);
-                let needs = self.memory_of(job);
                 if let Some(room) = &mut self.rooms[to.index()] {
-                    *room = room.saturating_sub(needs);
+                    *room = room.saturating_sub(memory);
                 }
                 let (began, grants) = (self.now, Vec::new());
                 self.running.push(Running { job, began, grants, is_stopped: false, turn: None });
@@ -275,12 +277,8 @@ impl World<'_> {
             && after.iter().all(|before| self.has_ended(*before))
     }
 
-    fn memory_of(&self, job: usize) -> ByteCount {
-        self.jobs[job].scenario.guest.memory_bytes()
-    }
-
     fn has_room(&self, job: usize) -> bool {
-        self.rooms[self.jobs[job].to.index()].is_none_or(|room| self.memory_of(job) <= room)
+        self.rooms[self.jobs[job].to.index()].is_none_or(|room| self.jobs[job].memory <= room)
     }
 
     fn has_ended(&self, job: usize) -> bool {
@@ -338,14 +336,13 @@ impl World<'_> {
                     true
                 }
                 Some(Turn::Ends(_, outcome)) => {
-                    let Job { from, to, reserved, .. } = jobs[one.job];
+                    let Job { from, to, reserved, memory, .. } = jobs[one.job];
                     self.out_of[from.index()] -= 1;
                     self.into[to.index()] -= 1;
                     self.is_running[one.job] = false;
                     self.paths[one.job].iter().for_each(|pipe| self.kept[*pipe] -= reserved);
                     // Where the guest is not, its memory is free.
                     let left = if outcome.completed().is_some() { from } else { to };
-                    let memory = self.memory_of(one.job);
                     if let Some(room) = &mut self.rooms[left.index()] {
                         *room += memory;
                     }

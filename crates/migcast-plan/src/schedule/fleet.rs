@@ -51,6 +51,8 @@ pub struct Member<'a> {
     pub not_with: Vec<usize>,
     /// It is not moved before.
     pub not_before: Duration,
+    /// Memory it takes of a host.
+    pub memory: ByteCount,
     /// The longest downtime it may have; infinite where nobody minds.
     pub downtime_max: f64,
 }
@@ -94,7 +96,7 @@ impl Fleet<'_> {
         let alone: Vec<(f64, f64)> = self.members.par_iter().map(|member| self.alone(member)).collect();
         let moves = self.members.iter().zip(alone).map(|(member, (bytes, seconds))| Move {
             from: member.from,
-            memory: member.scenario.guest.memory_bytes().get() as f64,
+            memory: member.memory.get() as f64,
             ways: member.to.iter().map(|to| Way { to: *to, path: self.path(member.from, *to) }).collect(),
             bytes,
             seconds,
@@ -162,6 +164,7 @@ impl Fleet<'_> {
             let way = schedule.way[*of];
             Job {
                 start: draw.starts[*of],
+                memory: member.memory,
                 not_before: SimTime::ZERO + member.not_before,
                 after,
                 not_with,

@@ -13,6 +13,7 @@
 
 pub mod bound;
 pub mod fleet;
+pub mod objective;
 pub mod place;
 pub mod policy;
 pub mod search;
