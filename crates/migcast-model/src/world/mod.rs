@@ -91,6 +91,16 @@ impl Limits {
     pub const ONE: Limits = Limits { out_of_host: 1, into_host: 1, in_all: 1 };
     /// KubeVirt's defaults: two out of a node, five in a cluster (pkg/virt-config/virt-config.go).
     pub const KUBEVIRT: Limits = Limits { out_of_host: 2, into_host: usize::MAX, in_all: 5 };
+
+    /// What these and others allow.
+    #[must_use]
+    pub fn and(self, others: Limits) -> Limits {
+        Limits {
+            out_of_host: self.out_of_host.min(others.out_of_host),
+            into_host: self.into_host.min(others.into_host),
+            in_all: self.in_all.min(others.in_all),
+        }
+    }
 }
 
 /// Traffic of others on one pipe from a point in time on, until the next of the same pipe.

@@ -5,7 +5,7 @@
 //!                              ▲                                        │
 //!                              │                                  [`place`]: where to
 //!                              │ run                                    │
-//!                              └── [`search`] ◄── [`policy`]: what platforms do, and what else is worth a try
+//!                   [`planner`]: └── [`search`] ◄── [`policy`]: what platforms do, and what else is worth a try
 //! ```
 //! A [`Schedule`] says what is decided, not when: a list of moves in the order in which they are begun, each as soon as it
 //! may. So whoever carries it out needs no clock, and a migration that takes longer than foretold delays what waits for it
@@ -15,6 +15,7 @@ pub mod bound;
 pub mod fleet;
 pub mod objective;
 pub mod place;
+pub mod planner;
 pub mod policy;
 pub mod search;
 

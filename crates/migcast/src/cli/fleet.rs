@@ -11,6 +11,7 @@ use migcast_model::world::{Background, NodeId, Topology, WorldError};
 use migcast_plan::schedule::Problem;
 use migcast_plan::schedule::fleet::{Fleet, Member};
 use migcast_plan::schedule::place::Unplaced;
+use migcast_plan::schedule::planner::Infeasible;
 use rayon::prelude::*;
 
 use super::past::{Past, Subject, SubjectWrites};
@@ -304,8 +305,24 @@ pub(super) fn fleet<'a>(
     }
 }
 
+/// One line for what nobody can plan.
+pub(super) fn infeasible(
+    why: &Infeasible,
+    inventory: &Inventory,
+    wanted: &[Wanted],
+    problem: &Problem,
+) -> anyhow::Error {
+    match why {
+        Infeasible::Circle(circle) => {
+            let names = circle.iter().chain(circle.first()).map(|of| &inventory.guests[wanted[*of].guest].name);
+            anyhow!("after: each waits for the next, so none can begin: {}", self::names(names))
+        }
+        Infeasible::Unplaced(why) => unplaced(*why, inventory, wanted, problem),
+    }
+}
+
 /// One line for what cannot be placed.
-pub(super) fn unplaced(why: Unplaced, inventory: &Inventory, wanted: &[Wanted], problem: &Problem) -> anyhow::Error {
+fn unplaced(why: Unplaced, inventory: &Inventory, wanted: &[Wanted], problem: &Problem) -> anyhow::Error {
     let (Unplaced::NoWay(of) | Unplaced::NoRoom(of) | Unplaced::Together(of)) = why;
     let guest = &inventory.guests[wanted[of].guest];
     let rooms = || {
@@ -344,11 +361,4 @@ pub(super) fn stuck(why: WorldError, inventory: &Inventory, wanted: &[Wanted]) -
         WorldError::NeverBegins(of) => anyhow!("guest {}: what it waits for (after) never ends", name(of)),
         WorldError::NowhereToGo(of) => anyhow!("guest {}: it is on the host that it is to go to", name(of)),
     }
-}
-
-/// One line for guests that wait for each other.
-pub(super) fn circle(of: &[usize], inventory: &Inventory, wanted: &[Wanted]) -> anyhow::Error {
-    let named: Vec<&str> =
-        of.iter().chain(of.first()).map(|of| inventory.guests[wanted[*of].guest].name.as_str()).collect();
-    anyhow!("after: each waits for the next, so none can begin: {}", named.join(", "))
 }

@@ -1,23 +1,19 @@
 //! `migcast plan`: in which order guests are moved, how many at once and where to; `migcast drain-time`: how long that takes
 //! under the platform's own limits.
 
-use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use indicatif::ProgressBar;
+use migcast_model::units::BytesPerSec;
 use migcast_model::world::Limits;
-use migcast_plan::schedule::bound::bound;
-use migcast_plan::schedule::fleet::{Draw, Fleet, Run};
-use migcast_plan::schedule::objective::{Objective, broken};
-use migcast_plan::schedule::place::place;
-use migcast_plan::schedule::policy::{POLICIES, first_tries};
-use migcast_plan::schedule::search::{Judged, search};
-use migcast_plan::schedule::{Problem, Schedule};
-use rayon::prelude::*;
+use migcast_plan::schedule::Schedule;
+use migcast_plan::schedule::fleet::Draw;
+use migcast_plan::schedule::objective::Objective;
+use migcast_plan::schedule::planner::Planner;
+use migcast_plan::schedule::policy::POLICIES;
 
 use super::fleet::{self, Network, Pasts, Wanted, Who};
 use super::past::Subject;
@@ -25,21 +21,6 @@ use super::scenario::{self, Options, QUANTILE};
 use super::sweep::progress_bar;
 use crate::inventory::{Inventory, Question};
 use crate::report::{self, Plan, PlanAnswer, Searched};
-
-/// Draws on which a search judges a schedule are these; what comes of it is told from others.
-const SEARCH_SEED: u64 = 1;
-const TELL_SEED: u64 = 2;
-/// Simulated moves that a search judges a schedule by, about, and draws at most.
-const SEARCH_MOVES: usize = 60;
-const SEARCH_DRAWS_MAX: usize = 5;
-/// Simulated moves of a search, about, and changes of a schedule at most, and for each pair of moves.
-const CHANGED_MOVES: usize = 400_000;
-const CHANGES_MAX: usize = 4_000;
-const CHANGES_PER_PAIR: usize = 40;
-/// Simulated moves that an answer is told from, about; and draws at least, and if nothing is said at most.
-const TOLD_MOVES: usize = 20_000;
-const DRAWS_MIN: usize = 20;
-const DRAWS_MAX: usize = 100;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -59,6 +40,15 @@ pub(crate) struct Args {
     /// Where the search's chance begins
     #[arg(long, value_name = "NUMBER", default_value_t = 2010)]
     seed: u64,
+    /// Draw who is moved when into this file
+    #[arg(long, value_name = "FILE.svg|.png")]
+    plot: Option<PathBuf>,
+    /// Write a script that carries the plan out
+    #[arg(long, value_enum, requires = "out")]
+    export: Option<report::Export>,
+    /// Where that script goes
+    #[arg(long, value_name = "FILE", requires = "export")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -87,7 +77,7 @@ struct Asked {
     /// The share of cases in which it has to be, exit code 3 if it is not
     #[arg(long, value_name = "Q", default_value_t = QUANTILE, value_parser = parse_quantile)]
     quantile: f64,
-    /// How many may run at once: out of a host, into a host, in all; `-` for as many as there are
+    /// How many may run at once, whoever decides: out of a host, into a host, in all; `-` for as many as there are
     #[arg(long, value_name = "OUT,IN,ALL", value_parser = parse_limits)]
     limits: Option<Limits>,
     /// In how many ways it may turn out [default: 100, fewer where there are many guests]
@@ -95,7 +85,7 @@ struct Asked {
     draws: Option<u32>,
     /// Line rate of a host's link that says none of its own, instead of what the file says
     #[arg(long, value_name = "RATE", value_parser = scenario::parse_link)]
-    link: Option<migcast_model::units::BytesPerSec>,
+    link: Option<BytesPerSec>,
     #[command(flatten)]
     options: Options,
     /// Print JSON instead of text
@@ -150,19 +140,29 @@ fn parse_limits(text: &str) -> Result<Limits, String> {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.plot {
+        report::PlotFormat::of(path)?;
+    }
     with_fleet(&args.asked, |of| {
         let objective = args.objective.objective();
         let (planned, searched) = planned(of, objective, args)?;
         let mut plans = of.plans_of_platforms()?;
         plans.insert(0, of.plan(report::PLANNED, String::new(), planned)?);
         // A search judges by few draws. What turns out better by many, and be it what platforms do, is the plan.
-        let cost = |plan: &Plan| objective.cost(&plan.runs, of.bound_seconds, &of.downtimes_max);
+        let cost = |plan: &Plan| of.planner.cost(objective, &plan.runs);
         let best = (0..plans.len()).min_by(|a, b| cost(&plans[*a]).total_cmp(&cost(&plans[*b]))).unwrap_or_default();
         if best > 0 {
-            let Plan { schedule, runs, name, .. } = plans[best].clone();
-            plans[0] = Plan { schedule, runs, about: format!("as {name} does"), ..plans[0].clone() };
+            let about = format!("as {} does", plans[best].name);
+            plans[0] = Plan { name: report::PLANNED, about, ..plans[best].clone() };
         }
         let answer = of.answer(&plans, Some((objective.name(), &searched)));
+        if let Some(path) = &args.plot {
+            report::draw_plan(&answer, path)?;
+        }
+        if let (Some(export), Some(path)) = (args.export, &args.out) {
+            std::fs::write(path, report::exported(export, &answer))
+                .with_context(|| format!("--out {}", path.display()))?;
+        }
         tell(&args.asked, &answer)
     })
 }
@@ -190,12 +190,7 @@ struct Opened<'a> {
     network: &'a Network,
     wanted: &'a [Wanted],
     subjects: &'a [Subject<'a>],
-    fleet: Fleet<'a>,
-    problem: Problem,
-    /// Where guests go if nothing better is found.
-    way: Vec<usize>,
-    bound_seconds: f64,
-    downtimes_max: Vec<f64>,
+    planner: Planner<'a>,
     /// In which ways it may turn out.
     draws: Vec<Draw>,
 }
@@ -212,94 +207,45 @@ fn with_fleet(asked: &Asked, answer: impl FnOnce(&Opened<'_>) -> anyhow::Result<
     let pasts = Pasts::open(inventory, &wanted, &asked.options)?;
     let subjects = pasts.subjects(inventory, &wanted, &asked.options)?;
     let network = Network::of(inventory, &asked.options)?;
-    let fleet = fleet::fleet(inventory, &network, &wanted, &subjects);
-    let problem = fleet.problem();
-    if let Some(circle) = problem.circle() {
-        return Err(fleet::circle(&circle, inventory, &wanted));
-    }
-    let way = place(&problem).map_err(|why| fleet::unplaced(why, inventory, &wanted, &problem))?;
-    let fewer = (TOLD_MOVES / wanted.len()).clamp(DRAWS_MIN, DRAWS_MAX);
-    let count = asked.draws.map_or(fewer as u64, u64::from);
-    answer(&Opened {
-        asked,
-        inventory,
-        network: &network,
-        wanted: &wanted,
-        subjects: &subjects,
-        bound_seconds: bound(&problem).seconds.max(1e-3),
-        downtimes_max: fleet.members.iter().map(|member| member.downtime_max).collect(),
-        draws: (0..count).map(|number| fleet.draw(number, TELL_SEED)).collect(),
-        fleet,
-        problem,
-        way,
-    })
+    let planner = Planner::new(fleet::fleet(inventory, &network, &wanted, &subjects))
+        .map_err(|(why, problem)| fleet::infeasible(&why, inventory, &wanted, &problem))?;
+    let count = asked.draws.map_or(planner.draws_default(), |count| count as usize);
+    let draws = planner.draws(count);
+    answer(&Opened { asked, inventory, network: &network, wanted: &wanted, subjects: &subjects, planner, draws })
 }
 
 /// Looks for the best schedule.
 fn planned(of: &Opened<'_>, objective: Objective, args: &Args) -> anyhow::Result<(Schedule, Searched)> {
-    let moves = of.wanted.len();
-    let draws = (SEARCH_MOVES / moves).clamp(1, SEARCH_DRAWS_MAX);
-    let draws: Vec<Draw> = (0..draws as u64).map(|number| of.fleet.draw(number, SEARCH_SEED)).collect();
-    let limits = of.asked.limits;
-    let first: Vec<Schedule> = first_tries(&of.problem, &of.way)
-        .into_iter()
-        .map(|schedule| Schedule { limits: within(schedule.limits, limits), ..schedule })
-        .collect();
-    let judge = |schedule: &Schedule| {
-        let runs: Result<Vec<Run>, _> = draws.iter().map(|draw| of.fleet.run(&of.problem, schedule, draw)).collect();
-        match runs {
-            Ok(runs) => Judged {
-                cost: objective.cost(&runs, of.bound_seconds, &of.downtimes_max),
-                ends: runs[0].moves.iter().map(|moved| moved.ended).collect(),
-            },
-            Err(_) => Judged { cost: f64::INFINITY, ends: vec![0.0; moves] },
-        }
+    let (progress, began) = (progress_bar(0, "schedules"), Instant::now());
+    let go_on = |judged: usize, all: usize, _least: f64| {
+        progress.set_length(all as u64);
+        progress.set_position(judged as u64);
+        began.elapsed() < args.time_limit
     };
-    let changes = (CHANGED_MOVES / (moves * draws.len())).min(CHANGES_MAX).min(CHANGES_PER_PAIR * moves * moves);
-    let all = first.len() + changes;
-    let (progress, began, late) = (progress_bar(all, "schedules"), Instant::now(), Cell::new(false));
-    let go_on = |judged: usize, least: f64| {
-        show(&progress, judged, least);
-        late.set(began.elapsed() >= args.time_limit);
-        !late.get()
-    };
-    let found = search(&of.problem, first, &judge, (changes, args.seed), &go_on);
+    let searched = of
+        .planner
+        .search(objective, of.limits(), args.seed, &go_on)
+        .map_err(|why| fleet::stuck(why, of.inventory, of.wanted))?;
     progress.finish_and_clear();
-    if found.cost.is_infinite() {
-        // Say why of the first one that was tried.
-        of.fleet
-            .run(&of.problem, &found.schedule, &draws[0])
-            .map_err(|why| fleet::stuck(why, of.inventory, of.wanted))?;
-    }
-    let searched = Searched { judged: found.judged, ran_out: late.get() && found.judged < all, seed: args.seed };
-    Ok((found.schedule, searched))
-}
-
-/// What both limits allow.
-fn within(limits: Limits, stated: Option<Limits>) -> Limits {
-    let stated = stated.unwrap_or(Limits::NONE);
-    Limits {
-        out_of_host: limits.out_of_host.min(stated.out_of_host),
-        into_host: limits.into_host.min(stated.into_host),
-        in_all: limits.in_all.min(stated.in_all),
-    }
-}
-
-fn show(progress: &ProgressBar, judged: usize, least: f64) {
-    progress.set_position(judged as u64);
-    progress.set_message(format!("schedules, best so far {:.3} of the bound", least));
+    let told = Searched { judged: searched.found.judged, ran_out: searched.was_ended, seed: args.seed };
+    Ok((searched.found.schedule, told))
 }
 
 impl Opened<'_> {
+    /// What was stated, or none.
+    fn limits(&self) -> Limits {
+        self.asked.limits.unwrap_or(Limits::NONE)
+    }
+
     /// What platforms do if nobody plans, and what the stated limits come to.
     fn plans_of_platforms(&self) -> anyhow::Result<Vec<Plan>> {
+        let policy = |policy| self.planner.by_policy(policy, self.limits());
         let mut plans = POLICIES
             .iter()
-            .map(|policy| self.plan(policy.name, policy.about.to_owned(), policy.schedule(&self.problem, &self.way)))
+            .map(|one| self.plan(one.name, one.about.to_owned(), policy(one)))
             .collect::<anyhow::Result<Vec<Plan>>>()?;
         if let Some(limits) = self.asked.limits {
-            let all_at_once = POLICIES[0].schedule(&self.problem, &self.way);
-            let schedule = Schedule { limits, ..all_at_once };
+            let schedule = self.planner.by_limits(limits);
             plans.push(self.plan(report::OWN_LIMITS, "the limits that were stated".to_owned(), schedule)?);
         }
         Ok(plans)
@@ -307,10 +253,9 @@ impl Opened<'_> {
 
     /// Carries a schedule out in every way it may turn out.
     fn plan(&self, name: &'static str, about: String, schedule: Schedule) -> anyhow::Result<Plan> {
-        let runs: Result<Vec<Run>, _> =
-            self.draws.par_iter().map(|draw| self.fleet.run(&self.problem, &schedule, draw)).collect();
+        let runs = self.planner.runs(&schedule, &self.draws);
         let runs = runs.map_err(|why| fleet::stuck(why, self.inventory, self.wanted))?;
-        let broken = runs.iter().map(|run| broken(run, &self.downtimes_max)).sum::<usize>();
+        let broken = self.planner.broken(&runs);
         Ok(Plan { name, about, schedule, runs, broken })
     }
 
@@ -329,8 +274,8 @@ impl Opened<'_> {
             platform: &platform.name,
             time_scatter: platform.time_scatter,
             pipes: &self.network.pipes,
-            problem: &self.problem,
-            bound: bound(&self.problem),
+            problem: &self.planner.problem,
+            bound: self.planner.bound,
             plans,
             searched,
             within: self.asked.within,

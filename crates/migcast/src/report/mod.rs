@@ -33,7 +33,10 @@ use migcast_plan::tune::Way;
 pub(crate) use backtest::{write_backtest, write_backtest_json};
 pub(crate) use consolidate::{ConsolidateAnswer, Move, write_consolidate, write_consolidate_json};
 pub(crate) use json::write_json;
-pub(crate) use plan::{NamedPipe, OWN_LIMITS, PLANNED, Plan, PlanAnswer, Searched, write_plan, write_plan_json};
+pub(crate) use plan::{
+    Export, NamedPipe, OWN_LIMITS, PLANNED, Plan, PlanAnswer, Searched, draw_plan, exported, write_plan,
+    write_plan_json,
+};
 pub(crate) use plot::{PlotFormat, draw};
 pub(crate) use review::{Judgement, ReviewAnswer, Reviewed, draw_review, write_review, write_review_json};
 pub(crate) use rules::{Ruled, RulesAnswer, write_rules, write_rules_json};

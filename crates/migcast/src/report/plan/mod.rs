@@ -1,5 +1,7 @@
-//! How a set of guests is moved: as text, as `migcast.plan/1`.
+//! How a set of guests is moved: as text, as `migcast.plan/1`, as a picture, as a script that does it.
 
+mod export;
+mod gantt;
 mod json;
 mod table;
 
@@ -11,6 +13,8 @@ use migcast_plan::schedule::bound::{Bound, By};
 use migcast_plan::schedule::fleet::{Moved, Run, distribution};
 use migcast_plan::schedule::{Problem, Schedule};
 
+pub(crate) use export::{Export, exported};
+pub(crate) use gantt::draw_plan;
 pub(crate) use json::write_plan_json;
 pub(crate) use table::write_plan;
 
@@ -89,6 +93,16 @@ impl Plan {
     fn chance(&self, within: Duration) -> f64 {
         let kept = self.runs.iter().filter(|run| run.makespan() <= within.as_secs_f64()).count();
         kept as f64 / self.runs.len() as f64
+    }
+}
+
+impl Plan {
+    /// Its moves as they begin in the median; of those that begin together in their order.
+    fn by_begin(&self) -> Vec<usize> {
+        let begins = |place: &usize| self.of_move(*place, |of| of.began).p50.unwrap_or(f64::INFINITY);
+        let mut order = self.schedule.order.clone();
+        order.sort_by(|a, b| begins(a).total_cmp(&begins(b)));
+        order
     }
 }
 

@@ -75,15 +75,14 @@ fn gap(of: &PlanAnswer<'_>) -> String {
     })
 }
 
-/// Who is moved where and when, in the order in which moves are begun.
+/// Who is moved where and when, as moves begin.
 fn moves(out: &mut impl Write, of: &PlanAnswer<'_>, plan: &Plan) -> io::Result<()> {
     writeln!(
         out,
         "{:18}{:20}{:>14}{:>10}{:>10}{:>18}{:>12}{:>14}{:>12}",
-        "move, in order", "from, to", "kept for it", "begins", "ends", "5 to 95 %", "downtime", "95 % of them", "sent"
+        "move", "from, to", "kept for it", "begins", "ends", "5 to 95 %", "downtime", "95 % of them", "sent"
     )?;
-    for place in &plan.schedule.order {
-        let place = *place;
+    for place in plan.by_begin() {
         let way = format!("{} → {}", of.from(place), of.to(plan, place));
         let kept = of.reserved(plan, place);
         let kept = if kept.get() == 0 { "-".to_owned() } else { show_rate(kept) };
