@@ -9,6 +9,7 @@ pub mod cache;
 pub mod capture;
 pub mod check;
 pub mod comparison;
+pub mod connection;
 pub mod disk;
 pub mod evidence;
 pub mod features;
