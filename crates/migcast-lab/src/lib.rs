@@ -36,6 +36,7 @@ pub mod sink;
 pub mod slowdown;
 pub mod stream;
 pub mod throttle;
+pub mod together;
 pub mod trace;
 pub mod write_log;
 pub mod xen;
