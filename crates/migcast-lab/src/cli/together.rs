@@ -61,7 +61,7 @@ pub(crate) struct Together {
     /// Where histories, plans and results go; results are appended
     #[arg(long, value_name = "DIR", required_unless_present = "compare")]
     out: Option<PathBuf>,
-    /// Only hold what such a folder has against its forecasts once more
+    /// Only hold what such a folder has against the forecasts made before it; with --platform, against new ones
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     compare: Option<PathBuf>,
     #[command(flatten)]
@@ -102,7 +102,7 @@ fn parse_guest(text: &str) -> Result<Asked, String> {
 
 pub(crate) fn together(args: &Together, interrupt: &Interrupt) -> Result<()> {
     if let Some(folder) = &args.compare {
-        return compare(folder);
+        return compare(folder, args.platform.as_deref());
     }
     ensure!(args.boot.pattern.is_none(), "--pattern: here each guest has its own, --guest NAME=PATTERN");
     let out = args.out.as_deref().context("--out is missing")?;
@@ -114,13 +114,22 @@ pub(crate) fn together(args: &Together, interrupt: &Interrupt) -> Result<()> {
     } else {
         try_policies(args, out, terms, &missing, interrupt)?;
     }
-    compare(out)
+    compare(out, None)
 }
 
-/// Holds what a folder has against its forecasts.
-fn compare(folder: &Path) -> Result<()> {
-    let (cases, faults) = comparison::sound(comparison::read(folder)?);
-    faults.iter().for_each(|fault| println!("{fault}"));
+/// Holds what a folder has against its forecasts, or, with hosts, against what is forecast for them now.
+fn compare(folder: &Path, platform: Option<&Path>) -> Result<()> {
+    let (mut cases, mut lines) = comparison::sound(comparison::read(folder)?);
+    if platform.is_some() {
+        let program = recording::program()?;
+        let ask = |trial: &Trial| {
+            let fleet = folder.join(fleet::of_plan(&trial.plan)?);
+            Plan::parse(&fleet::ask(&program, &fleet, &trial.settings, platform)?)
+        };
+        lines.extend(comparison::forecast_again(&mut cases, ask)?);
+    }
+    lines.iter().for_each(|line| println!("{line}"));
+    ensure!(!cases.is_empty(), "{}: no trial that says anything", folder.display());
     println!("{}\n{}", comparison::table(&cases), comparison::summary(&cases));
     Ok(())
 }
@@ -215,10 +224,10 @@ fn make_plan(
         memory_mib: member.about.spec.memory_mib,
         history,
     });
-    let taken =
-        |number: &u32| ["fleet-N.toml", "plan-N.json"].iter().any(|name| out.join(numbered(name, *number)).exists());
+    let taken = |number: &u32| fleet::files(*number).iter().any(|name| out.join(name).exists());
     let number = (1..).find(|number| !taken(number)).context("no free number")?;
-    let (fleet_file, plan_file) = (out.join(numbered("fleet-N.toml", number)), numbered("plan-N.json", number));
+    let [fleet_file, plan_file] = fleet::files(number);
+    let fleet_file = out.join(fleet_file);
     let text = fleet::text(terms.link, &entries.collect::<Vec<_>>());
     fs::write(&fleet_file, text).with_context(|| fleet_file.display().to_string())?;
     let said = match &args.plan {
@@ -227,8 +236,4 @@ fn make_plan(
     };
     fs::write(out.join(&plan_file), &said).with_context(|| plan_file.clone())?;
     Ok((Plan::parse(&said)?, PathBuf::from(plan_file)))
-}
-
-fn numbered(name: &str, number: u32) -> String {
-    name.replace('N', &number.to_string())
 }

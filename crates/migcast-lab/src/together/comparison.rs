@@ -1,6 +1,7 @@
 //! Trials beside their forecasts: the makespans of the policies, their order, and every guest's own figures.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +60,27 @@ pub fn read(folder: &Path) -> Result<Vec<Case>> {
         Ok(Case { trial, forecast })
     };
     kept::read(folder)?.into_iter().map(case).collect()
+}
+
+/// Gives each case the forecast that `ask` has now for the settings and the fleet file of its plan, as long as the policy is
+/// still carried out as it was: what is planned may have become another plan, which nobody tried. Returns the lines that say
+/// of which trials the old forecast stays.
+///
+/// # Errors
+/// As `ask` says, which is asked once for each plan.
+pub fn forecast_again(cases: &mut [Case], mut ask: impl FnMut(&Trial) -> Result<Plan>) -> Result<Vec<String>> {
+    let (mut plans, mut stay) = (BTreeMap::new(), Vec::new());
+    for case in cases {
+        let plan = match plans.entry(case.trial.plan.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(ask(&case.trial)?),
+        };
+        match plan.policy(&case.trial.policy) {
+            Ok(policy) if policy.is_carried_out_like(&case.forecast) => case.forecast = policy.clone(),
+            _ => stay.push(format!("{}: the plan is another one now, its first forecast stays", describe(case))),
+        }
+    }
+    Ok(stay)
 }
 
 /// Parts the cases that say something from those that do not, which are told with the reason.
@@ -348,6 +370,24 @@ mod tests {
                         - q came before p; they were forecast apart\n- r came before p; they were forecast apart\n\
                         - r came before q; they have bands that overlap\n";
         assert!(summary(&wrong).ends_with(expected), "{}", summary(&wrong));
+    }
+
+    #[test]
+    fn a_plan_that_has_become_another_one_keeps_its_first_forecast() {
+        let mut cases = [case("planned", Some(10.0), None), case("planned", Some(12.0), None)];
+        cases[1].trial.plan = PathBuf::from("plan-2.json");
+        let mut asked = 0;
+        let stay = forecast_again(&mut cases, |trial| {
+            asked += 1;
+            let reserve = if trial.plan == Path::new("plan-1.json") { 0 } else { 1 };
+            let one = a_move("x", "a", "b", |one| one["reserve_bits_per_second"] = json!(reserve));
+            let mut plan = plan(json!({}), &[one])?;
+            plan.policies[0].makespan_seconds.p50 = Some(11.0);
+            Ok(plan)
+        });
+        assert_eq!(asked, 2);
+        assert!(stay.unwrap()[0].ends_with("the plan is another one now, its first forecast stays"));
+        assert_eq!(cases.map(|case| case.forecast.makespan_seconds.p50), [Some(11.0), Some(10.0)]);
     }
 
     #[test]

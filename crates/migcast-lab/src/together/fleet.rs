@@ -1,10 +1,11 @@
 //! The fleet file that `migcast plan` reads, and the asking.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use migcast_model::units::BytesPerSec;
 
 use crate::process;
@@ -42,6 +43,21 @@ pub fn text(link: BytesPerSec, entries: &[Entry]) -> String {
     out
 }
 
+/// The names of the fleet file and of the plan that was made of it, the `number`-th of a results folder.
+pub fn files(number: u32) -> [String; 2] {
+    [format!("fleet-{number}.toml"), format!("plan-{number}.json")]
+}
+
+/// The fleet file of a plan.
+///
+/// # Errors
+/// The plan's file is not named as [`files`] names it.
+pub fn of_plan(plan: &Path) -> Result<PathBuf> {
+    let number = plan.file_stem().and_then(OsStr::to_str).and_then(|stem| stem.strip_prefix("plan-")?.parse().ok());
+    let number = number.with_context(|| format!("{}: a plan is called plan-N.json", plan.display()))?;
+    Ok(plan.with_file_name(&files(number)[0]))
+}
+
 /// Asks `migcast plan --json`; returns what it says as it is.
 ///
 /// # Errors
@@ -61,6 +77,13 @@ pub fn ask(program: &Path, file: &Path, settings: &[String], platform: Option<&P
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plan_leads_to_its_fleet() {
+        let [fleet, plan] = files(12);
+        assert_eq!(of_plan(Path::new(&plan)).unwrap(), Path::new(&fleet));
+        assert_eq!(of_plan(Path::new("x.json")).unwrap_err().to_string(), "x.json: a plan is called plan-N.json");
+    }
 
     #[test]
     fn every_guest_goes_from_the_first_host_to_the_second() {

@@ -142,7 +142,24 @@ impl Plan {
     }
 }
 
+impl Move {
+    fn is_carried_out_like(&self, other: &Move) -> bool {
+        let names = |of: &Move| (of.guest.clone(), of.from.clone(), of.to.clone(), of.path.clone());
+        let waits = |of: &Move| (of.after.clone(), of.not_with.clone(), of.not_before_seconds);
+        names(self) == names(other)
+            && waits(self) == waits(other)
+            && self.reserve_bits_per_second == other.reserve_bits_per_second
+    }
+}
+
 impl Policy {
+    /// Whether the dispatcher would do the same with another policy: only what is forecast may differ.
+    pub fn is_carried_out_like(&self, other: &Policy) -> bool {
+        self.limits == other.limits
+            && self.moves.len() == other.moves.len()
+            && self.moves.iter().zip(&other.moves).all(|(one, other)| one.is_carried_out_like(other))
+    }
+
     /// Place of a guest's move among the moves; `None` if it stays.
     pub fn place(&self, guest: &str) -> Option<usize> {
         self.moves.iter().position(|one| one.guest == guest)
@@ -197,6 +214,18 @@ pub(crate) mod tests {
         }
         let twice = a_move("x", "a", "b", |_| {});
         assert_eq!(refused(&[twice.clone(), twice]), "policy 'planned': guest 'x' moves twice");
+    }
+
+    #[test]
+    fn what_is_forecast_is_no_part_of_how_a_policy_is_carried_out() {
+        let policy = |change: fn(&mut Value)| {
+            plan(json!({ "in_all": 2 }), &[a_move("x", "a", "b", change)]).unwrap().policies.remove(0)
+        };
+        let same = policy(|one| one["ends_seconds"] = json!({ "p50": 7.0 }));
+        assert!(policy(|_| {}).is_carried_out_like(&same) && policy(|_| {}) != same);
+        assert!(!same.is_carried_out_like(&policy(|one| one["not_before_seconds"] = json!(1))));
+        assert!(!same.is_carried_out_like(&policy(|one| one["reserve_bits_per_second"] = json!(1))));
+        assert!(!same.is_carried_out_like(&Policy { limits: Limits::default(), ..same.clone() }));
     }
 
     #[test]
