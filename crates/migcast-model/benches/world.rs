@@ -12,7 +12,7 @@ use migcast_model::guest::Guest;
 use migcast_model::link::Link;
 use migcast_model::platform::Platform;
 use migcast_model::simulate::Scenario;
-use migcast_model::units::{BytesPerSec, PageCount, SimTime};
+use migcast_model::units::{BytesPerSec, PageCount};
 use migcast_model::world::{self, Job, Limits, NodeId, Topology};
 
 const WINDOW: Duration = Duration::from_millis(100);
@@ -69,8 +69,7 @@ fn main() {
             let source: &dyn DueSource = &sources[(mixed(number << 16) % WRITES.len() as u64) as usize];
             let ends: [NodeId; 2] = [hosts[from], hosts[(from + by) % HOSTS]];
             let start = WINDOW * (mixed(number) % WINDOWS) as u32;
-            let not_before = SimTime::ZERO;
-            Job { scenario: &scenario, source, start, from: ends[0], to: ends[1], not_before, after: &[] }
+            Job { start, ..Job::new(&scenario, source, ends[0], ends[1]) }
         };
         let jobs: Vec<Job<'_>> = (0..count).map(job).collect();
         let began = Instant::now();

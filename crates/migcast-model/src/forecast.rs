@@ -34,6 +34,21 @@ pub struct Distribution {
 }
 
 impl Distribution {
+    /// Of `values`, at least one; those that are not finite never come to an end.
+    pub fn of(mut values: Vec<f64>) -> Distribution {
+        values.sort_by(f64::total_cmp);
+        let finite = |value: f64| value.is_finite().then_some(value);
+        let at = |q| finite(quantile(&values, q));
+        Distribution {
+            mean: finite(values.iter().sum::<f64>() / values.len() as f64),
+            min: finite(values[0]),
+            p5: at(0.05),
+            p50: at(0.5),
+            p95: at(0.95),
+            max: finite(values[values.len() - 1]),
+        }
+    }
+
     /// The same with a lower bound that scatter, which knows of none, cannot pass. The mean is left as it is.
     pub fn at_least(self, bound: f64) -> Distribution {
         let raise = |value: Option<f64>| value.map(|value| value.max(bound));
@@ -125,18 +140,7 @@ impl Forecast {
 
     /// The distribution of one quantity over the starting points, each value spread by the platform's scatter.
     pub fn scattered(&self, quantity: impl Fn(&Completed) -> f64, scatter: Scatter) -> Distribution {
-        let sorted = self.sorted(quantity, scatter);
-        let finite = |value: f64| value.is_finite().then_some(value);
-        let at = |q| finite(quantile(&sorted, q));
-        let mean = sorted.iter().sum::<f64>() / sorted.len() as f64;
-        Distribution {
-            mean: finite(mean),
-            min: finite(sorted[0]),
-            p5: at(0.05),
-            p50: at(0.5),
-            p95: at(0.95),
-            max: finite(sorted[sorted.len() - 1]),
-        }
+        Distribution::of(self.values(quantity, scatter))
     }
 
     /// One quantity at the quantile `q` in [0, 1], over the starting points alone; `None` where that start does not
@@ -147,7 +151,9 @@ impl Forecast {
 
     /// The same with a scatter of the platform, see [`Forecast::scattered`].
     pub fn scattered_quantile(&self, quantity: impl Fn(&Completed) -> f64, scatter: Scatter, q: f64) -> Option<f64> {
-        Some(quantile(&self.sorted(quantity, scatter), q)).filter(|value| value.is_finite())
+        let mut values = self.values(quantity, scatter);
+        values.sort_by(f64::total_cmp);
+        Some(quantile(&values, q)).filter(|value| value.is_finite())
     }
 
     /// How often each stop reason occurs.
@@ -167,12 +173,9 @@ impl Forecast {
         order[rank(order.len(), 0.5)]
     }
 
-    fn sorted(&self, quantity: impl Fn(&Completed) -> f64, scatter: Scatter) -> Vec<f64> {
+    fn values(&self, quantity: impl Fn(&Completed) -> f64, scatter: Scatter) -> Vec<f64> {
         let value = |outcome: &Outcome| outcome.completed().map_or(f64::INFINITY, &quantity);
-        let starts = self.starts.iter().map(|(_, outcome)| value(outcome));
-        let mut values: Vec<f64> = starts.flat_map(|value| scatter.spread(value)).collect();
-        values.sort_by(f64::total_cmp);
-        values
+        self.starts.iter().map(|(_, outcome)| value(outcome)).flat_map(|value| scatter.spread(value)).collect()
     }
 }
 

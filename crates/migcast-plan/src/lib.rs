@@ -12,6 +12,7 @@
 
 pub mod consolidate;
 pub mod random;
+pub mod schedule;
 pub mod sla;
 pub mod stop;
 pub mod sum;

@@ -21,6 +21,22 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
+    /// A number in [0, 1).
+    pub fn share(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// A normally distributed number, of mean 0 and variance 1 (Box and Muller 1958).
+    pub fn normal(&mut self) -> f64 {
+        let (length, turn) = (1.0 - self.share(), self.share());
+        libm::sqrt(-2.0 * libm::log(length)) * libm::cos(std::f64::consts::TAU * turn)
+    }
+
+    /// One of `all`, at least one.
+    pub fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())]
+    }
+
     /// A number below `limit`, which is at least 1.
     pub fn below(&mut self, limit: usize) -> usize {
         ((u128::from(self.bits()) * limit as u128) >> 64) as usize

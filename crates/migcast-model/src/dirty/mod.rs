@@ -4,6 +4,7 @@
 //! distinct pages a span holds ([`DirtySource`]); a page-level source can also say which ([`PageSource`]).
 
 mod constant;
+mod counted;
 mod replay;
 mod steps;
 pub mod wws;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub(crate) use constant::splitmix;
 pub use constant::{ConstantCursor, ConstantRate, WritePattern};
+pub use counted::{CountedRates, RateCounts};
 pub use replay::{PageReplay, PageReplayBuilder, ZeroChange};
 pub use steps::RateSteps;
 pub use wws::{Scaled, WwsIndex, WwsIndexBuilder};

@@ -26,7 +26,8 @@ impl RateSteps {
         RateSteps { steps: steps.iter().map(|(at, rate)| (*at, guest.with_rate(*rate))).collect() }
     }
 
-    fn at(&self, start: Duration) -> &ConstantRate {
+    /// What is in force at this start.
+    pub(super) fn at(&self, start: Duration) -> &ConstantRate {
         let after = self.steps.partition_point(|(at, _)| *at <= start);
         &self.steps[after.saturating_sub(1)].1
     }

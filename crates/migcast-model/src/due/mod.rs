@@ -13,7 +13,7 @@ pub use bitmap::Bitmap;
 use std::ops::AddAssign;
 use std::time::Duration;
 
-use crate::dirty::{DirtySource, PageSource, Scaled, WwsIndex};
+use crate::dirty::{CountedRates, DirtySource, PageSource, Scaled, WwsIndex};
 use crate::units::{ByteCount, GuestTime, PageCount};
 
 /// Pages per chunk that KVM's log is cleared in: 2^18, 1 GiB (QEMU migration.h, CLEAR_BITMAP_SHIFT_DEFAULT). Chunks are
@@ -230,6 +230,12 @@ impl<S: PageSource> DueSource for S {
 
 /// By counting.
 impl DueSource for WwsIndex {
+    fn due_set(&self, start: Duration, tracking: Tracking) -> Box<dyn DueSet + '_> {
+        Box::new(Bands::tracking(self, start, tracking))
+    }
+}
+
+impl DueSource for CountedRates {
     fn due_set(&self, start: Duration, tracking: Tracking) -> Box<dyn DueSet + '_> {
         Box::new(Bands::tracking(self, start, tracking))
     }

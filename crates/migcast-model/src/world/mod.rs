@@ -26,7 +26,7 @@ use crate::due::DueSource;
 use crate::migration::Event;
 use crate::outcome::Outcome;
 use crate::simulate::Scenario;
-use crate::units::{BytesPerSec, SimTime};
+use crate::units::{ByteCount, BytesPerSec, SimTime};
 
 /// A migration that is wanted.
 #[derive(Clone, Copy)]
@@ -37,6 +37,8 @@ pub struct Job<'a> {
     pub source: &'a dyn DueSource,
     /// How far into the source the world begins: the guest goes on writing while it waits for its turn.
     pub start: Duration,
+    /// Memory it takes of a host that counts it.
+    pub memory: ByteCount,
     /// Host it is on.
     pub from: NodeId,
     /// Host it goes to.
@@ -45,6 +47,30 @@ pub struct Job<'a> {
     pub not_before: SimTime,
     /// Jobs, by their index, that have to have ended before it begins.
     pub after: &'a [usize],
+    /// Jobs, by their index, that must not run while it does; each names the other.
+    pub not_with: &'a [usize],
+    /// Rate that is kept for it while it runs, on each pipe it takes: it does not begin before all that is kept, its own
+    /// included, fits into the pipe, unless nothing else is kept there. What a running job gets is its fair share all the same:
+    /// this decides who may begin, and zero leaves that to the limits.
+    pub reserved: BytesPerSec,
+}
+
+impl<'a> Job<'a> {
+    /// One that may begin at once, with its source at its beginning.
+    pub fn new(scenario: &'a Scenario, source: &'a dyn DueSource, from: NodeId, to: NodeId) -> Job<'a> {
+        Job {
+            scenario,
+            source,
+            start: Duration::ZERO,
+            memory: scenario.guest.memory_bytes(),
+            from,
+            to,
+            not_before: SimTime::ZERO,
+            after: &[],
+            not_with: &[],
+            reserved: BytesPerSec::ZERO,
+        }
+    }
 }
 
 /// How many migrations may run at once; each at least 1.
@@ -94,9 +120,12 @@ pub struct Done {
 /// Why a set of jobs cannot be simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WorldError {
-    /// It waits for itself, or for a job that is not there.
+    /// It waits for another that never ends, or is not there: in the end for itself.
     #[error("job {0} can never begin: it waits for itself, directly or through others")]
     NeverBegins(usize),
+    /// There is never memory enough for it on its host.
+    #[error("job {0} can never begin: its host never has the memory for it")]
+    NoRoom(usize),
     /// It has nowhere to go.
     #[error("job {0} goes from a host to the same host")]
     NowhereToGo(usize),
@@ -127,6 +156,10 @@ pub fn simulate(
         limits,
         jobs,
         paths,
+        is_running: vec![false; jobs.len()],
+        kept: vec![BytesPerSec::ZERO; topology.pipes()],
+        rates: topology.rates().collect(),
+        rooms: topology.rooms().collect(),
         done: vec![None; jobs.len()],
         running: Vec::new(),
         out_of: vec![0; topology.nodes()],
@@ -146,7 +179,7 @@ pub fn simulate(
         let next_begin = world.next_not_before();
         let next_turn = world.running.iter().filter_map(Running::turns_at).min();
         let Some(next) = [next_change, next_begin, next_turn].into_iter().flatten().min() else {
-            return Err(WorldError::NeverBegins(world.waiting[0]));
+            return Err(world.stuck());
         };
         world.now = next;
         world.turn();
@@ -191,6 +224,12 @@ struct World<'a> {
     paths: Vec<Vec<usize>>,
     done: Vec<Option<Done>>,
     running: Vec<Running>,
+    is_running: Vec<bool>,
+    /// What is kept of each pipe for those that run, and what it carries.
+    kept: Vec<BytesPerSec>,
+    rates: Vec<BytesPerSec>,
+    /// Memory of each host for guests that come.
+    rooms: Vec<Option<ByteCount>>,
     /// How many run out of each node, and into each.
     out_of: Vec<usize>,
     into: Vec<usize>,
@@ -206,8 +245,14 @@ impl World<'_> {
         waiting.retain(|&job| {
             let may = self.may_begin(job);
             if may {
-                self.out_of[self.jobs[job].from.index()] += 1;
-                self.into[self.jobs[job].to.index()] += 1;
+                let Job { from, to, reserved, memory, .. } = self.jobs[job];
+                self.out_of[from.index()] += 1;
+                self.into[to.index()] += 1;
+                self.is_running[job] = true;
+                self.paths[job].iter().for_each(|pipe| self.kept[*pipe] += reserved);
+                if let Some(room) = &mut self.rooms[to.index()] {
+                    *room = room.saturating_sub(memory);
+                }
                 let (began, grants) = (self.now, Vec::new());
                 self.running.push(Running { job, began, grants, is_stopped: false, turn: None });
             }
@@ -217,12 +262,35 @@ impl World<'_> {
     }
 
     fn may_begin(&self, job: usize) -> bool {
-        let Job { from, to, not_before, after, .. } = self.jobs[job];
+        let Job { from, to, not_before, after, not_with, reserved, .. } = self.jobs[job];
+        let is_kept_free = |pipe: &usize| {
+            let kept = self.kept[*pipe];
+            kept == BytesPerSec::ZERO || kept.get() + reserved.get() <= self.rates[*pipe].get()
+        };
         not_before <= self.now
             && self.running.len() < self.limits.in_all
             && self.out_of[from.index()] < self.limits.out_of_host
             && self.into[to.index()] < self.limits.into_host
-            && after.iter().all(|before| self.done.get(*before).is_some_and(Option::is_some))
+            && (reserved == BytesPerSec::ZERO || self.paths[job].iter().all(is_kept_free))
+            && self.has_room(job)
+            && !not_with.iter().any(|other| self.is_running[*other])
+            && after.iter().all(|before| self.has_ended(*before))
+    }
+
+    fn has_room(&self, job: usize) -> bool {
+        self.rooms[self.jobs[job].to.index()].is_none_or(|room| self.jobs[job].memory <= room)
+    }
+
+    fn has_ended(&self, job: usize) -> bool {
+        self.done.get(job).is_some_and(Option::is_some)
+    }
+
+    /// Why nothing runs and nothing will: memory, if somebody waits for nothing else, or each other.
+    fn stuck(&self) -> WorldError {
+        let lacks_room =
+            |job: &&usize| !self.has_room(**job) && self.jobs[**job].after.iter().all(|before| self.has_ended(*before));
+        let job = self.waiting.iter().find(lacks_room);
+        job.map_or(WorldError::NeverBegins(self.waiting[0]), |job| WorldError::NoRoom(*job))
     }
 
     /// When the next waiting job's time comes, of those that wait for nothing but a time.
@@ -268,8 +336,16 @@ impl World<'_> {
                     true
                 }
                 Some(Turn::Ends(_, outcome)) => {
-                    self.out_of[jobs[one.job].from.index()] -= 1;
-                    self.into[jobs[one.job].to.index()] -= 1;
+                    let Job { from, to, reserved, memory, .. } = jobs[one.job];
+                    self.out_of[from.index()] -= 1;
+                    self.into[to.index()] -= 1;
+                    self.is_running[one.job] = false;
+                    self.paths[one.job].iter().for_each(|pipe| self.kept[*pipe] -= reserved);
+                    // Where the guest is not, its memory is free.
+                    let left = if outcome.completed().is_some() { from } else { to };
+                    if let Some(room) = &mut self.rooms[left.index()] {
+                        *room += memory;
+                    }
                     let absolute = |(at, rate): &(SimTime, BytesPerSec)| (one.began + at.since(SimTime::ZERO), *rate);
                     self.done[one.job] = Some(Done {
                         began: one.began,

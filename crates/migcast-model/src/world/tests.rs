@@ -29,7 +29,7 @@ fn source(pages: u64, per_second: f64, seed: u64) -> ConstantRate {
 }
 
 fn job<'a>(scenario: &'a Scenario, source: &'a dyn DueSource, from: NodeId, to: NodeId) -> Job<'a> {
-    Job { scenario, source, start: Duration::ZERO, from, to, not_before: SimTime::ZERO, after: &[] }
+    Job::new(scenario, source, from, to)
 }
 
 /// Rates change between batches of 1,024 pages: one that is under way is finished at the old rate.
@@ -150,6 +150,57 @@ fn jobs_wait_for_their_time_and_for_others_and_never_for_themselves() {
     assert_eq!(simulate(&star, Limits::NONE, &[], &circle), Err(WorldError::NeverBegins(0)));
     let nowhere = [Job { to: hosts[0], ..plain }];
     assert_eq!(simulate(&star, Limits::NONE, &[], &nowhere), Err(WorldError::NowhereToGo(0)));
+}
+
+#[test]
+fn what_is_kept_for_a_migration_decides_who_begins_beside_it() {
+    let scenario = scenario(10_000, "stop-and-copy");
+    let source = source(10_000, 0.0, 0);
+    let (star, hosts) = Topology::star(4, RATE);
+    let kept =
+        |share: f64, to: usize| Job { reserved: RATE.scale(share), ..job(&scenario, &source, hosts[0], hosts[to]) };
+    let begin = |jobs: &[Job<'_>]| {
+        let done = simulate(&star, Limits::NONE, &[], jobs).unwrap();
+        let ends: Vec<SimTime> = done.iter().map(|done| done.ended).collect();
+        (done.iter().map(|done| done.began).collect::<Vec<_>>(), ends)
+    };
+    let (began, ended) = begin(&[kept(0.6, 1), kept(0.6, 2), kept(0.4, 3)]);
+    assert_eq!(began, [SimTime::ZERO, ended[0], SimTime::ZERO], "the small one fits beside the first");
+    let (began, ended) = begin(&[kept(2.0, 1), kept(0.1, 2), kept(0.0, 3)]);
+    assert_eq!(
+        began,
+        [SimTime::ZERO, ended[0], SimTime::ZERO],
+        "more than there is runs alone; nothing kept, nothing asked"
+    );
+}
+
+#[test]
+fn some_do_not_run_together() {
+    let scenario = scenario(10_000, "stop-and-copy");
+    let source = source(10_000, 0.0, 0);
+    let (star, hosts) = Topology::star(2, RATE);
+    let plain = job(&scenario, &source, hosts[0], hosts[1]);
+    let jobs = [Job { not_with: &[1], ..plain }, Job { not_with: &[0], ..plain }, plain];
+    let done = simulate(&star, Limits::NONE, &[], &jobs).unwrap();
+    assert_eq!((done[1].began, done[2].began), (done[0].ended, SimTime::ZERO));
+}
+
+#[test]
+fn a_guest_waits_for_the_memory_that_another_leaves_behind() {
+    let scenario = scenario(10_000, "stop-and-copy");
+    let source = source(10_000, 0.0, 0);
+    let memory = scenario.guest.memory_bytes();
+    let (mut star, hosts) = Topology::star(3, RATE);
+    star.set_room(hosts[1], ByteCount::ZERO);
+    star.set_room(hosts[2], memory);
+    let (in_turn, away) = (job(&scenario, &source, hosts[0], hosts[1]), job(&scenario, &source, hosts[1], hosts[2]));
+    let done = simulate(&star, Limits::NONE, &[], &[in_turn, away]).unwrap();
+    assert_eq!((done[1].began, done[0].began), (SimTime::ZERO, done[1].ended));
+    assert_eq!(simulate(&star, Limits::NONE, &[], &[in_turn]), Err(WorldError::NoRoom(0)));
+    // Two that would change places: neither has room before the other has left.
+    star.set_room(hosts[2], ByteCount::ZERO);
+    let swap = [away, job(&scenario, &source, hosts[2], hosts[1])];
+    assert_eq!(simulate(&star, Limits::NONE, &[], &swap), Err(WorldError::NoRoom(0)));
 }
 
 /// Rates of a job at a time, 0 while it does not run.

@@ -7,7 +7,7 @@
 //!      a    b      c    d
 //! ```
 
-use crate::units::BytesPerSec;
+use crate::units::{ByteCount, BytesPerSec};
 
 /// A host or a switch of a topology.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +36,8 @@ struct Node {
     parent: Option<NodeId>,
     up: BytesPerSec,
     down: BytesPerSec,
+    /// Memory for guests that come; `None` where nobody counts it.
+    room: Option<ByteCount>,
 }
 
 /// A tree of switches with hosts at its ends. Rates are of payload: [`crate::link::Link::goodput`].
@@ -47,7 +49,7 @@ pub struct Topology {
 impl Topology {
     /// A switch that carries whatever it is given, and nothing beside it yet.
     pub fn new() -> Topology {
-        Topology { nodes: vec![Node { parent: None, up: BytesPerSec::ZERO, down: BytesPerSec::ZERO }] }
+        Topology { nodes: vec![Node { parent: None, up: BytesPerSec::ZERO, down: BytesPerSec::ZERO, room: None }] }
     }
 
     /// The simplest one: so many hosts at one switch, each with this rate in and out.
@@ -64,8 +66,31 @@ impl Topology {
 
     /// A host or another switch below a switch: what its link carries up to it, and down from it.
     pub fn add(&mut self, below: NodeId, up: BytesPerSec, down: BytesPerSec) -> NodeId {
-        self.nodes.push(Node { parent: Some(below), up, down });
+        self.nodes.push(Node { parent: Some(below), up, down, room: None });
         NodeId(self.nodes.len() - 1)
+    }
+
+    /// Says how much memory a host has for guests that come. A guest takes its part from when its migration begins, and leaves
+    /// its part behind when it has ended.
+    pub fn set_room(&mut self, host: NodeId, room: ByteCount) {
+        self.nodes[host.0].room = Some(room);
+    }
+
+    /// Memory of a host for guests that come; `None` where nobody counts it.
+    pub fn room(&self, host: NodeId) -> Option<ByteCount> {
+        self.nodes[host.0].room
+    }
+
+    /// The same of each node.
+    pub(super) fn rooms(&self) -> impl Iterator<Item = Option<ByteCount>> {
+        self.nodes.iter().map(|node| node.room)
+    }
+
+    /// The same with links `factor` > 0 times as fast.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Topology {
+        let scaled = |node: &Node| Node { up: node.up.scale(factor), down: node.down.scale(factor), ..*node };
+        Topology { nodes: self.nodes.iter().map(scaled).collect() }
     }
 
     /// The direction of a node's own link that leads away from it.
@@ -93,8 +118,8 @@ impl Topology {
         self.nodes.iter().flat_map(|node| [node.up, node.down])
     }
 
-    /// The pipes from one node to another, none where they are the same.
-    pub(super) fn path(&self, from: NodeId, to: NodeId) -> Vec<usize> {
+    /// The pipes from one node to another by their numbers, none where they are the same.
+    pub fn path(&self, from: NodeId, to: NodeId) -> Vec<usize> {
         let above = |node: NodeId| std::iter::successors(Some(node), |node| self.nodes[node.0].parent);
         let (of_from, of_to): (Vec<NodeId>, Vec<NodeId>) = (above(from).collect(), above(to).collect());
         let meets = |node: &&NodeId| !of_to.contains(node);

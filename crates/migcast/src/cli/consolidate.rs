@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::past::Past;
 use super::scenario::{self, Known, Options, Request};
 use super::sweep::progress_bar;
-use crate::inventory::{self, Inventory, Writes};
+use crate::inventory::{self, Inventory, Question, Writes};
 use crate::report::{self, ConsolidateAnswer, Move, Quantity};
 
 /// Starting points of each guest's history.
@@ -56,7 +56,7 @@ fn parse_time_limit(text: &str) -> Result<Duration, String> {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut inventory = Inventory::read(&args.inventory)?;
+    let mut inventory = Inventory::read(&args.inventory, Question::Consolidate)?;
     inventory.horizon = args.off_for.unwrap_or(inventory.horizon);
     inventory.link = args.link.unwrap_or(inventory.link);
     let moves = moves(args, &inventory)?;

@@ -7,9 +7,11 @@ mod algorithms;
 mod backtest;
 mod calibrate;
 mod consolidate;
+mod fleet;
 mod history;
 mod observe;
 mod past;
+mod plan;
 mod predict;
 mod rated;
 mod record;
@@ -61,6 +63,10 @@ enum Command {
     Rules(rules::Args),
     /// Which hosts can be emptied and switched off, by which migrations, and whether that pays
     Consolidate(consolidate::Args),
+    /// In which order guests are best moved, how many at once, where to, and how long that takes
+    Plan(plan::Args),
+    /// How long emptying a host takes under the platform's own limits
+    DrainTime(plan::DrainArgs),
     /// Forecast each part of a history from what came before it
     Backtest(backtest::Args),
     /// List the hypervisors' algorithms, or one with its settings
@@ -92,6 +98,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Tune(args) => tune::run(&args),
         Command::Rules(args) => rules::run(&args),
         Command::Consolidate(args) => consolidate::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::DrainTime(args) => plan::drain_time(&args),
         Command::Algorithms(args) => algorithms::run(&args),
     };
     outcome.unwrap_or_else(|error| {

@@ -1,11 +1,15 @@
 //! What is known of a guest's past, opened for forecasts.
 
 use std::path::Path;
+use std::time::Duration;
 
 use indicatif::ProgressBar;
 use migcast_history::contents::Contents;
 use migcast_history::format::Manifest;
+use migcast_model::dirty::{ConstantRate, CountedRates, RateSteps};
+use migcast_model::due::DueSource;
 use migcast_model::guest::Guest;
+use migcast_model::simulate::Scenario;
 
 use super::rated::Rated;
 use super::recorded::Recorded;
@@ -65,11 +69,52 @@ impl Past {
         }
     }
 
+    /// The guest as one of many that are moved.
+    pub(super) fn subject(&self, request: &Request) -> anyhow::Result<Subject<'_>> {
+        match self {
+            Past::Recorded(recorded) => recorded.subject(request),
+            Past::Rated(rated) => rated.subject(request),
+        }
+    }
+
     /// Forecasts from it.
     pub(super) fn forecast(&self, request: &Request, progress: &ProgressBar) -> anyhow::Result<Prediction> {
         match self {
             Past::Recorded(recorded) => recorded.forecast(request, progress),
             Past::Rated(rated) => rated.forecast(request, progress),
+        }
+    }
+}
+
+/// A guest that is to be moved, with what a simulation needs.
+pub(super) struct Subject<'a> {
+    pub(super) scenario: Scenario,
+    pub(super) writes: SubjectWrites<'a>,
+    /// Where in its past it may be, at least one.
+    pub(super) starts: Vec<Duration>,
+    /// What a reader should know of its past.
+    pub(super) warnings: Vec<String>,
+}
+
+/// What it writes.
+pub(super) enum SubjectWrites<'a> {
+    /// What was recorded.
+    Held(&'a dyn DueSource),
+    /// Rates, by counting.
+    Counted(CountedRates),
+}
+
+impl SubjectWrites<'_> {
+    /// A constant rate.
+    pub(super) fn at_rate(rate: &ConstantRate) -> SubjectWrites<'static> {
+        SubjectWrites::Counted(CountedRates::new(RateSteps::new(rate, &[(Duration::ZERO, rate.rate())])))
+    }
+
+    /// As one over which migrations are simulated.
+    pub(super) fn source(&self) -> &dyn DueSource {
+        match self {
+            SubjectWrites::Held(source) => *source,
+            SubjectWrites::Counted(counted) => counted,
         }
     }
 }

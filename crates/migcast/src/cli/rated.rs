@@ -6,11 +6,12 @@ use anyhow::{Context, ensure};
 use indicatif::ProgressBar;
 use migcast_history::format::Manifest;
 use migcast_history::rates::{Rate, RateSeries};
-use migcast_model::dirty::{ConstantRate, RateSteps};
+use migcast_model::dirty::{ConstantRate, CountedRates, RateSteps};
 use migcast_model::guest::Guest;
 use migcast_model::quantity::show_duration;
 use migcast_model::units::{ByteCount, PageCount, PagesPerSec};
 
+use super::past::{Subject, SubjectWrites};
 use super::scenario::{Basis, Request, Start};
 use crate::report::{HistoryUsed, Prediction, RatesUsed};
 
@@ -50,12 +51,7 @@ impl Rated {
         let options = &request.options;
         let guest = self.guest.clone();
         let algorithm = options.algorithm(&guest, Some(self.manifest()))?;
-        let in_force = self.in_force(options.start, request.starts_max)?;
-        let steps = in_force.iter().map(|(at, rate)| {
-            let rate = options.rate_of(&guest, rate.written as f64, rate.span, "give a larger set")?;
-            Ok((*at, rate))
-        });
-        let steps: Vec<(Duration, PagesPerSec)> = steps.collect::<anyhow::Result<_>>()?;
+        let steps = self.steps(request)?;
         let any = options.constant_rate(&guest, PagesPerSec::ZERO);
         let source = RateSteps::new(&any, &steps);
         let starts: Vec<Duration> = steps.iter().map(|(at, _)| *at).collect();
@@ -63,6 +59,28 @@ impl Rated {
         let model = options.rates_model(self.used(&steps, &any));
         let basis = Basis::new(guest, algorithm, &source, starts, model);
         request.forecast(Basis { wall, warnings: self.warnings(), ..basis }, progress)
+    }
+
+    /// The guest as one of many that are moved.
+    pub(super) fn subject(&self, request: &Request) -> anyhow::Result<Subject<'_>> {
+        let (algorithm, _) = request.options.algorithm(&self.guest, Some(self.manifest()))?;
+        let scenario = request.scenario(self.guest.clone(), algorithm)?;
+        let steps = self.steps(request)?;
+        let any = request.options.constant_rate(&self.guest, PagesPerSec::ZERO);
+        let starts = steps.iter().map(|(at, _)| *at).collect();
+        let writes = SubjectWrites::Counted(CountedRates::new(RateSteps::new(&any, &steps)));
+        Ok(Subject { scenario, writes, starts, warnings: self.warnings() })
+    }
+
+    /// Rates of writes from which a migration is to start, with when each is.
+    fn steps(&self, request: &Request) -> anyhow::Result<Vec<(Duration, PagesPerSec)>> {
+        let options = &request.options;
+        let in_force = self.in_force(options.start, request.starts_max)?;
+        let step = |(at, rate): &(Duration, &Rate)| {
+            let rate = options.rate_of(&self.guest, rate.written as f64, rate.span, "give a larger set")?;
+            Ok((*at, rate))
+        };
+        in_force.iter().map(step).collect()
     }
 
     /// The rates from which a migration is to start, with when that is: time for which there are rates, since the first.

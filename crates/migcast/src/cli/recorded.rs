@@ -19,6 +19,7 @@ use migcast_model::simulate::Scenario;
 use migcast_model::units::{ByteCount, PageCount};
 
 use super::backtest::Hindsight;
+use super::past::{Subject, SubjectWrites};
 use super::scenario::{Basis, EarlierOf, HindsightOf, ModelName, ReadFrom, Request, SamplingOf, Start};
 use super::source::{INDEX_WINDOWS_MAX, Opened, Source, with_what_follows};
 use crate::report::{HistoryUsed, Model, Prediction};
@@ -180,6 +181,24 @@ impl Recorded {
             ..Basis::new(guest, algorithm, source.due_source(), starts, model)
         };
         request.forecast(basis, progress).map(told)
+    }
+
+    /// The guest as one of many that are moved, from starts all over what is held of its history.
+    pub(super) fn subject(&self, request: &Request) -> anyhow::Result<Subject<'_>> {
+        let options = &request.options;
+        let (mut algorithm, _) = options.algorithm(&self.guest, Some(self.manifest()))?;
+        self.tell_vcpu_busy(&mut algorithm)?;
+        let scenario = request.scenario(self.guest.clone(), algorithm)?;
+        let (writes, starts) = if options.model == Some(ModelName::Avg) {
+            let span = options.avg_span.unwrap_or(AVG_SPAN);
+            let rate = options.average_rate(&self.guest, self.source.counted(), span)?;
+            (SubjectWrites::at_rate(&options.constant_rate(&self.guest, rate)), vec![Duration::ZERO])
+        } else {
+            let starts = self.starts(options.start, request.starts_max)?;
+            let held: Vec<Duration> = starts.iter().filter_map(|start| start.checked_sub(self.source_begins)).collect();
+            (SubjectWrites::Held(self.source.due_source()), held)
+        };
+        Ok(Subject { scenario, writes, starts, warnings: self.warnings.clone() })
     }
 
     /// The starts of a forecast as they look afterwards.

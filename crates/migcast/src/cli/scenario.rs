@@ -260,6 +260,15 @@ impl Options {
         })
     }
 
+    /// What a forecast for hosts that nobody measured lacks.
+    pub(super) fn unknown_hosts(&self) -> Option<String> {
+        self.platform.is_none().then(|| {
+            "overheads are defaults nobody measured on these hosts, and what the platform scatters is not in the band; give \
+             --platform, a file `migcast calibrate` fits to real migrations"
+                .to_owned()
+        })
+    }
+
     /// A guest that writes at a constant rate.
     pub(super) fn constant_rate(&self, guest: &Guest, rate: PagesPerSec) -> ConstantRate {
         ConstantRate::new(guest.memory, self.working_set(guest), rate, self.writes().pattern(), SEED)
@@ -408,6 +417,16 @@ impl Request {
         self.forecast(Basis::new(guest, algorithm, &source, vec![Duration::ZERO], model), progress)
     }
 
+    /// The guest under this algorithm, on the hosts that were asked for.
+    pub(super) fn scenario(&self, guest: Guest, algorithm: Algorithm) -> anyhow::Result<Scenario> {
+        let (platform, link) = self.options.hosts(self.link)?;
+        let horizon = self
+            .options
+            .horizon
+            .unwrap_or_else(|| Scenario::default_horizon(&guest, &link, &platform, &algorithm).max(self.horizon_min));
+        Ok(Scenario { guest, link, platform, algorithm, horizon })
+    }
+
     /// Forecasts from what is known. Stated limits are left to the caller.
     pub(super) fn forecast(&self, basis: Basis<'_>, progress: &ProgressBar) -> anyhow::Result<Prediction> {
         let Basis {
@@ -424,12 +443,8 @@ impl Request {
             mut warnings,
         } = basis;
         let (algorithm, algorithm_origin) = algorithm;
-        let (platform, link) = self.options.hosts(self.link)?;
-        let horizon = self
-            .options
-            .horizon
-            .unwrap_or_else(|| Scenario::default_horizon(&guest, &link, &platform, &algorithm).max(self.horizon_min));
-        let scenario = Scenario { guest, link, platform, algorithm, horizon };
+        let scenario = self.scenario(guest, algorithm)?;
+        let horizon = scenario.horizon;
         progress.set_length(starts.len() as u64);
         let done = || progress.inc(1);
         let before = earlier.map_or_else(|| Ok(Vec::new()), |earlier| earlier(&scenario, &starts, &done))?;
@@ -480,14 +495,7 @@ impl Request {
     }
 
     fn forecast_warnings(&self, scenario: &Scenario, source: &dyn DueSource, forecast: &Forecast) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.options.platform.is_none() {
-            warnings.push(
-                "overheads are defaults nobody measured on these hosts, and what the platform scatters is not in the \
-                 band; give --platform, a file `migcast calibrate` fits to real migrations"
-                    .to_owned(),
-            );
-        }
+        let mut warnings: Vec<String> = self.options.unknown_hosts().into_iter().collect();
         warnings.extend(scenario.algorithm.scheme().cautions());
         let goodput = scenario.link.goodput();
         if let Some(cap) = scenario.algorithm.scheme().cap().filter(|cap| *cap < goodput) {

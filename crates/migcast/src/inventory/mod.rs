@@ -1,11 +1,17 @@
-//! The inventory file of `migcast consolidate`: hosts and guests, as TOML or JSON, `migcast.inventory/1`.
+//! The inventory file of `migcast consolidate`, `migcast plan` and `migcast drain-time`: hosts, the links between them, and
+//! guests, as TOML or JSON, `migcast.inventory/1`. One file answers all of them; each asks for what it needs.
 
-use std::collections::BTreeSet;
+mod fields;
+mod moving;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fields::{bytes, named, percent, rate, span, unique, within};
 use migcast_model::quantity;
 use migcast_model::units::{ByteCount, BytesPerSec, PagesPerSec};
+pub(crate) use moving::{Moving, Place, Switch, Traffic};
+use moving::{SwitchRow, TrafficRow};
 use serde::Deserialize;
 
 /// Longer than anybody plans.
@@ -17,11 +23,26 @@ const CORES_MAX: f64 = 1e5;
 const JOULES_PER_MEGABYTE: f64 = 0.512;
 const JOULES_PER_MIGRATION: f64 = 20.165;
 
+/// What is asked of an inventory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// Which hosts are worth emptying: power and CPU count.
+    Consolidate,
+    /// How guests are moved: links count.
+    Move,
+}
+
 /// What the file says, read and found to hang together.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Inventory {
+    /// How long emptied hosts stay off; zero where that is not asked.
     pub(crate) horizon: Duration,
+    /// Line rate of a host's link that says none of its own.
     pub(crate) link: BytesPerSec,
+    /// Switches between the hosts, besides the one in the middle.
+    pub(crate) switches: Vec<Switch>,
+    /// What others send.
+    pub(crate) traffic: Vec<Traffic>,
     /// Share of each host's memory and CPU that is to stay free.
     pub(crate) keep_free: f64,
     pub(crate) joules_per_megabyte: f64,
@@ -35,6 +56,11 @@ pub(crate) struct Inventory {
 pub(crate) struct Host {
     pub(crate) name: String,
     pub(crate) memory: ByteCount,
+    /// Line rate of its link.
+    pub(crate) nic: BytesPerSec,
+    /// Place of the switch it is at; the one in the middle if none.
+    pub(crate) switch: Option<usize>,
+    /// Zero, as all of the following, where nothing is said and nothing is asked.
     pub(crate) cores: f64,
     pub(crate) idle_watts: f64,
     pub(crate) full_watts: f64,
@@ -63,6 +89,8 @@ pub(crate) struct Guest {
     pub(crate) is_pinned: bool,
     /// Share of a month in which it is to be available.
     pub(crate) availability: Option<f64>,
+    /// What holds for its migration.
+    pub(crate) moving: Moving,
 }
 
 /// What is known of a guest's writes.
@@ -79,12 +107,16 @@ pub(crate) enum Writes {
 struct File {
     #[serde(default)]
     format: Option<String>,
-    horizon: String,
+    horizon: Option<String>,
     link: String,
     #[serde(default)]
     keep_free: Option<String>,
     #[serde(default)]
     migration: Migration,
+    #[serde(default)]
+    switch: Vec<SwitchRow>,
+    #[serde(default)]
+    traffic: Vec<TrafficRow>,
     #[serde(default)]
     host: Vec<HostRow>,
     #[serde(default)]
@@ -103,9 +135,11 @@ struct Migration {
 struct HostRow {
     name: String,
     memory: String,
-    cores: f64,
-    idle_watts: f64,
-    full_watts: f64,
+    nic: Option<String>,
+    switch: Option<String>,
+    cores: Option<f64>,
+    idle_watts: Option<f64>,
+    full_watts: Option<f64>,
     #[serde(default)]
     off_watts: f64,
     switch_off: Option<String>,
@@ -118,13 +152,23 @@ struct GuestRow {
     name: String,
     host: String,
     memory: String,
-    cores: f64,
+    cores: Option<f64>,
     history: Option<PathBuf>,
     dirty_rate: Option<String>,
     wws: Option<String>,
     #[serde(default)]
     pinned: bool,
     availability: Option<String>,
+    to: Option<String>,
+    #[serde(default)]
+    after: Vec<String>,
+    #[serde(default)]
+    not_with: Vec<String>,
+    not_before: Option<String>,
+    apart: Option<String>,
+    max_downtime: Option<String>,
+    #[serde(default)]
+    set: Vec<String>,
 }
 
 const FORMAT: &str = "migcast.inventory/1";
@@ -138,8 +182,8 @@ pub(crate) struct InventoryError {
 }
 
 impl Inventory {
-    /// Reads a file: JSON if it is called so, else TOML.
-    pub(crate) fn read(path: &Path) -> Result<Inventory, InventoryError> {
+    /// Reads a file for a question: JSON if it is called so, else TOML.
+    pub(crate) fn read(path: &Path, question: Question) -> Result<Inventory, InventoryError> {
         let wrong = |what: String| InventoryError { path: path.to_owned(), what };
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         let file: File = if path.extension().is_some_and(|ending| ending == "json") {
@@ -152,17 +196,25 @@ impl Inventory {
                 wrong(format!("{place}{}", error.message().replace('\n', "; ")))
             })?
         };
-        Inventory::checked(file, path.parent().unwrap_or(Path::new("."))).map_err(wrong)
+        Inventory::checked(file, path.parent().unwrap_or(Path::new(".")), question).map_err(wrong)
     }
 
-    fn checked(file: File, folder: &Path) -> Result<Inventory, String> {
+    fn checked(file: File, folder: &Path, question: Question) -> Result<Inventory, String> {
         if let Some(format) = file.format.filter(|format| format != FORMAT) {
             return Err(format!("format is `{format}`, this program reads `{FORMAT}`"));
         }
-        let horizon = span("horizon", &file.horizon)?;
-        within("horizon", horizon.as_secs_f64(), 1.0..=HORIZON_MAX.as_secs_f64(), "1s to a year")?;
-        let link = quantity::parse_rate(&file.link).map_err(|error| format!("link: {error}"))?;
-        within("link", link.get() as f64, 1e3..=1e15, "8kbit/s or more")?;
+        let horizon = match (&file.horizon, question) {
+            (Some(text), _) => {
+                let horizon = span("horizon", text)?;
+                within("horizon", horizon.as_secs_f64(), 1.0..=HORIZON_MAX.as_secs_f64(), "1s to a year")?;
+                horizon
+            }
+            (None, Question::Move) => Duration::ZERO,
+            (None, Question::Consolidate) => {
+                return Err("horizon is missing: how long emptied hosts stay off".to_owned());
+            }
+        };
+        let link = rate("link", &file.link, 1e3)?;
         let keep_free = file.keep_free.as_deref().map_or(Ok(0.0), |text| percent("keep_free", text, 0.0..=0.9))?;
         let energy = |name: &str, value: Option<f64>, default: f64| {
             let value = value.unwrap_or(default);
@@ -176,11 +228,26 @@ impl Inventory {
         }
         unique("host", file.host.iter().map(|host| host.name.as_str()))?;
         unique("guest", file.guest.iter().map(|guest| guest.name.as_str()))?;
-        let hosts = file.host.into_iter().map(Host::checked).collect::<Result<Vec<Host>, String>>()?;
-        let guests = file.guest.into_iter().map(|row| Guest::checked(row, &hosts, folder));
-        let guests = guests.collect::<Result<Vec<Guest>, String>>()?;
-        let inventory =
-            Inventory { horizon, link, keep_free, joules_per_megabyte, joules_per_migration, hosts, guests };
+        let switches = Switch::checked(file.switch)?;
+        let host = |row| Host::checked(row, link, &switches, question);
+        let hosts = file.host.into_iter().map(host).collect::<Result<Vec<Host>, String>>()?;
+        let traffic = file.traffic.iter().map(|row| Traffic::checked(row, &hosts, &switches));
+        let traffic = traffic.collect::<Result<Vec<Traffic>, String>>()?;
+        let names: Vec<String> = file.guest.iter().map(|guest| guest.name.clone()).collect();
+        let guests = file.guest.into_iter().map(|row| Guest::checked(row, &hosts, &names, (folder, question)));
+        let mut guests = guests.collect::<Result<Vec<Guest>, String>>()?;
+        Moving::name_each_other(&mut guests);
+        let inventory = Inventory {
+            horizon,
+            link,
+            switches,
+            traffic,
+            keep_free,
+            joules_per_megabyte,
+            joules_per_migration,
+            hosts,
+            guests,
+        };
         inventory.refuse_overfull()?;
         Ok(inventory)
     }
@@ -200,28 +267,41 @@ impl Inventory {
 }
 
 impl Host {
-    fn checked(row: HostRow) -> Result<Host, String> {
+    fn checked(row: HostRow, link: BytesPerSec, switches: &[Switch], question: Question) -> Result<Host, String> {
         let of = |field: &str| format!("host {}: {field}", row.name);
+        let needed = |field: &str, value: Option<f64>| match (value, question) {
+            (Some(value), _) => Ok(value),
+            (None, Question::Move) => Ok(0.0),
+            (None, Question::Consolidate) => Err(format!("{} is missing", of(field))),
+        };
         let memory = bytes(&of("memory"), &row.memory)?;
-        within(&of("cores"), row.cores, 0.01..=CORES_MAX, "0.01 to 100,000")?;
-        for (field, watts) in
-            [("idle_watts", row.idle_watts), ("full_watts", row.full_watts), ("off_watts", row.off_watts)]
-        {
+        let cores = needed("cores", row.cores)?;
+        if row.cores.is_some() {
+            within(&of("cores"), cores, 0.01..=CORES_MAX, "0.01 to 100,000")?;
+        }
+        let idle_watts = needed("idle_watts", row.idle_watts)?;
+        let full_watts = needed("full_watts", row.full_watts)?;
+        let off_watts = row.off_watts;
+        for (field, watts) in [("idle_watts", idle_watts), ("full_watts", full_watts), ("off_watts", off_watts)] {
             within(&of(field), watts, 0.0..=WATTS_MAX, "0 to 100,000")?;
         }
-        if row.full_watts < row.idle_watts || row.idle_watts < row.off_watts {
-            let watts = format!("{} off, {} idle, {} full", row.off_watts, row.idle_watts, row.full_watts);
+        if row.idle_watts.is_some() && (full_watts < idle_watts || idle_watts < off_watts) {
+            let watts = format!("{off_watts} off, {idle_watts} idle, {full_watts} full");
             return Err(format!("{}: {watts}: none may be less than the one before", of("watts")));
         }
         let lasts = |field: &str, text: &Option<String>| {
             text.as_ref().map_or(Ok(Duration::ZERO), |text| span(&of(field), text))
         };
+        let names = switches.iter().map(|switch| switch.name.as_str());
+        let switch = row.switch.as_ref().map(|name| named(&of("switch"), name, names)).transpose()?;
         Ok(Host {
             memory,
-            cores: row.cores,
-            idle_watts: row.idle_watts,
-            full_watts: row.full_watts,
-            off_watts: row.off_watts,
+            nic: row.nic.as_ref().map_or(Ok(link), |text| rate(&of("nic"), text, 1e3))?,
+            switch,
+            cores,
+            idle_watts,
+            full_watts,
+            off_watts,
             switch_off: lasts("switch_off", &row.switch_off)?,
             boot: lasts("boot", &row.boot)?,
             name: row.name,
@@ -230,14 +310,22 @@ impl Host {
 }
 
 impl Guest {
-    fn checked(row: GuestRow, hosts: &[Host], folder: &Path) -> Result<Guest, String> {
+    fn checked(
+        row: GuestRow,
+        hosts: &[Host],
+        names: &[String],
+        (folder, question): (&Path, Question),
+    ) -> Result<Guest, String> {
         let of = |field: &str| format!("guest {}: {field}", row.name);
         let memory = bytes(&of("memory"), &row.memory)?;
-        within(&of("cores"), row.cores, 0.0..=CORES_MAX, "0 to 100,000")?;
-        let Some(host) = hosts.iter().position(|host| host.name == row.host) else {
-            let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
-            return Err(format!("{}: there is no `{}`: {}", of("host"), row.host, names.join(", ")));
+        let cores = match (row.cores, question) {
+            (Some(cores), _) => cores,
+            (None, Question::Move) => 0.0,
+            (None, Question::Consolidate) => return Err(format!("{} is missing", of("cores"))),
         };
+        within(&of("cores"), cores, 0.0..=CORES_MAX, "0 to 100,000")?;
+        let host = named(&of("host"), &row.host, hosts.iter().map(|host| host.name.as_str()))?;
+        let moving = Moving::checked(&row, hosts, names)?;
         if hosts.iter().all(|host| host.memory < memory) {
             let memory = quantity::show_bytes(memory);
             return Err(format!("{}: {memory} are more than any host has", of("memory")));
@@ -251,7 +339,7 @@ impl Guest {
                 let working_set = row.wws.as_ref().map(|text| bytes(&of("wws"), text)).transpose()?;
                 Some(Writes::Rate { rate, working_set })
             }
-            (None, None) if row.pinned => None,
+            (None, None) if row.pinned || question == Question::Move => None,
             (None, None) => {
                 return Err(format!("{}: history or dirty_rate is missing, or pinned = true", of("writes")));
             }
@@ -262,41 +350,8 @@ impl Guest {
         let availability = row.availability.as_deref();
         let availability =
             availability.map(|text| percent(&of("availability"), text, 0.0..=1.0 - 1e-12)).transpose()?;
-        Ok(Guest { host, memory, cores: row.cores, writes, is_pinned: row.pinned, availability, name: row.name })
+        Ok(Guest { host, memory, cores, writes, is_pinned: row.pinned, availability, moving, name: row.name })
     }
-}
-
-fn bytes(what: &str, text: &str) -> Result<ByteCount, String> {
-    let bytes = quantity::parse_bytes(text).map_err(|error| format!("{what}: {error}"))?;
-    within(what, bytes.get() as f64, 4096.0..=(1_u64 << 44) as f64, "4KiB to 16TiB").map(|()| bytes)
-}
-
-fn span(what: &str, text: &str) -> Result<Duration, String> {
-    quantity::parse_duration(text).map_err(|error| format!("{what}: {error}"))
-}
-
-fn percent(what: &str, text: &str, allowed: std::ops::RangeInclusive<f64>) -> Result<f64, String> {
-    let share = text.trim_end_matches('%').trim().parse::<f64>().ok().map(|percent| percent / 100.0);
-    let share = share.filter(|share| text.ends_with('%') && allowed.contains(share));
-    let (least, most) = (100.0 * allowed.start(), (100.0 * allowed.end()).round());
-    share.ok_or_else(|| format!("{what}: `{text}` is not a share: {least}% to {most}%"))
-}
-
-fn within(what: &str, value: f64, range: std::ops::RangeInclusive<f64>, allowed: &str) -> Result<(), String> {
-    if range.contains(&value) { Ok(()) } else { Err(format!("{what}: {value} is not allowed: {allowed}")) }
-}
-
-fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), String> {
-    let mut seen = BTreeSet::new();
-    for name in names {
-        if name.trim().is_empty() {
-            return Err(format!("a {what} has no name"));
-        }
-        if !seen.insert(name) {
-            return Err(format!("{what} {name}: the name is given twice"));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -331,7 +386,8 @@ availability = "99.95%"
     fn said(text: &str) -> String {
         let file: Result<File, _> = toml::from_str(text);
         match file {
-            Ok(file) => Inventory::checked(file, Path::new("x")).map_or_else(|error| error, |_| "fine".to_owned()),
+            Ok(file) => Inventory::checked(file, Path::new("x"), Question::Consolidate)
+                .map_or_else(|error| error, |_| "fine".to_owned()),
             Err(error) => error.message().to_owned(),
         }
     }
@@ -339,13 +395,15 @@ availability = "99.95%"
     #[test]
     fn a_good_file_is_read() {
         assert_eq!(said(GOOD), "fine");
-        let inventory = Inventory::checked(toml::from_str(GOOD).unwrap(), Path::new("x")).unwrap();
+        let inventory =
+            Inventory::checked(toml::from_str(GOOD).unwrap(), Path::new("x"), Question::Consolidate).unwrap();
         let host = &inventory.hosts[0];
         assert!((host.switch_joules() - (120.0 * 60.0 + 300.0 * 240.0)).abs() < 1e-9);
         assert!((inventory.keep_free - 0.1).abs() < 1e-12);
         assert!((inventory.guests[0].availability.unwrap() - 0.9995).abs() < 1e-12);
         let with_history = GOOD.replace("dirty_rate = \"2000pages/s\"\nwws = \"400MiB\"", "history = \"web.history\"");
-        let inventory = Inventory::checked(toml::from_str(&with_history).unwrap(), Path::new("x")).unwrap();
+        let inventory =
+            Inventory::checked(toml::from_str(&with_history).unwrap(), Path::new("x"), Question::Consolidate).unwrap();
         assert_eq!(inventory.guests[0].writes, Some(Writes::History(PathBuf::from("x/web.history"))));
     }
 
