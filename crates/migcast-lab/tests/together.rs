@@ -44,8 +44,8 @@ fn kept_trials_are_read_again_with_the_forecasts_made_before_them() {
     let summary = comparison::summary(&cases);
     let expected = "makespan of planned: +1.5 %, within 10 %\nmakespan of one-after-the-other: -2.9 %, within 10 %\n\
                     makespan of all-at-once: +7.3 %, within 10 %\n\
-                    order of the policies: all-at-once, planned, one-after-the-other, not as forecast, which was planned, \
-                    all-at-once, one-after-the-other\n- all-at-once came before planned; they have bands that overlap\n";
+                    order of the policies: all-at-once, planned, one-after-the-other; as far as the forecast tells them apart as \
+                    forecast, which was planned, all-at-once, one-after-the-other\n- all-at-once came before planned; they have bands that overlap\n";
     assert_eq!(summary, expected);
 }
 

@@ -286,19 +286,21 @@ fn order(judged: &[Judged]) -> String {
     if forecast == actual {
         return format!("order of the policies: {}, as forecast\n", actual.join(", "));
     }
-    let mut out =
-        format!("order of the policies: {}, not as forecast, which was {}\n", actual.join(", "), forecast.join(", "));
+    let (mut pairs, mut is_wrong) = (String::new(), false);
     for (index, one) in judged.iter().enumerate() {
         for other in &judged[index + 1..] {
             let (first, second) = if one.actual <= other.actual { (one, other) } else { (other, one) };
             if first.median_forecast() <= second.median_forecast() {
                 continue;
             }
-            let apart = if one.is_apart_from(other) { "were forecast apart" } else { "have bands that overlap" };
-            let _ = writeln!(out, "- {} came before {}; they {apart}", first.name, second.name);
+            let is_apart = one.is_apart_from(other);
+            is_wrong |= is_apart;
+            let apart = if is_apart { "were forecast apart" } else { "have bands that overlap" };
+            let _ = writeln!(pairs, "- {} came before {}; they {apart}", first.name, second.name);
         }
     }
-    out
+    let verdict = if is_wrong { "not as forecast" } else { "as far as the forecast tells them apart as forecast" };
+    format!("order of the policies: {}; {verdict}, which was {}\n{pairs}", actual.join(", "), forecast.join(", "))
 }
 
 #[cfg(test)]
@@ -366,10 +368,13 @@ mod tests {
             case("q", Some(20.0), band(18.0, 19.0, 21.0)),
             case("r", Some(19.5), band(19.0, 20.0, 21.0)),
         ];
-        let expected = "order of the policies: r, q, p, not as forecast, which was p, q, r\n\
+        let expected = "order of the policies: r, q, p; not as forecast, which was p, q, r\n\
                         - q came before p; they were forecast apart\n- r came before p; they were forecast apart\n\
                         - r came before q; they have bands that overlap\n";
         assert!(summary(&wrong).ends_with(expected), "{}", summary(&wrong));
+        let expected = "order of the policies: r, q; as far as the forecast tells them apart as forecast, which was q, r\n\
+                        - r came before q; they have bands that overlap\n";
+        assert!(summary(&wrong[1..]).ends_with(expected), "{}", summary(&wrong[1..]));
     }
 
     #[test]
