@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
+use crate::connection::{self, PORT, Route};
 use crate::evidence::{About, Evidence, Iteration, Span, Step, Window};
 use crate::interrupt::Interrupt;
 use crate::link::{End, ShapedLink};
 use crate::load::CpuTime;
 use crate::machine::{Machine, Spec};
-use crate::migration::{self, PORT, Terms};
+use crate::migration::{self, Terms};
 use crate::sink::{Received, Sink};
 use crate::stream::PAGE_SIZE;
 use crate::trace::{self, Reading, Traced, What};
@@ -53,10 +54,10 @@ pub fn capture(
     let ours = [machine.pid(), std::process::id()];
     let (cpu, requested) = (CpuTime::now(&ours), SystemTime::now());
     machine.monitor().execute("migrate", &json!({ "uri": format!("tcp:{address}") }))?;
-    let done = AtomicBool::new(false);
+    let (route, done) = (Route { link, from: SOURCE, port: PORT }, AtomicBool::new(false));
     let (watched, sender_buffer_bytes) = thread::scope(|scope| {
-        let buffer = scope.spawn(|| watch_buffer(link, &done));
-        let watched = migration::watch(machine.monitor(), None, link, SOURCE, terms, interrupt);
+        let buffer = scope.spawn(|| watch_buffer(route, &done));
+        let watched = migration::watch(machine.monitor(), None, route, terms, interrupt);
         done.store(true, Ordering::Relaxed);
         (watched, buffer.join().ok().flatten())
     });
@@ -97,11 +98,11 @@ pub fn capture(
 }
 
 /// How large the sender's buffer has grown when `done` is set.
-fn watch_buffer(link: &ShapedLink, done: &AtomicBool) -> Option<u64> {
+fn watch_buffer(route: Route, done: &AtomicBool) -> Option<u64> {
     let mut last = None;
     while !done.load(Ordering::Relaxed) {
         // The connection is gone as soon as the source has finished.
-        last = migration::send_buffer(link, SOURCE).or(last);
+        last = connection::send_buffer(route).or(last);
         thread::sleep(BUFFER_LOOK);
     }
     last

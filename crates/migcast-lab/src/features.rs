@@ -46,6 +46,7 @@ impl Features {
             "auto-converge" => self.auto_converge = value == "on",
             "multifd" => self.multifd = value == "on",
             "postcopy-after-passes" => self.postcopy_after_passes = value.parse().ok(),
+            "max-bandwidth" if value == "none" => self.max_bandwidth = None,
             "max-bandwidth" => self.max_bandwidth = Some(parse_rate(value)?),
             _ => bail!("`{key}`: the laboratory sets auto-converge, multifd, postcopy-after-passes and max-bandwidth"),
         }

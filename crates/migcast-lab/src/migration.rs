@@ -1,6 +1,9 @@
-//! One real migration over a shaped link, watched from both ends.
+//! A real migration over a shaped link, watched from both ends, alone or beside others.
+//!
+//! ```text
+//!  Prepared (the target listens) ─ begin ─► Underway ─ finish ─► Migrated
+//! ```
 
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,17 +13,15 @@ use migcast_model::quantity::write_rate;
 use migcast_model::units::BytesPerSec;
 use serde_json::{Value, json};
 
+use crate::connection::{self, PORT, Route};
 use crate::features::Features;
 use crate::interrupt::Interrupt;
 use crate::link::{End, ShapedLink};
 use crate::load::{CpuTime, Thread};
 use crate::machine::{Images, Machine, Spec};
-use crate::process;
 use crate::qmp::Qmp;
 use crate::throttle::ThrottleLog;
 
-/// Where a target listens.
-pub(crate) const PORT: u16 = 4444;
 /// How often the source's monitor is asked how it is getting on; its events arrive by themselves.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often events are looked through: the sender's buffer has to be seen before it drains.
@@ -65,6 +66,8 @@ pub struct Migrated {
     pub machine: Machine,
     /// Its end of the link.
     pub at: End,
+    /// The other machine, on which nothing runs any more.
+    pub left: Machine,
 }
 
 /// Migrates the guest of `source`, which runs at `from`, to a new machine at the other end.
@@ -72,7 +75,7 @@ pub struct Migrated {
 /// # Errors
 /// A monitor refuses, the migration fails (which is not the same as giving up), or we are interrupted.
 pub fn migrate(
-    mut source: Machine,
+    source: Machine,
     from: End,
     link: &ShapedLink,
     spec: &Spec,
@@ -81,35 +84,105 @@ pub fn migrate(
     interrupt: &Interrupt,
 ) -> Result<Migrated> {
     link.shape(terms.link)?;
-    let uri = format!("tcp:{}:{PORT}", link.address(from.other()));
-    let incoming =
-        Spec { incoming: Some("defer".to_owned()), namespace: link.namespace(from.other()), qmp: None, ..spec.clone() };
-    let mut target = Machine::start(images, &incoming, interrupt)?;
-    // Some capabilities have to be known before the target listens.
-    let capabilities = terms.features.capabilities();
-    target.monitor().execute("migrate-set-capabilities", &capabilities)?;
-    source.monitor().execute("migrate-set-capabilities", &capabilities)?;
-    target.monitor().execute("migrate-incoming", &json!({ "uri": uri }))?;
-    let parameters = json!({
-        "max-bandwidth": terms.max_bandwidth.get(),
-        "downtime-limit": u64::try_from(terms.downtime_limit.as_millis())?,
-    });
-    source.monitor().execute("migrate-set-parameters", &parameters)?;
+    let route = Route { link, from, port: PORT };
+    let prepared = Prepared::new(source, route, spec, images, terms, interrupt)?;
+    let ends = prepared.pids();
+    prepared.begin(&ends)?.finish(interrupt)
+}
 
-    let (vcpu, load_average) = (source.vcpu(), load_average());
-    let ends = [source.pid(), target.pid()];
-    let cpu = CpuTime::now(&ends);
-    let requested = SystemTime::now();
-    source.monitor().execute("migrate", &json!({ "uri": uri }))?;
-    let watched = watch(source.monitor(), vcpu, link, from, terms, interrupt)?;
-    let resumed = if watched.completed { Some(await_resume(target.monitor(), interrupt)?) } else { None };
-    let others = cpu.zip(CpuTime::now(&ends)).map(|(before, after)| after.of_others_since(before));
-    let other_cpu_cores = others.map(|seconds| seconds / since(SystemTime::now(), requested));
-    let reply = watched.status.clone();
-    let observed = Observation { requested, watched, resumed, load_average, other_cpu_cores };
-    let observed = observed.write(&source, spec, terms);
-    let (machine, at) = if resumed.is_some() { (target, from.other()) } else { (source, from) };
-    Ok(Migrated { observed, reply, machine, at })
+/// A source, and a target that awaits its guest.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    source: Machine,
+    target: Machine,
+    route: Route<'a>,
+    spec: Spec,
+    terms: Terms,
+}
+
+impl<'a> Prepared<'a> {
+    /// Starts a target for the guest of `source`. The link stays as it is shaped.
+    ///
+    /// # Errors
+    /// The target does not start, or a monitor refuses.
+    pub fn new(
+        mut source: Machine,
+        route: Route<'a>,
+        spec: &Spec,
+        images: &Images,
+        terms: Terms,
+        interrupt: &Interrupt,
+    ) -> Result<Prepared<'a>> {
+        let namespace = route.link.namespace(route.from.other());
+        let incoming = Spec { incoming: Some("defer".to_owned()), namespace, qmp: None, ..spec.clone() };
+        let mut target = Machine::start(images, &incoming, interrupt)?;
+        // Some capabilities have to be known before the target listens.
+        let capabilities = terms.features.capabilities();
+        target.monitor().execute("migrate-set-capabilities", &capabilities)?;
+        source.monitor().execute("migrate-set-capabilities", &capabilities)?;
+        target.monitor().execute("migrate-incoming", &json!({ "uri": route.uri() }))?;
+        let parameters = json!({
+            "max-bandwidth": terms.max_bandwidth.get(),
+            "downtime-limit": u64::try_from(terms.downtime_limit.as_millis())?,
+        });
+        source.monitor().execute("migrate-set-parameters", &parameters)?;
+        Ok(Prepared { source, target, route, spec: spec.clone(), terms })
+    }
+
+    /// The processes of both ends.
+    pub fn pids(&self) -> [u32; 2] {
+        [self.source.pid(), self.target.pid()]
+    }
+
+    /// Requests the migration. The CPU time of all processes but `ours` counts as that of others.
+    ///
+    /// # Errors
+    /// The source refuses.
+    pub fn begin(mut self, ours: &[u32]) -> Result<Underway<'a>> {
+        let (vcpu, load_average) = (self.source.vcpu(), load_average());
+        let cpu = CpuTime::now(ours);
+        let requested = SystemTime::now();
+        self.source.monitor().execute("migrate", &json!({ "uri": self.route.uri() }))?;
+        Ok(Underway { prepared: self, ours: ours.to_owned(), vcpu, load_average, cpu, requested })
+    }
+}
+
+/// A migration that has been requested.
+#[derive(Debug)]
+pub struct Underway<'a> {
+    prepared: Prepared<'a>,
+    ours: Vec<u32>,
+    vcpu: Option<Thread>,
+    load_average: Option<f64>,
+    cpu: Option<CpuTime>,
+    requested: SystemTime,
+}
+
+impl Underway<'_> {
+    /// When it was requested.
+    pub fn requested(&self) -> SystemTime {
+        self.requested
+    }
+
+    /// Watches it to its end, which any thread may do: neither machine was started by it.
+    ///
+    /// # Errors
+    /// As for [`migrate`].
+    pub fn finish(self, interrupt: &Interrupt) -> Result<Migrated> {
+        let Underway { prepared, ours, vcpu, load_average, cpu, requested } = self;
+        let Prepared { mut source, mut target, route, spec, terms } = prepared;
+        let watched = watch(source.monitor(), vcpu, route, terms, interrupt)?;
+        let resumed = if watched.completed { Some(await_resume(target.monitor(), interrupt)?) } else { None };
+        let others = cpu.zip(CpuTime::now(&ours)).map(|(before, after)| after.of_others_since(before));
+        let other_cpu_cores = others.map(|seconds| seconds / since(SystemTime::now(), requested));
+        let reply = watched.status.clone();
+        let observed = Observation { requested, watched, resumed, load_average, other_cpu_cores };
+        let observed = observed.write(&source, &spec, terms);
+        let from = route.from;
+        let (machine, at, left) =
+            if resumed.is_some() { (target, from.other(), source) } else { (source, from, target) };
+        Ok(Migrated { observed, reply, machine, at, left })
+    }
 }
 
 /// What was seen at the source.
@@ -128,8 +201,7 @@ pub(crate) struct Watched {
 pub(crate) fn watch(
     monitor: &mut Qmp,
     vcpu: Option<Thread>,
-    link: &ShapedLink,
-    from: End,
+    route: Route,
     terms: Terms,
     interrupt: &Interrupt,
 ) -> Result<Watched> {
@@ -142,7 +214,7 @@ pub(crate) fn watch(
     let mut next_look = Instant::now();
     loop {
         if send_queue_at_stop.is_none() && monitor.events().iter().any(|event| event.name == "STOP") {
-            send_queue_at_stop = send_queue(link, from);
+            send_queue_at_stop = connection::send_queue(route);
             next_look = Instant::now();
         }
         let passes =
@@ -189,43 +261,6 @@ fn await_resume(monitor: &mut Qmp, interrupt: &Interrupt) -> Result<SystemTime> 
         ensure!(Instant::now() < end, "the target did not resume within 60 s");
         ensure!(!interrupt.wait(Duration::from_millis(20)), "interrupted");
     }
-}
-
-/// Bytes the sender's kernel holds for the target, of the connection to its port.
-fn send_queue(link: &ShapedLink, from: End) -> Option<u64> {
-    // Columns: receive queue, send queue, local address, peer address.
-    connection(link, from)?.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// Bytes the sender's kernel may hold, as it has sized the buffer of this connection by now.
-pub(crate) fn send_buffer(link: &ShapedLink, from: End) -> Option<u64> {
-    // skmem:(r0,rb131072,t0,tb2626560,…)
-    let text = connection(link, from)?;
-    text.split_once(",tb")?.1.split(',').next()?.parse().ok()
-}
-
-/// What `ss` says of the connection to the target's port.
-fn connection(link: &ShapedLink, from: End) -> Option<String> {
-    let mut ss = Command::new("ss");
-    if let Some(namespace) = link.namespace(from) {
-        ss.args(["-N", &namespace]);
-    }
-    ss.args([
-        "-Htnm",
-        "state",
-        "established",
-        "dst",
-        &link.address(from.other()),
-        "and",
-        "dport",
-        "=",
-        &PORT.to_string(),
-    ]);
-    process::output(&mut ss).ok()
-}
-
-fn tcp_send_buffer_max() -> Option<u64> {
-    std::fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").ok()?.split_whitespace().nth(2)?.parse().ok()
 }
 
 fn load_average() -> Option<f64> {
@@ -291,7 +326,7 @@ impl Observation {
                 .collect(),
             throttle,
             give_up_seconds: Some(terms.give_up.as_secs_f64()),
-            tcp_send_buffer_max_bytes: tcp_send_buffer_max(),
+            tcp_send_buffer_max_bytes: connection::send_buffer_max(),
             load_average: self.load_average,
             other_cpu_cores: self.other_cpu_cores,
             ..Observed::unseen("qemu", &known, requested)

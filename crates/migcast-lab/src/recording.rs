@@ -44,6 +44,23 @@ pub fn program() -> Result<PathBuf> {
     beside.with_context(|| format!("no `migcast` beside {}: run `cargo build -p migcast` first", own.display()))
 }
 
+/// The first folder NAME-1, NAME-2, … within `out` that is not there yet.
+///
+/// # Errors
+/// There is none, which cannot be.
+pub fn free_folder(out: &Path, name: &str) -> Result<PathBuf> {
+    let number = (1..).find(|number| !out.join(format!("{name}-{number}")).exists());
+    Ok(out.join(format!("{name}-{}", number.context("no free number")?)))
+}
+
+/// The recorder as a user would call it, with its defaults, on a guest that runs.
+pub fn command(program: &Path, machine: &Machine, history: &Path, name: &str, span: Duration) -> Command {
+    let mut command = Command::new(program);
+    command.arg("record").arg("--qmp").arg(machine.qmp()).arg("--out").arg(history).args(["--name", name]);
+    command.args(["--duration", &format!("{}ms", span.as_millis())]);
+    command
+}
+
 /// Boots a guest, records it into `out` once it is ready, and ends it. An interrupt ends the recording in order;
 /// what it has by then is kept.
 ///

@@ -7,6 +7,7 @@ mod record;
 mod ship;
 mod slowdown;
 mod stream;
+mod together;
 mod verify;
 mod xen;
 
@@ -38,6 +39,8 @@ enum Command {
     Slowdown(slowdown::Slowdown),
     /// Record, forecast, migrate for real and compare
     Verify(verify::Verify),
+    /// Migrate several guests in one go as `migcast plan` says, and hold it against its forecasts
+    Together(together::Together),
     /// Forecast, migrate and observe a guest again and again as an administrator would, and review it
     Life(life::Life),
     /// Migrate the microbenchmark into a sink and keep which page was sent when
@@ -62,6 +65,7 @@ pub(crate) fn run() -> ExitCode {
             Command::CheckRecord(args) => record::check_record(args)?,
             Command::Slowdown(args) => slowdown::slowdown(args, &interrupt)?,
             Command::Verify(args) => verify::verify(args, &interrupt)?,
+            Command::Together(args) => together::together(args, &interrupt)?,
             Command::Life(args) => life::life(args, &interrupt)?,
             Command::Stream(args) => stream::stream(args, &interrupt)?,
             Command::CompareStream(args) => stream::compare_stream(args)?,

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -194,12 +193,8 @@ fn parse_case(text: &str) -> Result<AskedCase, String> {
 
 /// Records a guest as a user would, into a new folder within `out`.
 pub(super) fn record(out: &Path, span: Duration, name: &str, program: &Path, machine: &Machine) -> Result<PathBuf> {
-    let number = (1..).find(|number| !out.join(format!("{name}-{number}")).exists());
-    let history = out.join(format!("{name}-{}", number.context("no free number")?));
-    let mut command = Command::new(program);
-    command.arg("record").arg("--qmp").arg(machine.qmp()).arg("--out").arg(&history).args(["--name", name]);
-    command.args(["--duration", &format!("{}ms", span.as_millis())]);
-    process::run(&mut command)?;
+    let history = recording::free_folder(out, name)?;
+    process::run(&mut recording::command(program, machine, &history, name, span))?;
     ensure!(history.is_dir(), "migcast record made no history");
     Ok(history)
 }
