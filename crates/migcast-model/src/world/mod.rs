@@ -10,7 +10,8 @@
 //! back: so each is run to its next turning point at the rates that hold, the earliest of these is what happens, and whoever
 //! gets another rate then is run again from its beginning with all the rates it has had. No time is stepped through.
 //!
-//! A running migration counts as one that takes all it is given, from its request to its end: set-up and resume, some tens
+//! A migration with a cap of its own leaves the rest of its share to others; it is carried as fast as they leave it, and keeps
+//! its cap itself. A running migration counts as one that takes all it is given, from its request to its end: set-up and resume, some tens
 //! of milliseconds, keep a share that they do not use.
 
 mod sharing;
@@ -123,7 +124,7 @@ pub struct Done {
     pub ended: SimTime,
     /// How.
     pub outcome: Outcome,
-    /// The rates it was granted, each from a point in time on.
+    /// The rates at which it was carried, each from a point in time on: of one with a cap more than it took on the whole.
     pub grants: Vec<(SimTime, BytesPerSec)>,
 }
 
@@ -195,6 +196,25 @@ pub fn simulate(
         world.turn();
     }
     Ok(world.done.into_iter().map(|done| done.expect("every job has ended")).collect())
+}
+
+/// The rate at which each flow is carried: its fair share, and, of one that its cap keeps below that, what its pipes have left
+/// besides. For a cap is kept by the sender, over its windows: within one it sends as fast as it is carried, then waits.
+fn granted(capacities: &[BytesPerSec], flows: &[Flow<'_>]) -> Vec<BytesPerSec> {
+    let mut rates = max_min(capacities, flows);
+    if flows.iter().all(|flow| flow.cap.is_none()) {
+        return rates;
+    }
+    let mut left = capacities.to_vec();
+    for (flow, rate) in flows.iter().zip(&rates) {
+        flow.path.iter().for_each(|pipe| left[*pipe] = left[*pipe].saturating_sub(*rate));
+    }
+    for (flow, rate) in flows.iter().zip(&mut rates) {
+        if flow.cap == Some(*rate) {
+            *rate += flow.path.iter().map(|pipe| left[*pipe]).min().unwrap_or(BytesPerSec::ZERO);
+        }
+    }
+    rates
 }
 
 /// What a running migration comes to next if nothing changes; times are its own.
@@ -317,7 +337,7 @@ impl World<'_> {
             Flow { path: &self.paths[one.job], cap: scheme.cap().filter(|_| !one.is_stopped) }
         };
         let flows: Vec<Flow<'_>> = self.running.iter().map(flow).collect();
-        let rates = max_min(&capacities, &flows);
+        let rates = granted(&capacities, &flows);
         for (one, rate) in self.running.iter_mut().zip(rates) {
             let rate = rate.max(TRICKLE);
             if one.grants.last().is_none_or(|(_, last)| *last != rate) {
