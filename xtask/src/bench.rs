@@ -27,6 +27,8 @@ const PARTS: &[Part] = &[
     Part { name: "forecasts", package: "migcast-model", bench: "forecasts" },
     // Many migrations that share links against each of them alone.
     Part { name: "world", package: "migcast-model", bench: "world" },
+    // Plans for fleets that are made up, against what platforms do and the lower bound.
+    Part { name: "schedule", package: "migcast-plan", bench: "schedule" },
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {

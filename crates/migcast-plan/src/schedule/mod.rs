@@ -13,6 +13,8 @@
 
 pub mod bound;
 pub mod fleet;
+#[doc(hidden)]
+pub mod generated;
 pub mod objective;
 pub mod place;
 pub mod planner;
