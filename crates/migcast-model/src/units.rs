@@ -143,6 +143,7 @@ impl ByteCount {
         SimTime(self.transfer_nanos_ceil(rate).map_or(u64::MAX, |nanos| from.0.saturating_add(nanos)))
     }
 
+    #[inline]
     fn transfer_nanos_ceil(self, rate: BytesPerSec) -> Option<u64> {
         if self.is_zero() {
             return Some(0);

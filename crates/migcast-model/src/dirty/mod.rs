@@ -69,6 +69,7 @@ pub struct ByBand {
 
 impl ByBand {
     /// So many pages in these parts, whatever they add up to; equal ones where that is nothing.
+    #[inline]
     pub fn new(pages: f64, parts: PerBand) -> ByBand {
         let sum = parts.iter().sum();
         if sum > 0.0 { ByBand { pages, parts, sum } } else { ByBand { pages, parts: [1.0; BANDS], sum: BANDS as f64 } }
@@ -80,6 +81,7 @@ impl ByBand {
     }
 
     /// Those of a band.
+    #[inline]
     pub fn pages(&self, band: usize) -> f64 {
         self.pages * (self.parts[band] / self.sum)
     }

@@ -163,6 +163,13 @@ impl Grid {
         let (begin, end) = (self.begin(cell), self.begin(cell + 1));
         Place { cell, part: (at - begin) / (end - begin) }
     }
+
+    /// Where a span ends that begins with the first cell, as if all cells were whole.
+    fn on(self, span: f64) -> Place {
+        let cell = span as usize >> self.shift;
+        let (begin, windows) = (cell << self.shift, 1u64 << self.shift);
+        Place { cell, part: (span - begin as f64) / windows as f64 }
+    }
 }
 
 /// A time in the cells of a level. A question has two or three of them, and looks each up in several columns.
@@ -266,17 +273,23 @@ fn reaching_back(grid: Grid, before: &[u32], bucket: u16) -> Vec<f32> {
     // Each gap of a bucket is as likely as the others; a sample stands for `step` of them.
     let gap = |sample: u32| f64::from(gap::bucket_start(bucket)) + (f64::from(sample) + 0.5) * step - 0.5;
     let gaps: Vec<f64> = (0..samples).map(gap).map(|gap| gap.min(windows)).collect();
-    let count = |at: f64| {
-        let Place { cell, part } = grid.place(at);
+    // From the beginning of every cell on a gap ends as many cells further, as far in the cell, if that is a whole one.
+    let ends: Vec<Place> = gaps.iter().map(|gap| grid.on(*gap)).collect();
+    let whole_cells = grid.windows as usize >> grid.shift;
+    let count = |Place { cell, part }: Place| {
         f64::from(before[cell]) + part * f64::from(before[cell + 1].wrapping_sub(before[cell]))
     };
     let total = f64::from(before[grid.cells()]);
     let across = |cell: usize| {
         let from = grid.begin(cell);
         let here = f64::from(before[cell]);
-        let behind = gaps.iter().map(|gap| {
+        let behind = gaps.iter().zip(&ends).map(|(gap, end)| {
+            let place = Place { cell: cell + end.cell, part: end.part };
+            if place.cell < whole_cells {
+                return count(place) - here;
+            }
             let to = from + gap;
-            if to <= windows { count(to) - here } else { total - here + count(to - windows) }
+            if to <= windows { count(grid.place(to)) - here } else { total - here + count(grid.place(to - windows)) }
         });
         (behind.sum::<f64>() / f64::from(samples)) as f32
     };

@@ -163,12 +163,14 @@ impl WwsIndexBuilder {
         if last.is_none() {
             self.close_seam();
         }
+        let written = self.counts.written().iter().map(|pages| u64::from(*pages)).sum();
+        let (levels, shares) = rayon::join(|| self.counts.finish(), || self.shares.finish());
         Some(WwsIndex {
             tracked: self.tracked,
             memory: self.memory,
-            written: self.counts.written().iter().map(|pages| u64::from(*pages)).sum(),
-            levels: self.counts.finish(),
-            shares: self.shares.finish(),
+            written,
+            levels,
+            shares,
             time_bounds: self.time_bounds,
             totals: self.totals,
             ever_zero: self.ever_zero.min(u64::from(self.tracked)),

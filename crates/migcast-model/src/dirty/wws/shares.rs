@@ -279,6 +279,7 @@ impl Shares {
     }
 
     /// Parts of the bands in the pages written in windows (from, to]; all nothing where nothing was written.
+    #[inline]
     pub(super) fn of_span(&self, from: f64, to: f64) -> PerBand {
         // Between two octaves the write set grows as a straight line would over the logarithm's mantissa.
         let span = (to - from).max(1.0);
