@@ -25,7 +25,7 @@ use crate::timeline::{Entry, Timeline};
 use crate::vcpu::VcpuTime;
 use crate::windows::{State, Window};
 
-/// Segments whose parts of an index are in memory at once: some 40 MB.
+/// Segments whose parts of an index are read at once, while as many are counted: some 40 MB each.
 const PARTS_AT_ONCE: usize = 64;
 
 /// A history on disk.
@@ -269,10 +269,15 @@ impl History {
             let windows = windows.map_or(range.clone(), |(first, last)| first.windows().start..last.windows().end);
             self.replay_into(windows, &mut builder)?;
         } else {
-            for some in touching.chunks(PARTS_AT_ONCE) {
-                let part = |segment: &Segment| self.files(segment).part(self.tracked.count());
-                let parts: Vec<_> = some.par_iter().map(part).collect::<Result<_, _>>()?;
-                parts.iter().flatten().for_each(|part| builder.part(part));
+            let part = |segment: &Segment| self.files(segment).part(self.tracked.count());
+            let read = |some: &[Segment]| some.par_iter().map(part).collect::<Result<Vec<_>, ReadError>>();
+            let mut segments = touching.chunks(PARTS_AT_ONCE);
+            let mut ready = segments.next().map(read).transpose()?;
+            while let Some(parts) = ready {
+                // The next are read while these are counted, which one core does alone.
+                let count = || parts.iter().flatten().for_each(|part| builder.part(part));
+                let (next, ()) = rayon::join(|| segments.next().map(read).transpose(), count);
+                ready = next?;
             }
         }
         let (start, end) = (range.start, range.end);

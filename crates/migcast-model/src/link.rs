@@ -73,8 +73,20 @@ impl SendQueue {
     /// Writes `bytes`, which take the sender at least `cpu` to prepare, from `now` on, while the link carries `granted`.
     /// Returns when the last byte has been accepted. `now` must not lie before the end of the previous call.
     pub fn accept(&mut self, now: SimTime, bytes: ByteCount, cpu: Duration, granted: BytesPerSec) -> SimTime {
+        self.accept_prepared(now, bytes, now + cpu, granted)
+    }
+
+    /// The same where the sender has prepared the bytes by `prepared` at the earliest, from `now` on.
+    #[inline]
+    pub fn accept_prepared(
+        &mut self,
+        now: SimTime,
+        bytes: ByteCount,
+        prepared: SimTime,
+        granted: BytesPerSec,
+    ) -> SimTime {
         self.drain(now, granted);
-        if cpu.is_zero() && self.queued + bytes <= self.capacity {
+        if prepared == now && self.queued + bytes <= self.capacity {
             // It takes no time.
             self.queued += bytes;
             return now;
@@ -82,7 +94,7 @@ impl SendQueue {
         let overflow = (self.queued + bytes).saturating_sub(self.capacity).get();
         let burst = self.burst.get();
         let freed = if burst == 0 { overflow } else { overflow.next_multiple_of(burst) };
-        let end = now + cpu.max(ByteCount::new(freed).transfer_time_ceil(granted));
+        let end = prepared.max(ByteCount::new(freed).gone_by(now, granted));
         self.queued += bytes;
         self.drain(end, granted);
         end
@@ -91,11 +103,18 @@ impl SendQueue {
     /// Bytes that a writer gets rid of from `now` on without waiting longer than `span`, while the link carries `granted`:
     /// what is free, and what becomes free whenever it is woken. The next byte keeps it longer.
     pub fn room(&self, now: SimTime, span: Duration, granted: BytesPerSec) -> ByteCount {
-        let queued =
-            if now == self.at { self.queued } else { self.queued.saturating_sub(granted.bytes_in(now.since(self.at))) };
+        ByteCount::new(self.free(now, granted).get().saturating_add(self.freed_in(span, granted).get()))
+    }
+
+    /// Bytes that may be written at once, `now`.
+    pub fn free(&self, now: SimTime, granted: BytesPerSec) -> ByteCount {
+        self.capacity.saturating_sub(self.queued_at(now, granted))
+    }
+
+    /// Bytes for which a writer that found the buffer full is woken within `span`.
+    pub fn freed_in(&self, span: Duration, granted: BytesPerSec) -> ByteCount {
         let delivered = granted.bytes_in(span).get();
-        let freed = if self.burst.is_zero() { delivered } else { delivered - delivered % self.burst.get() };
-        ByteCount::new((self.capacity.get().saturating_sub(queued.get())).saturating_add(freed))
+        ByteCount::new(if self.burst.is_zero() { delivered } else { delivered - delivered % self.burst.get() })
     }
 
     /// So much time passes in which as much is accepted as is delivered.
@@ -118,11 +137,12 @@ impl SendQueue {
         self.queued
     }
 
+    fn queued_at(&self, now: SimTime, granted: BytesPerSec) -> ByteCount {
+        if now == self.at { self.queued } else { self.queued.saturating_sub(granted.bytes_between(self.at, now)) }
+    }
+
     fn drain(&mut self, now: SimTime, granted: BytesPerSec) {
-        if now == self.at {
-            return;
-        }
-        self.queued = self.queued.saturating_sub(granted.bytes_in(now.since(self.at)));
+        self.queued = self.queued_at(now, granted);
         self.at = now;
     }
 }

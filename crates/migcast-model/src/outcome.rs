@@ -86,6 +86,9 @@ impl DowntimeParts {
     }
 }
 
+/// Iterations of most migrations: room is made for so many at once.
+pub(crate) const ITERATIONS_OFTEN: usize = 8;
+
 /// What was done between two readings of the dirty log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Iteration {

@@ -134,14 +134,24 @@ impl ByteCount {
     /// unless there is nothing to send.
     #[inline]
     pub fn transfer_time_ceil(self, rate: BytesPerSec) -> Duration {
+        self.transfer_nanos_ceil(rate).map_or(Duration::MAX, Duration::from_nanos)
+    }
+
+    /// When the last of these bytes has gone at `rate`, the first of which goes at `from`; rounded up likewise.
+    #[inline]
+    pub fn gone_by(self, from: SimTime, rate: BytesPerSec) -> SimTime {
+        SimTime(self.transfer_nanos_ceil(rate).map_or(u64::MAX, |nanos| from.0.saturating_add(nanos)))
+    }
+
+    #[inline]
+    fn transfer_nanos_ceil(self, rate: BytesPerSec) -> Option<u64> {
         if self.is_zero() {
-            return Duration::ZERO;
+            return Some(0);
         }
         if rate.is_zero() {
-            return Duration::MAX;
+            return None;
         }
-        let nanos = multiply_and_divide(self.0, NANOS_PER_SEC, rate.0 - 1, rate.0);
-        u64::try_from(nanos).map_or(Duration::MAX, Duration::from_nanos)
+        u64::try_from(multiply_and_divide(self.0, NANOS_PER_SEC, rate.0 - 1, rate.0)).ok()
     }
 
     /// These bytes in a span of time, rounded down. An empty span gives zero.
@@ -172,6 +182,13 @@ impl BytesPerSec {
             Ok(nanos) => multiply_and_divide(self.0, nanos, 0, NANOS_PER_SEC),
             Err(_) => u128::from(self.0).saturating_mul(span.as_nanos()) / u128::from(NANOS_PER_SEC),
         };
+        ByteCount(u64::try_from(bytes).unwrap_or(u64::MAX))
+    }
+
+    /// Bytes that pass from one moment to another, rounded down; none where that is earlier.
+    #[inline]
+    pub fn bytes_between(self, from: SimTime, to: SimTime) -> ByteCount {
+        let bytes = multiply_and_divide(self.0, to.0.saturating_sub(from.0), 0, NANOS_PER_SEC);
         ByteCount(u64::try_from(bytes).unwrap_or(u64::MAX))
     }
 
@@ -299,6 +316,16 @@ mod tests {
         let rate = BytesPerSec::new(3);
         assert_eq!(ByteCount::new(1).transfer_time_ceil(rate), Duration::from_nanos(333_333_334));
         assert_eq!(rate.bytes_in(Duration::from_nanos(333_333_333)), ByteCount::ZERO);
+    }
+
+    #[test]
+    fn on_the_clock_they_round_likewise() {
+        let (rate, began) = (BytesPerSec::new(3), SimTime::from_nanos(7));
+        let gone = ByteCount::new(1).gone_by(began, rate);
+        assert_eq!(gone, SimTime::from_nanos(333_333_341));
+        assert_eq!(rate.bytes_between(began, gone), ByteCount::new(1));
+        assert_eq!(rate.bytes_between(gone, began), ByteCount::ZERO);
+        assert_eq!(ByteCount::new(1).gone_by(began, BytesPerSec::ZERO), SimTime::MAX);
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Scheme for Rounds51 {
         )]
     }
 
-    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+    fn migration<'a>(&self, request: &Request<'a>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
         Box::new(Rounds::new(*self, request, due))
     }
 
@@ -151,7 +151,7 @@ impl Scheme for Estimate52 {
         ]
     }
 
-    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+    fn migration<'a>(&self, request: &Request<'a>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
         Box::new(Rounds::new(Estimating { settings: *self, bandwidth: None }, request, due))
     }
 

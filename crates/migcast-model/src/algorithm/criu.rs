@@ -61,7 +61,7 @@ impl Scheme for Settings {
         ]
     }
 
-    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+    fn migration<'a>(&self, request: &Request<'a>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
         Box::new(Rounds::new(Loop { settings: *self, before: None }, request, due))
     }
 

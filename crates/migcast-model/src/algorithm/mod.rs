@@ -36,7 +36,7 @@ pub trait Scheme: Debug + DynClone + Send + Sync {
     fn fields(&mut self) -> Vec<Field<'_>>;
 
     /// A migration that is requested at time zero.
-    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a>;
+    fn migration<'a>(&self, request: &Request<'a>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a>;
 
     /// What it keeps about the pages.
     fn tracking(&self) -> Tracking {
@@ -364,7 +364,7 @@ impl Algorithm {
     }
 
     /// A migration that is requested at time zero, under its manager's watch.
-    pub fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+    pub fn migration<'a>(&self, request: &Request<'a>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
         let migration = self.scheme.migration(request, due);
         match &self.manager {
             Some(manager) => Box::new(Managed::new(migration, manager.manager().watch(request.guest))),

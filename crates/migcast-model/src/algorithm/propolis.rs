@@ -32,7 +32,7 @@ impl Scheme for Propolis {
         Vec::new()
     }
 
-    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+    fn migration<'a>(&self, request: &Request<'a>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
         Box::new(Rounds::new(*self, request, due))
     }
 

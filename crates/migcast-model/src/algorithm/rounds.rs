@@ -14,7 +14,7 @@ use crate::due::{Batch, DueSet, PageBytes, Rewritten, Sent};
 use crate::guest::Guest;
 use crate::link::SendQueue;
 use crate::migration::{Event, Migration, Progress};
-use crate::outcome::{Completed, DowntimeParts, Iteration, StopReason};
+use crate::outcome::{Completed, DowntimeParts, ITERATIONS_OFTEN, Iteration, StopReason};
 use crate::platform::Platform;
 use crate::units::{ByteCount, BytesPerSec, GuestTime, PageCount, SimTime};
 
@@ -113,10 +113,10 @@ pub enum Next {
 
 /// One migration in rounds over any set of due pages.
 #[derive(Debug)]
-pub struct Rounds<P, D> {
+pub struct Rounds<'a, P, D> {
     policy: P,
-    platform: Platform,
-    guest: Guest,
+    platform: &'a Platform,
+    guest: &'a Guest,
     due: D,
     queue: SendQueue,
     now: SimTime,
@@ -157,13 +157,13 @@ struct Stopped {
     reason: StopReason,
 }
 
-impl<P: Policy, D: DueSet> Rounds<P, D> {
+impl<'a, P: Policy, D: DueSet> Rounds<'a, P, D> {
     /// A migration by this policy.
-    pub fn new(policy: P, request: &Request<'_>, due: D) -> Self {
+    pub fn new(policy: P, request: &Request<'a>, due: D) -> Self {
         Rounds {
             policy,
-            platform: request.platform.clone(),
-            guest: request.guest.clone(),
+            platform: request.platform,
+            guest: request.guest,
             due,
             queue: SendQueue::new(request.link.sender_buffer),
             now: SimTime::ZERO,
@@ -174,7 +174,7 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
             round_began: SimTime::ZERO,
             sent: Sent::default(),
             sent_bytes: ByteCount::ZERO,
-            iterations: Vec::new(),
+            iterations: Vec::with_capacity(ITERATIONS_OFTEN),
         }
     }
 
@@ -205,7 +205,7 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
     }
 
     fn look_into_log(&mut self) {
-        let end = self.now + self.platform.log_reading(&self.guest);
+        let end = self.now + self.platform.log_reading(self.guest);
         if self.policy.reading_pauses() { self.now = end } else { self.run_until(end) }
     }
 
@@ -323,7 +323,7 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
     }
 }
 
-impl<P: Policy, D: DueSet> Rounds<P, D> {
+impl<P: Policy, D: DueSet> Rounds<'_, P, D> {
     fn stop(&mut self, decided: SimTime, reason: StopReason) {
         self.run_until(self.now + self.platform.stop);
         let stopped = Stopped { decided, at: self.now, reason };
@@ -332,7 +332,7 @@ impl<P: Policy, D: DueSet> Rounds<P, D> {
     }
 
     fn read_for_the_last_time(&mut self, stopped: Stopped) {
-        self.now += self.platform.log_reading(&self.guest);
+        self.now += self.platform.log_reading(self.guest);
         self.due.replace(self.guest_now);
         self.now += self.platform.round;
         self.begin_iteration();
@@ -403,7 +403,7 @@ impl Round {
     }
 }
 
-impl<P: Policy, D: DueSet> Migration for Rounds<P, D> {
+impl<P: Policy, D: DueSet> Migration for Rounds<'_, P, D> {
     fn advance(&mut self, granted: BytesPerSec, until: SimTime) -> Event {
         while self.now < until {
             match self.phase {

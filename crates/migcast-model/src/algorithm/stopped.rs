@@ -33,7 +33,7 @@ impl Scheme for StopAndCopy {
         Vec::new()
     }
 
-    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+    fn migration<'a>(&self, request: &Request<'a>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
         Box::new(Rounds::new(Standing { page_size: request.guest.page_size }, request, due))
     }
 
@@ -79,7 +79,7 @@ impl Scheme for PostCopy {
         Vec::new()
     }
 
-    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+    fn migration<'a>(&self, request: &Request<'a>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
         Box::new(Following {
             guest: request.guest.clone(),
             platform: request.platform.clone(),

@@ -92,7 +92,7 @@ impl Scheme for V2 {
         }
     }
 
-    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+    fn migration<'a>(&self, request: &Request<'a>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
         Box::new(Rounds::new(*self, request, due))
     }
 

@@ -101,7 +101,7 @@ impl Scheme for Settings {
         ]
     }
 
-    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+    fn migration<'a>(&self, request: &Request<'a>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
         let policy = Classic { settings: *self, memory: request.guest.memory };
         Box::new(Rounds::new(policy, request, due))
     }

@@ -61,6 +61,34 @@ pub const BANDS: usize = 64;
 /// One value for each band.
 pub type PerBand = [f64; BANDS];
 
+/// Pages that fall on the bands in proportion. Who wants few bands of many spans divides for those alone.
+#[derive(Clone, Copy, Debug)]
+pub struct ByBand {
+    pages: f64,
+    parts: PerBand,
+    sum: f64,
+}
+
+impl ByBand {
+    /// So many pages in these parts, whatever they add up to; equal ones where that is nothing.
+    #[inline]
+    pub fn new(pages: f64, parts: PerBand) -> ByBand {
+        let sum = parts.iter().sum();
+        if sum > 0.0 { ByBand { pages, parts, sum } } else { ByBand { pages, parts: [1.0; BANDS], sum: BANDS as f64 } }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> f64 {
+        self.pages
+    }
+
+    /// Those of a band.
+    #[inline]
+    pub fn pages(&self, band: usize) -> f64 {
+        self.pages * (self.parts[band] / self.sum)
+    }
+}
+
 /// A dirty source that says for any span how many distinct pages were written, and in which part of the memory.
 pub trait CountedSource: DirtySource {
     /// What it says from one starting point on.
@@ -79,7 +107,13 @@ pub trait SpanCounts {
     fn written(&self, since: GuestTime, until: GuestTime) -> f64;
 
     /// The same by band.
-    fn written_per_band(&self, since: GuestTime, until: GuestTime) -> PerBand;
+    fn written_by_band(&self, since: GuestTime, until: GuestTime) -> ByBand;
+
+    /// Likewise, all of them.
+    fn written_per_band(&self, since: GuestTime, until: GuestTime) -> PerBand {
+        let by_band = self.written_by_band(since, until);
+        std::array::from_fn(|band| by_band.pages(band))
+    }
 
     /// Whether any page is ever zero.
     fn has_zero(&self) -> bool {

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use super::{Batch, DueSet, PageBytes, Rewritten, ScanOrder, SendLimit, Sent, Tracking};
-use crate::dirty::{BANDS, CountedSource, PerBand, SpanCounts};
+use crate::dirty::{BANDS, ByBand, CountedSource, PerBand, SpanCounts};
 use crate::units::{GuestTime, PageCount};
 
 /// How long what is known of zero pages may be used, in guest time.
@@ -36,6 +36,8 @@ pub struct Bands<'a, S: CountedSource + 'a> {
     /// Pages among which the place of the scan makes no difference, at most.
     alike_most: f64,
     cells: Vec<Cell>,
+    /// What the last reading of the log asked; kept for its room alone.
+    spans: Spans,
     /// The cell in which the scan stands.
     at: usize,
     /// Pages due, in whole pages: what the cells hold adds up to it.
@@ -69,6 +71,24 @@ struct Cell {
     since: Option<GuestTime>,
     /// Whether the scan has passed it since the last sync.
     passed: bool,
+}
+
+/// What was written in some spans that end together, each asked for once.
+#[derive(Clone, Debug, Default)]
+struct Spans {
+    asked: Vec<Span>,
+    /// The distinct pages written in each, where bands are told apart.
+    by_band: Vec<ByBand>,
+}
+
+/// What was written since some moment.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    since: GuestTime,
+    /// Distinct pages.
+    pages: f64,
+    /// Of those the share that was left zero.
+    left_zero: f64,
 }
 
 /// Pages by kind, in parts of pages.
@@ -143,6 +163,22 @@ struct Chunks {
     cleared: Vec<Option<GuestTime>>,
 }
 
+/// Distinct pages written up to one reading of the log since the few moments that its chunks have in common.
+#[derive(Debug, Default)]
+struct Told(Vec<(GuestTime, f64)>);
+
+impl Told {
+    /// Those since a moment, which are counted once.
+    fn since(&mut self, since: GuestTime, count: impl Fn(GuestTime) -> f64) -> f64 {
+        let known = self.0.iter().find(|(known, _)| *known == since);
+        known.map(|(_, written)| *written).unwrap_or_else(|| {
+            let written = count(since);
+            self.0.push((since, written));
+            written
+        })
+    }
+}
+
 /// A cache against which pages are encoded that were sent before.
 #[derive(Clone, Copy, Debug)]
 struct Encoding {
@@ -170,6 +206,7 @@ impl<'a, S: CountedSource> Bands<'a, S> {
             bands,
             alike_most: if by_position { memory.get() as f64 / BANDS as f64 } else { f64::INFINITY },
             cells: Vec::with_capacity(if bands == 1 { 1 } else { bands + 8 }),
+            spans: Spans::default(),
             at: 0,
             due: 0,
             synced: GuestTime::ZERO,
@@ -243,9 +280,10 @@ impl<'a, S: CountedSource> Bands<'a, S> {
     fn join(&mut self) {
         let mut index = 1;
         while index < self.cells.len() {
-            let (before, cell) = (self.cells[index - 1], self.cells[index]);
+            let (before, cell) = (&self.cells[index - 1], &self.cells[index]);
             // The scan's position is a border.
             if before.band == cell.band && before.since == cell.since && index != self.at {
+                let cell = *cell;
                 let joined = &mut self.cells[index - 1];
                 joined.share += cell.share;
                 joined.whole += cell.whole;
@@ -259,65 +297,90 @@ impl<'a, S: CountedSource> Bands<'a, S> {
     }
 
     /// Since when the writes of a cell are due at `now`.
-    fn due_since(&self, cell: &Cell, now: GuestTime) -> Option<GuestTime> {
+    fn due_since(&self, cell: &Cell, now: GuestTime, told: &mut Told) -> Option<GuestTime> {
         if !cell.passed {
             return cell.since;
         }
         let cleared = self.chunks.as_ref().and_then(|chunks| chunks.cleared[cell.band]);
-        Some(cleared.map_or(self.synced, |cleared| self.remembered_since(cell.since, cleared, now)))
+        Some(cleared.map_or(self.synced, |cleared| self.remembered_since(cell.since, cleared, now, told)))
     }
 
     /// Since when a log seems to remember at `now`, of which at `cleared` what the last sync told was cleared: since then
     /// what was told, since the sync what was not. What was told had been written since `since`.
-    fn remembered_since(&self, since: Option<GuestTime>, cleared: GuestTime, now: GuestTime) -> GuestTime {
+    fn remembered_since(
+        &self,
+        since: Option<GuestTime>,
+        cleared: GuestTime,
+        now: GuestTime,
+        told: &mut Told,
+    ) -> GuestTime {
         let (synced, Some(since)) = (self.synced, since) else { return cleared };
         let written = |from, to| self.counts.written(from, to);
-        let (most, least) = (written(synced, now), written(cleared, now));
-        // Told and written again since `cleared`: of that as much as if it had begun at the sync.
-        let as_long = synced + now.since(cleared);
-        let remembered = written(since, now) + written(synced, as_long) - written(since, as_long);
+        let (most, least) = (told.since(synced, |synced| written(synced, now)), written(cleared, now));
         if most <= least {
             return cleared;
         }
+        // Told and written again since `cleared`: of that as much as if it had begun at the sync.
+        let as_long = synced + now.since(cleared);
+        let remembered =
+            told.since(since, |since| written(since, now)) + written(synced, as_long) - written(since, as_long);
         let forgotten = ((most - remembered) / (most - least)).clamp(0.0, 1.0);
         synced + cleared.since(synced).mul_f64(forgotten)
     }
 
+    /// Whether two cells remember since the same moment.
+    fn is_alike(&self, one: &Cell, other: &Cell) -> bool {
+        let cleared = |cell: &Cell| self.chunks.as_ref().and_then(|chunks| chunks.cleared[cell.band]);
+        one.since == other.since && one.passed == other.passed && cleared(one) == cleared(other)
+    }
+
+    /// The place in `spans` of what was written in (since, until].
+    fn ask(&self, spans: &mut Spans, since: GuestTime, until: GuestTime) -> usize {
+        spans.asked.iter().rposition(|span| span.since == since).unwrap_or_else(|| {
+            let pages = if self.bands == 1 {
+                self.counts.written(since, until)
+            } else {
+                let by_band = self.counts.written_by_band(since, until);
+                spans.by_band.push(by_band);
+                by_band.all()
+            };
+            spans.asked.push(Span { since, pages, left_zero: self.counts.left_zero(since, until) });
+            spans.asked.len() - 1
+        })
+    }
+
     /// Sets what is due to what was written since each cell remembers, and starts anew from `now`.
-    fn renew(&mut self, now: GuestTime, since: impl Fn(&Self, &Cell) -> Option<GuestTime>) {
-        let mut known: Vec<(GuestTime, PerBand, f64)> = Vec::new();
-        // Neighbours mostly answer alike.
-        let mut neighbour: Option<(_, Option<GuestTime>)> = None;
+    fn renew(&mut self, now: GuestTime, mut since: impl FnMut(&Self, &Cell) -> Option<GuestTime>) {
+        let (mut cells, mut spans) = (std::mem::take(&mut self.cells), std::mem::take(&mut self.spans));
+        spans.asked.clear();
+        spans.by_band.clear();
         let encoded = self.encoded_share(now);
         let mut total = 0.0;
-        for index in 0..self.cells.len() {
-            let cell = self.cells[index];
-            let chunk = self.chunks.as_ref().map(|chunks| cell.band / chunks.bands);
-            let asked = (cell.since, cell.passed, chunk);
-            let answer = neighbour.filter(|(same, _)| *same == asked).map(|(_, answer)| answer);
-            let since = answer.unwrap_or_else(|| since(self, &cell));
-            neighbour = Some((asked, since));
-            let mut renewed = Cell { since, passed: false, ..cell };
+        for alike in cells.chunk_by_mut(|one, next| self.is_alike(one, next)) {
+            let since = since(self, &alike[0]);
             if let Some(since) = since {
-                let position = known.iter().position(|(from, ..)| *from == since).unwrap_or_else(|| {
-                    known.push((since, self.written_in(since, now), self.counts.left_zero(since, now)));
-                    known.len() - 1
-                });
-                let (_, written, zero) = &known[position];
-                let pages = written[cell.band].min(self.band_pages) * cell.share;
-                let data = pages * (1.0 - zero);
-                renewed.due = Mix { data: data * (1.0 - encoded), zero: pages * zero, encoded: data * encoded };
+                let place = self.ask(&mut spans, since, now);
+                let (Span { pages, left_zero: zero, .. }, by_band) = (spans.asked[place], spans.by_band.get(place));
+                for cell in &mut *alike {
+                    let written = by_band.map_or(pages, |by_band| by_band.pages(cell.band));
+                    let pages = written.min(self.band_pages) * cell.share;
+                    let data = pages * (1.0 - zero);
+                    cell.due = Mix { data: data * (1.0 - encoded), zero: pages * zero, encoded: data * encoded };
+                }
             }
-            total += renewed.due.pages();
-            self.cells[index] = renewed;
+            for cell in alike {
+                (cell.since, cell.passed) = (since, false);
+                total += cell.due.pages();
+            }
         }
         self.due = nearest(total);
         // What the cells hold adds up to whole pages.
         let scale = if total > 0.0 { self.due as f64 / total } else { 0.0 };
-        for cell in &mut self.cells {
+        for cell in &mut cells {
             cell.due = cell.due.times(scale);
             cell.whole = cell.due.pages();
         }
+        (self.cells, self.spans) = (cells, spans);
         self.synced = now;
         if let Some(chunks) = &mut self.chunks {
             chunks.cleared.fill(None);
@@ -356,12 +419,11 @@ impl<'a, S: CountedSource> Bands<'a, S> {
     }
 
     fn clear_chunk(&mut self, at: GuestTime, band: usize) {
-        if let Some(chunks) = &mut self.chunks {
+        // A chunk's bands are cleared together.
+        if let Some(chunks) = self.chunks.as_mut().filter(|chunks| chunks.cleared[band].is_none()) {
             let first = band / chunks.bands * chunks.bands;
             let end = (first + chunks.bands).min(chunks.cleared.len());
-            for cleared in &mut chunks.cleared[first..end] {
-                cleared.get_or_insert(at);
-            }
+            chunks.cleared[first..end].fill(Some(at));
         }
     }
 
@@ -373,10 +435,9 @@ impl<'a, S: CountedSource> Bands<'a, S> {
     /// Takes `pages` of the cell in which the scan stands, or what it has.
     fn take_from_cell(&mut self, at: GuestTime, pages: f64) -> Mix {
         let cell = &mut self.cells[self.at];
-        let has = cell.due.pages();
+        let (band, has) = (cell.band, cell.due.pages());
         let part = if pages >= has { cell.due } else { cell.due.times(pages / has) };
         cell.due.take(part);
-        let band = cell.band;
         self.clear_chunk(at, band);
         part
     }
@@ -439,7 +500,8 @@ impl<S: CountedSource> DueSet for Bands<'_, S> {
     fn sync(&mut self, at: GuestTime) -> PageCount {
         let before = self.due;
         self.cut();
-        self.renew(at, |bands, cell| bands.due_since(cell, at));
+        let mut told = Told::default();
+        self.renew(at, |bands, cell| bands.due_since(cell, at, &mut told));
         self.join();
         self.count_zero(at);
         PageCount::new(self.due.saturating_sub(before))
@@ -449,6 +511,7 @@ impl<S: CountedSource> DueSet for Bands<'_, S> {
         self.count_zero_anew(at);
         let mut most = limit.pages.get().min(self.due) as f64;
         let (mut bytes, mut data) = (limit.bytes.get() as f64, limit.data_pages.get() as f64);
+        let longest = page.data.max(page.zero).max(page.encoded).get() as f64;
         let (mut parts, mut empty) = (Mix::default(), 0);
         while parts.pages() < most - NOTHING {
             if self.is_passed() {
@@ -462,13 +525,16 @@ impl<S: CountedSource> DueSet for Bands<'_, S> {
                 continue;
             }
             let due = self.cells[self.at].due;
-            let has = due.pages();
-            let with_data = if due.data > 0.0 { data * has / due.data } else { f64::INFINITY };
-            let wanted = due.pages_past(bytes, page).min(with_data);
-            if wanted <= has {
-                // The limit is met in this cell; the page that meets it is sent whole.
-                most = most.min((parts.pages() + wanted - NOTHING).ceil().max(1.0));
-                (bytes, data) = (f64::INFINITY, f64::INFINITY);
+            // More than a page from its limits a cell is sent whole, so that nothing has to be divided.
+            if bytes <= due.bytes(page) + longest || data <= due.data + 1.0 {
+                let has = due.pages();
+                let with_data = if due.data > 0.0 { data * has / due.data } else { f64::INFINITY };
+                let wanted = due.pages_past(bytes, page).min(with_data);
+                if wanted <= has {
+                    // The limit is met in this cell; the page that meets it is sent whole.
+                    most = most.min((parts.pages() + wanted - NOTHING).ceil().max(1.0));
+                    (bytes, data) = (f64::INFINITY, f64::INFINITY);
+                }
             }
             let part = self.take_from_cell(at, most - parts.pages());
             bytes -= part.bytes(page);
@@ -492,8 +558,9 @@ impl<S: CountedSource> DueSet for Bands<'_, S> {
     }
 
     fn replace(&mut self, at: GuestTime) -> PageCount {
+        let mut told = Told::default();
         self.renew(at, |bands, cell| match cell.passed {
-            true => bands.due_since(cell, at),
+            true => bands.due_since(cell, at, &mut told),
             false => Some(bands.synced),
         });
         self.at = 0;
@@ -529,10 +596,10 @@ impl<S: CountedSource> DueSet for Bands<'_, S> {
 
     fn ahead(&self, pages: PageCount) -> Option<Sent> {
         let (mut left, mut ahead) = ((pages.get().min(self.due)) as f64, Mix::default());
-        for offset in 0..self.cells.len() {
-            let due = self.cells[(self.at + offset) % self.cells.len()].due;
+        let (passed, next) = self.cells.split_at(self.at);
+        for Cell { due, .. } in next.iter().chain(passed) {
             let has = due.pages();
-            ahead.add(if has <= left { due } else { due.times(left / has) });
+            ahead.add(if has <= left { *due } else { due.times(left / has) });
             left -= has;
             if left <= 0.0 {
                 break;

@@ -14,7 +14,7 @@ use crate::due::{DirtyLog, DueSet, SendLimit, Sent};
 use crate::guest::Guest;
 use crate::link::{Link, SendQueue};
 use crate::migration::{Command, Event, Migration, Progress};
-use crate::outcome::{Completed, DowntimeParts, Iteration, StopReason};
+use crate::outcome::{Completed, DowntimeParts, ITERATIONS_OFTEN, Iteration, StopReason};
 use crate::platform::Platform;
 use crate::units::{ByteCount, BytesPerSec, GuestTime, PageCount, SimTime};
 
@@ -132,7 +132,7 @@ impl<D: DueSet> Qemu<D> {
             syncs: 0,
             sent: Sent::default(),
             sent_bytes: ByteCount::ZERO,
-            iterations: Vec::new(),
+            iterations: Vec::with_capacity(ITERATIONS_OFTEN),
             mark: None,
         }
     }

@@ -47,7 +47,7 @@ impl Scheme for Precopy {
         self.settings.fields(self.version)
     }
 
-    fn migration<'a>(&self, request: &Request<'_>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
+    fn migration<'a>(&self, request: &Request<'a>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
         let Request { guest, link, platform } = *request;
         Box::new(Qemu::new(self.version.rules(), self.settings, guest.clone(), link, platform.clone(), due))
     }

@@ -157,12 +157,27 @@ impl Grid {
         ((cell << self.shift) as f64).min(f64::from(self.windows))
     }
 
-    /// The cell in which a place lies and how far in it, 0 to 1. `at` is at most the number of windows.
-    fn place(self, at: f64) -> (usize, f64) {
+    /// Where a time lies. `at` is at most the number of windows.
+    fn place(self, at: f64) -> Place {
         let cell = (at as usize >> self.shift).min(self.cells() - 1);
         let (begin, end) = (self.begin(cell), self.begin(cell + 1));
-        (cell, (at - begin) / (end - begin))
+        Place { cell, part: (at - begin) / (end - begin) }
     }
+
+    /// Where a span ends that begins with the first cell, as if all cells were whole.
+    fn on(self, span: f64) -> Place {
+        let cell = span as usize >> self.shift;
+        let (begin, windows) = (cell << self.shift, 1u64 << self.shift);
+        Place { cell, part: (span - begin as f64) / windows as f64 }
+    }
+}
+
+/// A time in the cells of a level. A question has two or three of them, and looks each up in several columns.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    cell: usize,
+    /// How far in the cell, 0 to 1.
+    part: f64,
 }
 
 /// One entry for each cell's beginning, and one for the end.
@@ -174,6 +189,18 @@ struct Column {
     across: Vec<f32>,
 }
 
+/// Where a span ends in a history that starts over.
+#[derive(Clone, Copy, Debug)]
+enum Until {
+    Within(Place),
+    /// In the history's next turn: it goes to the end, and from the beginning on to where it is at last.
+    Beyond {
+        end: Place,
+        begin: Place,
+        again: Place,
+    },
+}
+
 impl Column {
     fn every_second(&self, grid: Grid) -> Column {
         let rows = (0..=grid.cells()).map(|row| (2 * row).min(self.before.len() - 1));
@@ -183,19 +210,25 @@ impl Column {
         }
     }
 
-    /// Writes in windows (from, to], both up to the end, fewer than 2^31. Writes that were counted over some windows are
-    /// spread evenly over them, so that now and then fewer than none are left of the others.
-    fn between(&self, grid: Grid, from: f64, to: f64) -> f64 {
-        let ((cell, part), (end_cell, end_part)) = (grid.place(from), grid.place(to));
+    /// Writes from one place to a later one, fewer than 2^31. Writes that were counted over some windows are spread
+    /// evenly over them, so that now and then fewer than none are left of the others.
+    fn between(&self, from: Place, to: Place) -> f64 {
         let writes = |from: usize, to: usize| f64::from(self.before[to].wrapping_sub(self.before[from]).cast_signed());
-        let whole = writes(cell, end_cell);
-        whole + end_part * writes(end_cell, end_cell + 1) - part * writes(cell, cell + 1)
+        let whole = writes(from.cell, to.cell);
+        whole + to.part * writes(to.cell, to.cell + 1) - from.part * writes(from.cell, from.cell + 1)
     }
 
-    fn across(&self, grid: Grid, at: f64) -> f64 {
-        let (cell, part) = grid.place(at);
-        let (here, next) = (f64::from(self.across[cell]), f64::from(self.across[cell + 1]));
-        here + part * (next - here)
+    /// Writes from a place to the end of a span.
+    fn up_to(&self, from: Place, to: Until) -> f64 {
+        match to {
+            Until::Within(to) => self.between(from, to),
+            Until::Beyond { end, begin, again } => self.between(from, end) + self.between(begin, again),
+        }
+    }
+
+    fn across(&self, at: Place) -> f64 {
+        let (here, next) = (f64::from(self.across[at.cell]), f64::from(self.across[at.cell + 1]));
+        here + at.part * (next - here)
     }
 }
 
@@ -240,17 +273,23 @@ fn reaching_back(grid: Grid, before: &[u32], bucket: u16) -> Vec<f32> {
     // Each gap of a bucket is as likely as the others; a sample stands for `step` of them.
     let gap = |sample: u32| f64::from(gap::bucket_start(bucket)) + (f64::from(sample) + 0.5) * step - 0.5;
     let gaps: Vec<f64> = (0..samples).map(gap).map(|gap| gap.min(windows)).collect();
-    let count = |at: f64| {
-        let (cell, part) = grid.place(at);
+    // From the beginning of every cell on a gap ends as many cells further, as far in the cell, if that is a whole one.
+    let ends: Vec<Place> = gaps.iter().map(|gap| grid.on(*gap)).collect();
+    let whole_cells = grid.windows as usize >> grid.shift;
+    let count = |Place { cell, part }: Place| {
         f64::from(before[cell]) + part * f64::from(before[cell + 1].wrapping_sub(before[cell]))
     };
     let total = f64::from(before[grid.cells()]);
     let across = |cell: usize| {
         let from = grid.begin(cell);
         let here = f64::from(before[cell]);
-        let behind = gaps.iter().map(|gap| {
+        let behind = gaps.iter().zip(&ends).map(|(gap, end)| {
+            let place = Place { cell: cell + end.cell, part: end.part };
+            if place.cell < whole_cells {
+                return count(place) - here;
+            }
             let to = from + gap;
-            if to <= windows { count(to) - here } else { total - here + count(to - windows) }
+            if to <= windows { count(grid.place(to)) - here } else { total - here + count(grid.place(to - windows)) }
         });
         (behind.sum::<f64>() / f64::from(samples)) as f32
     };
@@ -272,7 +311,8 @@ impl Levels {
 
     /// Writes in windows (from, to], every page counted in each window it is written in.
     pub(super) fn writes(&self, from: f64, to: f64) -> f64 {
-        self.between(0, 0, from, to)
+        let Level { grid, columns } = &self.levels[0];
+        columns[0].up_to(grid.place(from), self.until(*grid, to))
     }
 
     /// Tracked pages written in windows (from, to], each counted once. `from` lies in the history; a span of less than
@@ -290,29 +330,30 @@ impl Levels {
         let is_behind = f64::from(start + width - 1) <= span;
         let bucket = if is_behind { around + 1 } else { around };
         let level = level_of(bucket).min(self.levels.len() - 1);
-        let index = usize::from(bucket - buckets_of(level).start).min(self.levels[level].columns.len() - 1);
-        let rows = &self.levels[level];
-        let across = rows.columns[index].across(rows.grid, from);
-        let longer = |index: usize| self.between(level, index, from, to);
-        if is_behind || f64::from(start) >= span || index + 1 == rows.columns.len() {
-            return across + longer(index);
+        let Level { grid, columns } = &self.levels[level];
+        let index = usize::from(bucket - buckets_of(level).start).min(columns.len() - 1);
+        let (begin, end) = (grid.place(from), self.until(*grid, to));
+        let these = &columns[index];
+        let across = these.across(begin);
+        if is_behind || f64::from(start) >= span || index + 1 == columns.len() {
+            return across + these.up_to(begin, end);
         }
         // Inside a bucket.
+        let longer = &columns[index + 1];
+        let alone = |end: Until| these.up_to(begin, end) - longer.up_to(begin, end);
         let (start, width) = (f64::from(start), f64::from(width));
-        let these = |to: f64| self.between(level, index, from, to) - self.between(level, index + 1, from, to);
-        let near = these(from + start);
-        let far = these(to) - near;
+        let near = alone(self.until(*grid, from + start));
+        let far = alone(end) - near;
         let reach = (start + width - (start + span + 1.0) / 2.0) / width;
-        across + longer(index + 1) + near + far * reach
+        across + longer.up_to(begin, end) + near + far * reach
     }
 
-    /// Writes in windows (from, to] of a level's bucket and all above; `to` may lie beyond the end.
-    fn between(&self, level: usize, index: usize, from: f64, to: f64) -> f64 {
-        let Level { grid, columns } = &self.levels[level];
-        let column = &columns[index];
+    /// Where a span ends whose end is at most the history's length behind the history.
+    fn until(&self, grid: Grid, to: f64) -> Until {
         if to <= self.windows {
-            return column.between(*grid, from, to);
+            return Until::Within(grid.place(to));
         }
-        column.between(*grid, from, self.windows) + column.between(*grid, 0.0, (to - self.windows).min(self.windows))
+        let again = (to - self.windows).min(self.windows);
+        Until::Beyond { end: grid.place(self.windows), begin: grid.place(0.0), again: grid.place(again) }
     }
 }

@@ -31,7 +31,7 @@ use self::part::GapCount;
 use self::seam::Seam;
 use self::shares::{Shares, SharesBuilder};
 pub use super::BANDS;
-use super::{CountedSource, DirtySource, Estimate, PerBand, SpanCounts, ZeroChange};
+use super::{ByBand, CountedSource, DirtySource, Estimate, PerBand, SpanCounts, ZeroChange};
 use crate::units::{GuestTime, PageCount};
 
 /// What was written in any span, as counts. Memory: some 400 bytes for each window.
@@ -163,12 +163,14 @@ impl WwsIndexBuilder {
         if last.is_none() {
             self.close_seam();
         }
+        let written = self.counts.written().iter().map(|pages| u64::from(*pages)).sum();
+        let (levels, shares) = rayon::join(|| self.counts.finish(), || self.shares.finish());
         Some(WwsIndex {
             tracked: self.tracked,
             memory: self.memory,
-            written: self.counts.written().iter().map(|pages| u64::from(*pages)).sum(),
-            levels: self.counts.finish(),
-            shares: self.shares.finish(),
+            written,
+            levels,
+            shares,
             time_bounds: self.time_bounds,
             totals: self.totals,
             ever_zero: self.ever_zero.min(u64::from(self.tracked)),
@@ -218,6 +220,16 @@ impl WwsIndex {
         let (bounds, last) = (&self.time_bounds, self.windows() - 1);
         let guess = (nanos as f64 / self.length_nanos() as f64 * self.windows() as f64) as usize;
         let mut window = guess.min(last);
+        if bounds[window] > nanos || bounds[window + 1] <= nanos {
+            window = self.window_near(window, nanos);
+        }
+        let (begin, end) = (bounds[window], bounds[window + 1]);
+        window as f64 + (nanos - begin) as f64 / (end - begin) as f64
+    }
+
+    /// The window in which a recorded time lies, looked for from another on.
+    fn window_near(&self, mut window: usize, nanos: u64) -> usize {
+        let (bounds, last) = (&self.time_bounds, self.windows() - 1);
         let mut step = 1;
         // Gallop to a window at or before it, then on to the last such.
         while bounds[window] > nanos {
@@ -229,9 +241,7 @@ impl WwsIndex {
             window += step;
             step *= 2;
         }
-        window += bounds[window..=last.min(window + step)].partition_point(|bound| *bound <= nanos) - 1;
-        let (begin, end) = (bounds[window], bounds[window + 1]);
-        window as f64 + (nanos - begin) as f64 / (end - begin) as f64
+        window + bounds[window..=last.min(window + step)].partition_point(|bound| *bound <= nanos) - 1
     }
 
     /// Tracked pages written in windows (from, to].
@@ -397,10 +407,10 @@ impl SpanCounts for IndexCounts<'_> {
         self.index.distinct(from, to) * self.weight * self.scale
     }
 
-    fn written_per_band(&self, since: GuestTime, until: GuestTime) -> PerBand {
+    fn written_by_band(&self, since: GuestTime, until: GuestTime) -> ByBand {
         let (from, to) = self.span(since, until);
         let written = self.index.distinct(from, to) * self.weight * self.scale;
-        self.index.shares.of_span(from, to).map(|share| written * share)
+        ByBand::new(written, self.index.shares.of_span(from, to))
     }
 
     fn has_zero(&self) -> bool {
@@ -412,6 +422,9 @@ impl SpanCounts for IndexCounts<'_> {
     }
 
     fn left_zero(&self, since: GuestTime, until: GuestTime) -> f64 {
+        if !self.index.shares.leaves_zero() {
+            return 0.0;
+        }
         let (from, to) = self.span(since, until);
         self.index.shares.left_zero(from, to)
     }

@@ -184,6 +184,7 @@ impl SharesBuilder {
             written: vec![[0; BANDS]],
             zero: self.cells.iter().map(|cell| cell.zero).collect(),
             left_zero: vec![0],
+            leaves_zero: self.cells.iter().any(|cell| cell.left_zero > 0),
             stretch_of: Vec::with_capacity(self.cells.len()),
             first_cells: Vec::with_capacity(self.stretches.len() + 1),
             octaves,
@@ -218,6 +219,12 @@ impl SharesBuilder {
     }
 }
 
+/// A number ≥ 0 rounded up. A few instructions where `f64::ceil` is a call.
+fn ceil(number: f64) -> usize {
+    let whole = number as usize;
+    whole + usize::from(whole as f64 != number)
+}
+
 /// How the writes of a span fall on the bands, and what else cells and stretches say.
 #[derive(Clone, Debug)]
 pub(super) struct Shares {
@@ -229,6 +236,8 @@ pub(super) struct Shares {
     zero: Vec<Whole>,
     /// Writes of the cells before that left their page zero, likewise.
     left_zero: Vec<u32>,
+    /// Whether any did.
+    leaves_zero: bool,
     /// The stretch a cell belongs to.
     stretch_of: Vec<u32>,
     /// The cell a stretch begins with, and the end.
@@ -254,14 +263,23 @@ impl Shares {
         std::array::from_fn(|band| until[band].wrapping_sub(before[band]))
     }
 
-    /// Cells of the windows (from, to], at least one. Windows at and beyond the end are those of the last cell.
-    fn cells_of(&self, from: f64, to: f64) -> (usize, usize) {
-        let first = ((from / self.each) as usize).min(self.cells() - 1);
-        (first, ((to / self.each).ceil() as usize).clamp(first + 1, self.cells()))
+    /// The cell of a window. Windows at and beyond the end are those of the last cell.
+    fn cell_of(&self, window: f64) -> usize {
+        ((window / self.each) as usize).min(self.cells() - 1)
     }
 
-    /// Shares of the bands, which add up to one, in the pages written in windows (from, to]. Equal ones where nothing
-    /// was written.
+    /// Cells of the windows (from, to], at least one.
+    fn cells_of(&self, from: f64, to: f64) -> (usize, usize) {
+        let first = self.cell_of(from);
+        (first, ceil(to / self.each).clamp(first + 1, self.cells()))
+    }
+
+    fn stretch_of(&self, window: f64) -> usize {
+        self.stretch_of[self.cell_of(window)] as usize
+    }
+
+    /// Parts of the bands in the pages written in windows (from, to]; all nothing where nothing was written.
+    #[inline]
     pub(super) fn of_span(&self, from: f64, to: f64) -> PerBand {
         // Between two octaves the write set grows as a straight line would over the logarithm's mantissa.
         let span = (to - from).max(1.0);
@@ -272,11 +290,11 @@ impl Shares {
         let [first_stretch, last_stretch] = [first, end - 1].map(|cell| self.stretch_of[cell] as usize);
         let mut shares = [0.0; BANDS];
         let mut add = |cells: Range<usize>, stretch: usize| {
-            let written = self.between(cells.start, cells.end);
+            let (before, until) = (&self.written[cells.start], &self.written[cells.end]);
             let [low, high] = [low, high].map(|octave| &self.covered[stretch * self.octaves + octave]);
             for band in 0..BANDS {
                 let each = f64::from(low[band]) + f64::from(high[band] - low[band]) * weight;
-                shares[band] += f64::from(written[band]) * each;
+                shares[band] += f64::from(until[band].wrapping_sub(before[band])) * each;
             }
         };
         if first_stretch == last_stretch {
@@ -292,24 +310,23 @@ impl Shares {
                 shares[band] += low + (high_end[band] - high_first[band] - low) * weight;
             }
         }
-        let total: f64 = shares.iter().sum();
-        if total > 0.0 {
-            shares.iter_mut().for_each(|share| *share /= total);
-        } else {
-            shares.fill(1.0 / BANDS as f64);
-        }
         shares
     }
 
     /// Tracked zero pages per band at a window.
     pub(super) fn zero(&self, window: f64) -> PerBand {
-        self.zero[self.cells_of(window, window).0].map(f64::from)
+        self.zero[self.cell_of(window)].map(f64::from)
     }
 
     /// Tracked zero pages on average.
     pub(super) fn zero_mean(&self) -> f64 {
         let all = self.zero.iter().flatten().map(|pages| f64::from(*pages));
         all.sum::<f64>() / self.cells() as f64
+    }
+
+    /// Whether any page written was left zero.
+    pub(super) fn leaves_zero(&self) -> bool {
+        self.leaves_zero
     }
 
     /// Of the pages written in windows (from, to] the share that was left zero.
@@ -325,14 +342,12 @@ impl Shares {
 
     /// Of the pages written in this window those met in a part of it, `span` ≤ 1 window long; as a multiple of `span`.
     pub(super) fn within_window(&self, window: f64, span: f64) -> f64 {
-        let stretch = self.stretch_of[self.cells_of(window, window).0];
-        self.times[stretch as usize].met_within(span)
+        self.times[self.stretch_of(window)].met_within(span)
     }
 
     /// Of the pages whose run begins or ends with this window, the share met in a part of it at that end.
     pub(super) fn at_ends(&self, window: f64, part: f64) -> f64 {
-        let stretch = self.stretch_of[self.cells_of(window, window).0];
-        self.ends[stretch as usize].met_in(part)
+        self.ends[self.stretch_of(window)].met_in(part)
     }
 
     /// The same over the whole history.

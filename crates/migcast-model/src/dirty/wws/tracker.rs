@@ -103,14 +103,18 @@ pub struct TimesWritten(pub [f64; TIMES_MAX as usize]);
 
 /// Of the runs of windows in which pages are written on end, the shares that count as written once, twice, … a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Ends([f64; TIMES_MAX as usize]);
+pub(super) struct Ends {
+    shares: [f64; TIMES_MAX as usize],
+    /// Most often that any counts.
+    most: usize,
+}
 
 impl Ends {
     /// The share that is met in the last part of the window with which it begins, or the first part of that with which it
     /// ends, `part` ≤ 1 window long.
     pub(super) fn met_in(&self, part: f64) -> f64 {
-        let met = self.0.iter().enumerate().map(|(index, share)| share * ((index as f64 + 1.0) * part).min(1.0));
-        met.sum()
+        let shares = self.shares[..self.most].iter().enumerate();
+        shares.map(|(index, share)| share * ((index as f64 + 1.0) * part).min(1.0)).sum()
     }
 }
 
@@ -140,14 +144,15 @@ impl TimesWritten {
     /// has n writes and one beginning, and counts as written ln(n + 1) times.
     pub(super) fn ends(&self) -> Ends {
         let runs = |(index, writes): (usize, &f64)| writes.max(0.0) / (libm::exp(index as f64 + 1.0) - 1.0);
-        let mut shares = Ends::default();
-        shares.0.iter_mut().zip(self.0.iter().enumerate().map(runs)).for_each(|(share, runs)| *share = runs);
-        let all: f64 = shares.0.iter().sum();
+        let mut shares = [0.0; TIMES_MAX as usize];
+        shares.iter_mut().zip(self.0.iter().enumerate().map(runs)).for_each(|(share, runs)| *share = runs);
+        let all: f64 = shares.iter().sum();
         match all > 0.0 {
-            true => shares.0.iter_mut().for_each(|share| *share /= all),
-            false => shares.0[0] = 1.0,
+            true => shares.iter_mut().for_each(|share| *share /= all),
+            false => shares[0] = 1.0,
         }
-        shares
+        let most = shares.iter().rposition(|share| *share > 0.0).map_or(0, |last| last + 1);
+        Ends { shares, most }
     }
 
     /// Of the pages written in a window, those met in a part of it, `span` ≤ 1 window long; as a multiple of `span`.

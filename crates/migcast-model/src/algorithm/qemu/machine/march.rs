@@ -4,9 +4,7 @@
 //! It is the machine's loop over [`Phase::Deciding`] and [`Phase::Stepping`] with what cannot happen left out, and comes
 //! to the same; a large guest has thousands of steps a pass.
 
-use std::time::Duration;
-
-use super::{PAGES_PER_TIME_CHECK, Phase, Qemu, STEP_ENDS_AFTER, STEP_MAX_MS};
+use super::{PAGES_PER_TIME_CHECK, Phase, Qemu, STEP_ENDS_AFTER};
 use crate::algorithm::qemu::stream::SECTION_BYTES;
 use crate::due::{DueSet, SendLimit, Sent};
 use crate::units::{ByteCount, BytesPerSec, PageCount, SimTime};
@@ -32,7 +30,7 @@ impl<D: DueSet> Qemu<D> {
             let sent = Sent { data: pages, ..Sent::default() };
             self.transmit(sent, granted);
             gone += pages;
-            if self.now.since(began).as_millis() <= STEP_MAX_MS {
+            if self.now < began + STEP_ENDS_AFTER {
                 self.phase = Phase::Stepping { began, pages };
                 break;
             }
@@ -61,21 +59,23 @@ impl<D: DueSet> Qemu<D> {
         let page = self.stream.page.data.get();
         let (mut gone, mut steps, mut now, mut is_over) = (0, 0, self.now, false);
         let Some(cost) = self.stream.cost_alone(&self.platform) else { return PageCount::ZERO };
-        let by_work = if cost > 0 { (STEP_ENDS_AFTER.as_nanos() as u64 as f64 / cost as f64) as u64 } else { u64::MAX };
+        let by_work = (STEP_ENDS_AFTER.as_nanos() as u64).checked_div(cost).unwrap_or(u64::MAX);
+        let freed = self.queue.freed_in(STEP_ENDS_AFTER, granted).get();
         while !is_over {
-            let room = self.queue.room(now, STEP_ENDS_AFTER, granted).get();
-            let most = ((room as f64 / page.max(1) as f64) as u64).min(by_work);
+            let room = self.queue.free(now, granted).get().saturating_add(freed);
+            let most = (room / page.max(1)).min(by_work);
             let pages = most.next_multiple_of(PAGES_PER_TIME_CHECK) + 1;
             let bytes = ByteCount::new(pages * page);
             if gone + pages >= alike.get() || self.window.left() <= bytes + SECTION_BYTES {
                 break;
             }
             let mut queue = self.queue;
-            let sent = queue.accept(now, bytes, Duration::from_nanos(pages * cost), granted);
-            if sent.since(now).as_millis() <= STEP_MAX_MS {
+            let prepared = SimTime::from_nanos(now.as_nanos() + pages * cost);
+            let sent = queue.accept_prepared(now, bytes, prepared, granted);
+            if sent < now + STEP_ENDS_AFTER {
                 break;
             }
-            now = queue.accept(sent, SECTION_BYTES, Duration::ZERO, granted);
+            now = queue.accept_prepared(sent, SECTION_BYTES, sent, granted);
             self.queue = queue;
             (gone, steps) = (gone + pages, steps + 1);
             self.window.transferred += bytes + SECTION_BYTES;
