@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dyn_clone::DynClone;
+
 use crate::outcome::Completed;
 use crate::units::{BytesPerSec, SimTime};
 
@@ -11,7 +13,7 @@ use crate::units::{BytesPerSec, SimTime};
 ///        granted rate ┐         ┌ Event: what happened, and when
 ///  world ── advance ──┴► machine┴──► world: grants another rate, changes a setting, or stops caring
 /// ```
-pub trait Migration {
+pub trait Migration: DynClone {
     /// Runs until something happens that the world may want to act on, or until `until` at the latest (a page or a
     /// batch that is under way is finished). Meanwhile the link carries `granted` bytes of payload per second.
     ///
@@ -39,7 +41,12 @@ pub enum Command {
     Cancel,
 }
 
-impl<M: Migration + ?Sized> Migration for Box<M> {
+dyn_clone::clone_trait_object!(Migration);
+
+impl<M: Migration + ?Sized> Migration for Box<M>
+where
+    Box<M>: Clone,
+{
     fn advance(&mut self, granted: BytesPerSec, until: SimTime) -> Event {
         (**self).advance(granted, until)
     }

@@ -314,9 +314,10 @@ fn quiet(window: u64) -> Vec<u64> {
 const TCG: (&str, &str) = ("dirty-log", "tcg");
 
 /// A migration that is looked at so often that no window can be leapt over.
+#[derive(Clone)]
 struct Watched<M>(M);
 
-impl<M: Migration> Migration for Watched<M> {
+impl<M: Migration + Clone> Migration for Watched<M> {
     fn advance(&mut self, granted: BytesPerSec, until: SimTime) -> Event {
         loop {
             let soon = until.min(self.0.progress().now + Duration::from_millis(150));

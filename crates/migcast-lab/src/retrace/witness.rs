@@ -28,7 +28,7 @@ impl<'a> Witness<'a> {
 }
 
 /// A walk that notes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct WitnessCursor<'a> {
     cursor: <PageReplay as PageSource>::Cursor<'a>,
     sent: &'a Mutex<Vec<Page>>,

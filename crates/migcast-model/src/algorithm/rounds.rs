@@ -19,7 +19,7 @@ use crate::platform::Platform;
 use crate::units::{ByteCount, BytesPerSec, GuestTime, PageCount, SimTime};
 
 /// What distinguishes one algorithm of rounds from another.
-pub trait Policy: Debug + Send {
+pub trait Policy: Clone + Debug + Send {
     /// How pages are framed in the stream.
     fn frame(&self) -> Frame;
 
@@ -112,7 +112,7 @@ pub enum Next {
 }
 
 /// One migration in rounds over any set of due pages.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rounds<'a, P, D> {
     policy: P,
     platform: &'a Platform,
@@ -403,7 +403,7 @@ impl Round {
     }
 }
 
-impl<P: Policy, D: DueSet> Migration for Rounds<'_, P, D> {
+impl<P: Policy, D: DueSet + Clone> Migration for Rounds<'_, P, D> {
     fn advance(&mut self, granted: BytesPerSec, until: SimTime) -> Event {
         while self.now < until {
             match self.phase {

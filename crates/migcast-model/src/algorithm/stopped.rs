@@ -103,7 +103,7 @@ impl Scheme for PostCopy {
 }
 
 /// A guest whose memory follows it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Following<D> {
     guest: Guest,
     platform: Platform,
@@ -192,7 +192,7 @@ impl<D: DueSet> Following<D> {
     }
 }
 
-impl<D: DueSet> Migration for Following<D> {
+impl<D: DueSet + Clone> Migration for Following<D> {
     fn advance(&mut self, granted: BytesPerSec, until: SimTime) -> Event {
         while self.now < until {
             match self.phase {

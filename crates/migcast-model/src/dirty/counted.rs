@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BANDS, ConstantRate, CountedSource, DirtySource, Estimate, PerBand, RateSteps, SpanCounts};
+use super::{BANDS, ByBand, ConstantRate, CountedSource, DirtySource, Estimate, PerBand, RateSteps, SpanCounts};
 use crate::units::{GuestTime, PageCount};
 
 /// Rates of which no page is looked at: a forecast costs the same whatever the memory. As such a guest no page is zero, and
@@ -60,8 +60,8 @@ impl SpanCounts for RateCounts<'_> {
         self.rate.write_set(until.since(since)).mean
     }
 
-    fn written_per_band(&self, since: GuestTime, until: GuestTime) -> PerBand {
-        [self.written(since, until) / BANDS as f64; BANDS]
+    fn written_by_band(&self, since: GuestTime, until: GuestTime) -> ByBand {
+        ByBand::new(self.written(since, until), [1.0; BANDS])
     }
 
     fn has_zero(&self) -> bool {

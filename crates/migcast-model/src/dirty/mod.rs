@@ -92,7 +92,7 @@ impl ByBand {
 /// A dirty source that says for any span how many distinct pages were written, and in which part of the memory.
 pub trait CountedSource: DirtySource {
     /// What it says from one starting point on.
-    type Counts<'a>: SpanCounts
+    type Counts<'a>: SpanCounts + Clone
     where
         Self: 'a;
 
@@ -130,7 +130,7 @@ pub trait SpanCounts {
 /// A dirty source that knows every page.
 pub trait PageSource: DirtySource {
     /// Walks the writes from one starting point.
-    type Cursor<'a>: PageCursor
+    type Cursor<'a>: PageCursor + Clone
     where
         Self: 'a;
 

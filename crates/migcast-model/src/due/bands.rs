@@ -27,9 +27,9 @@ fn nearest(pages: f64) -> u64 {
 }
 
 /// Due pages, dirty log and scan position of one migration over a [`CountedSource`].
-#[derive(Debug)]
-pub struct Bands<'a, S: CountedSource + 'a> {
-    counts: S::Counts<'a>,
+#[derive(Clone, Debug)]
+pub struct Bands<C> {
+    counts: C,
     /// Pages of a band. One band is told apart where nothing depends on the scan's position.
     band_pages: f64,
     bands: usize,
@@ -164,7 +164,7 @@ struct Chunks {
 }
 
 /// Distinct pages written up to one reading of the log since the few moments that its chunks have in common.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Told(Vec<(GuestTime, f64)>);
 
 impl Told {
@@ -188,9 +188,9 @@ struct Encoding {
     keeps_since: Option<GuestTime>,
 }
 
-impl<'a, S: CountedSource> Bands<'a, S> {
+impl<C: SpanCounts> Bands<C> {
     /// Nothing due yet; the migration is requested `start` into the source.
-    pub fn tracking(source: &'a S, start: Duration, tracking: Tracking) -> Self {
+    pub fn tracking<'a, S: CountedSource<Counts<'a> = C>>(source: &'a S, start: Duration, tracking: Tracking) -> Self {
         let Tracking { log, order, cache, by_position } = tracking;
         let memory = source.memory();
         // A scan out of order meets every part of the memory all the time.
@@ -473,7 +473,7 @@ impl<'a, S: CountedSource> Bands<'a, S> {
     }
 }
 
-impl<S: CountedSource> DueSet for Bands<'_, S> {
+impl<C: SpanCounts + Clone> DueSet for Bands<C> {
     fn due(&self) -> PageCount {
         PageCount::new(self.due)
     }

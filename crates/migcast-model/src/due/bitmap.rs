@@ -13,9 +13,9 @@ const UNWEIGHED: PageBytes = PageBytes { data: ByteCount::ZERO, zero: ByteCount:
 ///
 /// In a sampled history each tracked page stands for several: they are sent one after the other at their tracked page's
 /// turn, so that limits hold to the page.
-#[derive(Debug)]
-pub struct Bitmap<'a, S: PageSource + 'a> {
-    cursor: S::Cursor<'a>,
+#[derive(Clone, Debug)]
+pub struct Bitmap<C> {
+    cursor: C,
     memory: PageCount,
     due: PageSet,
     log: PageSet,
@@ -38,7 +38,7 @@ pub struct Bitmap<'a, S: PageSource + 'a> {
 }
 
 /// What a log that is cleared chunk by chunk still has to forget.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct LazyClear {
     /// Pages the last reading told.
     told: PageSet,
@@ -48,9 +48,9 @@ struct LazyClear {
     chunk: u32,
 }
 
-impl<'a, S: PageSource> Bitmap<'a, S> {
+impl<C: PageCursor> Bitmap<C> {
     /// Nothing due yet; the migration is requested `start` into the source.
-    pub fn new(source: &'a S, start: std::time::Duration, log: DirtyLog) -> Self {
+    pub fn new<'a, S: PageSource<Cursor<'a> = C>>(source: &'a S, start: std::time::Duration, log: DirtyLog) -> Self {
         let tracked = u32::try_from(source.tracked().get()).expect("a page source tracks fewer than 2^32 pages");
         let lazy = log.chunk().map(|chunk| {
             let chunk = chunk.scale(u64::from(tracked), source.memory().get()).get();
@@ -78,7 +78,11 @@ impl<'a, S: PageSource> Bitmap<'a, S> {
     }
 
     /// The same with everything that is kept beside.
-    pub fn tracking(source: &'a S, start: std::time::Duration, tracking: Tracking) -> Self {
+    pub fn tracking<'a, S: PageSource<Cursor<'a> = C>>(
+        source: &'a S,
+        start: std::time::Duration,
+        tracking: Tracking,
+    ) -> Self {
         let Tracking { log, order, cache, by_position: _ } = tracking;
         let mut bitmap = Bitmap::new(source, start, log);
         let tracked = u64::from(bitmap.due.universe());
@@ -192,7 +196,7 @@ impl LazyClear {
     }
 }
 
-impl<S: PageSource> DueSet for Bitmap<'_, S> {
+impl<C: PageCursor + Clone> DueSet for Bitmap<C> {
     fn due(&self) -> PageCount {
         self.scale(u64::from(self.due.len())) + self.rest.pages()
     }
@@ -503,6 +507,7 @@ mod tests {
         walks: AtomicU32,
     }
 
+    #[derive(Clone)]
     struct CountedCursor<'a> {
         cursor: <ConstantRate as PageSource>::Cursor<'a>,
         walks: &'a AtomicU32,

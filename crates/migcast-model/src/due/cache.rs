@@ -4,7 +4,7 @@
 const LIFETIME: u64 = 2;
 
 /// The cache: which page each slot holds, and how long ago it was put there or asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Cache {
     slots: Vec<Option<(u32, u64)>>,
     /// Readings of the log so far.

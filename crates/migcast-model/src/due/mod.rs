@@ -13,6 +13,8 @@ pub use bitmap::Bitmap;
 use std::ops::AddAssign;
 use std::time::Duration;
 
+use dyn_clone::DynClone;
+
 use crate::dirty::{CountedRates, DirtySource, PageSource, Scaled, WwsIndex};
 use crate::units::{ByteCount, GuestTime, PageCount};
 
@@ -167,7 +169,7 @@ impl Batch {
 }
 
 /// The due pages of one migration, with the scan position and the dirty log that feeds them.
-pub trait DueSet {
+pub trait DueSet: DynClone {
     /// Pages due now.
     fn due(&self) -> PageCount;
 
@@ -247,7 +249,12 @@ impl DueSource for Scaled<'_> {
     }
 }
 
-impl<D: DueSet + ?Sized> DueSet for Box<D> {
+dyn_clone::clone_trait_object!(DueSet);
+
+impl<D: DueSet + ?Sized> DueSet for Box<D>
+where
+    Box<D>: Clone,
+{
     fn due(&self) -> PageCount {
         (**self).due()
     }

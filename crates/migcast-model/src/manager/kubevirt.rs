@@ -179,7 +179,7 @@ impl Manager for KubeVirt {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Watching {
     settings: KubeVirt,
     /// Time allowed; doubled when the guest was paused.
@@ -264,7 +264,7 @@ const PATIENCE_MIN: Duration = Duration::from_secs(1);
 const ANY_DOWNTIME: Duration = Duration::from_secs(2000);
 
 /// Whether what remains after an iteration still falls, and what to do once it does not.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct StallDetector {
     settings: KubeVirt,
     page_size: ByteCount,
@@ -280,7 +280,7 @@ struct StallDetector {
 }
 
 /// A migration that has stalled.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Stall {
     /// What an iteration is measured against.
     best: u64,

@@ -75,7 +75,7 @@ impl Manager for Libvirt {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Watching {
     settings: Libvirt,
     clock: Clock,

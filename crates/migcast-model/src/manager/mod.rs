@@ -53,9 +53,10 @@ pub trait Manager: Debug + DynClone + Send + Sync {
 }
 
 dyn_clone::clone_trait_object!(Manager);
+dyn_clone::clone_trait_object!(Watch);
 
 /// A manager's watch over one migration.
-pub trait Watch: Debug + Send {
+pub trait Watch: Debug + DynClone + Send {
     /// When it looks next.
     fn next_look(&self) -> SimTime;
 
@@ -173,7 +174,7 @@ impl Choice {
 }
 
 /// A migration under a manager's watch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Managed<M, W> {
     migration: M,
     watch: W,
@@ -186,7 +187,7 @@ impl<M: Migration, W: Watch> Managed<M, W> {
     }
 }
 
-impl<M: Migration, W: Watch> Migration for Managed<M, W> {
+impl<M: Migration + Clone, W: Watch + Clone> Migration for Managed<M, W> {
     fn advance(&mut self, granted: BytesPerSec, until: SimTime) -> Event {
         loop {
             // A step may have gone beyond the time of a look: then it is late, as in a busy manager.
@@ -216,7 +217,7 @@ impl<M: Migration, W: Watch> Migration for Managed<M, W> {
     }
 }
 
-impl<W: Watch + ?Sized> Watch for Box<W> {
+impl Watch for Box<dyn Watch> {
     fn next_look(&self) -> SimTime {
         (**self).next_look()
     }

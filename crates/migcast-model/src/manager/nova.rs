@@ -177,7 +177,7 @@ impl Manager for Nova {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Watching {
     settings: Nova,
     timeout: Duration,

@@ -78,7 +78,7 @@ impl Manager for Proxmox {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Watching {
     limit: Duration,
     page_size: ByteCount,

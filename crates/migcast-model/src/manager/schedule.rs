@@ -62,7 +62,7 @@ impl Manager for Schedule {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Watching {
     schedule: Schedule,
     clock: Clock,

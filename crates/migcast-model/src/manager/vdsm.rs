@@ -111,7 +111,7 @@ impl Manager for Vdsm {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Watching {
     clock: Clock,
     /// Actions to come, the next one last.

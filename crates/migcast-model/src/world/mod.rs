@@ -7,8 +7,8 @@
 //! ```
 //! Rates change when a migration begins, ends, stops a guest whose cap ends with that, or when other traffic changes; in
 //! between every migration is alone with its rate. A migration cannot be told in advance when it will end, and cannot go
-//! back: so each is run to its next turning point at the rates that hold, the earliest of these is what happens, and whoever
-//! gets another rate then is run again from its beginning with all the rates it has had. No time is stepped through.
+//! back. So a copy of each is run ahead, to its next turning point at the rate that holds, or as far as another's that comes
+//! first: the earliest of these is what happens, and all go on from where they are then. No time is stepped through.
 //!
 //! A migration with a cap of its own leaves the rest of its share to others; it is carried as fast as they leave it, and keeps
 //! its cap itself. A running migration counts as one that takes all it is given, from its request to its end: set-up and resume, some tens
@@ -24,7 +24,7 @@ pub use topology::{NodeId, Pipe, Topology};
 
 use crate::algorithm::Request;
 use crate::due::DueSource;
-use crate::migration::Event;
+use crate::migration::{Event, Migration};
 use crate::outcome::Outcome;
 use crate::simulate::Scenario;
 use crate::units::{ByteCount, BytesPerSec, SimTime};
@@ -187,9 +187,8 @@ pub fn simulate(
         world.begin();
         world.share(&taken);
         let next_change = changes.peek().map(|change| change.at).filter(|_| !world.running.is_empty());
-        let next_begin = world.next_not_before();
-        let next_turn = world.running.iter().filter_map(Running::turns_at).min();
-        let Some(next) = [next_change, next_begin, next_turn].into_iter().flatten().min() else {
+        let known = next_change.into_iter().chain(world.next_not_before()).min();
+        let Some(next) = world.look_ahead(known) else {
             return Err(world.stuck());
         };
         world.now = next;
@@ -217,6 +216,9 @@ fn granted(capacities: &[BytesPerSec], flows: &[Flow<'_>]) -> Vec<BytesPerSec> {
     rates
 }
 
+/// How far is looked ahead for a turn at first, at least.
+const LOOK_MIN: Duration = Duration::from_millis(250);
+
 /// What a running migration comes to next if nothing changes; times are its own.
 #[derive(Clone, Debug)]
 enum Turn {
@@ -226,24 +228,112 @@ enum Turn {
     Ends(SimTime, Box<Outcome>),
 }
 
-/// A migration that runs.
-#[derive(Debug)]
-struct Running {
+/// A migration that runs; times are its own but where the world's are named.
+struct Running<'a> {
     job: usize,
+    /// In the world's time.
     began: SimTime,
-    /// Rates so far, in its own time, the first at zero.
+    /// As it was when it was last granted a rate, and a copy of it that was run ahead.
+    now: Machine<'a>,
+    ahead: Option<Machine<'a>>,
+    /// Rates so far, the first at zero.
     grants: Vec<(SimTime, BytesPerSec)>,
     /// Its guest stands, so that its cap binds no more.
     is_stopped: bool,
-    /// `None` until its rate is known.
+    /// `None` as long as nothing is known but that it comes to none before `quiet_until`, in the world's time.
     turn: Option<Turn>,
+    quiet_until: SimTime,
+    /// It has come to its turn itself, with a page that was under way when its rate changed.
+    holds_turn: bool,
 }
 
-impl Running {
+/// A migration with when it is given up.
+#[derive(Clone)]
+struct Machine<'a> {
+    migration: Box<dyn Migration + 'a>,
+    /// Never, once its guest stands.
+    horizon: SimTime,
+}
+
+impl<'a> Machine<'a> {
+    fn of(job: &Job<'a>, waited: Duration) -> Machine<'a> {
+        let scenario = job.scenario;
+        let due = job.source.due_set(job.start + waited, scenario.algorithm.scheme().tracking());
+        let request = Request { guest: &scenario.guest, link: &scenario.link, platform: &scenario.platform };
+        let migration = scenario.algorithm.migration(&request, due);
+        Machine { migration, horizon: SimTime::ZERO + scenario.horizon }
+    }
+
+    /// Runs on at `rate` to its next turn, or until `until`. A page that is under way then is finished.
+    fn run(&mut self, rate: BytesPerSec, until: SimTime, waits_for_stop: bool) -> Option<Turn> {
+        while self.migration.progress().now < until {
+            match self.migration.advance(rate, self.horizon.min(until)) {
+                Event::Completed(done) => {
+                    let at = SimTime::ZERO + done.migration_time;
+                    return Some(Turn::Ends(at, Box::new(Outcome::Completed(*done))));
+                }
+                Event::Cancelled => {
+                    let progress = self.migration.progress();
+                    return Some(Turn::Ends(progress.now, Box::new(Outcome::Cancelled(progress))));
+                }
+                Event::Stopped => {
+                    self.horizon = SimTime::MAX;
+                    if waits_for_stop {
+                        return Some(Turn::Stops(self.migration.progress().now));
+                    }
+                }
+                Event::IterationEnded => {}
+                Event::Paused => {
+                    let progress = self.migration.progress();
+                    if progress.now >= self.horizon {
+                        return Some(Turn::Ends(progress.now, Box::new(Outcome::NotConverged(progress))));
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Running<'_> {
     /// When it comes to its next turn, in the world's time.
     fn turns_at(&self) -> Option<SimTime> {
         let (Turn::Stops(at) | Turn::Ends(at, _)) = self.turn.as_ref()?;
         Some(self.began + at.since(SimTime::ZERO))
+    }
+
+    /// When it would have sent all of its memory once at its rate: most end soon after.
+    fn passes_at(&self, job: &Job<'_>) -> SimTime {
+        self.began + job.scenario.guest.memory_bytes().transfer_time_ceil(self.rate())
+    }
+
+    /// Whether it comes to a turn when its guest is stopped.
+    fn waits_for_stop(&self, jobs: &[Job<'_>]) -> bool {
+        !self.is_stopped && jobs[self.job].scenario.algorithm.scheme().cap().is_some()
+    }
+
+    /// What it was granted last.
+    fn rate(&self) -> BytesPerSec {
+        self.grants.last().map_or(TRICKLE, |(_, rate)| *rate)
+    }
+
+    /// Grants it a rate from now on, in the world's time: it goes on from where it is.
+    fn grant(&mut self, now: SimTime, rate: BytesPerSec, waits_for_stop: bool) {
+        let at = SimTime::ZERO + now.since(self.began);
+        if !self.holds_turn {
+            self.turn = self.now.run(self.rate(), at, waits_for_stop);
+            self.holds_turn = self.turn.is_some();
+            (self.quiet_until, self.ahead) = (now, None);
+        }
+        self.grants.push((at, rate));
+    }
+
+    /// Looks for its next turn at the rate it has, no further than `limit` in the world's time.
+    fn look(&mut self, waits_for_stop: bool, limit: SimTime) {
+        let mut ahead = self.ahead.take().unwrap_or_else(|| self.now.clone());
+        self.turn = ahead.run(self.rate(), SimTime::ZERO + limit.since(self.began), waits_for_stop);
+        self.quiet_until = limit;
+        self.ahead = self.turn.is_none().then_some(ahead);
     }
 }
 
@@ -253,7 +343,7 @@ struct World<'a> {
     jobs: &'a [Job<'a>],
     paths: Vec<Vec<usize>>,
     done: Vec<Option<Done>>,
-    running: Vec<Running>,
+    running: Vec<Running<'a>>,
     is_running: Vec<bool>,
     /// What is kept of each pipe for those that run, and what it carries.
     kept: Vec<BytesPerSec>,
@@ -284,7 +374,11 @@ impl World<'_> {
                     *room = room.saturating_sub(memory);
                 }
                 let (began, grants) = (self.now, Vec::new());
-                self.running.push(Running { job, began, grants, is_stopped: false, turn: None });
+                let now = Machine::of(&self.jobs[job], began.since(SimTime::ZERO));
+                let (is_stopped, holds_turn) = (false, false);
+                let (ahead, turn, quiet_until) = (None, None, began);
+                let running = Running { job, began, now, ahead, grants, is_stopped, turn, quiet_until, holds_turn };
+                self.running.push(running);
             }
             !may
         });
@@ -328,7 +422,7 @@ impl World<'_> {
         self.waiting.iter().map(|job| self.jobs[*job].not_before).filter(|at| *at > self.now).min()
     }
 
-    /// Shares the links, and finds out what the new rates lead to.
+    /// Shares the links.
     fn share(&mut self, taken: &[BytesPerSec]) {
         let capacities: Vec<BytesPerSec> =
             self.topology.rates().zip(taken).map(|(rate, taken)| rate.saturating_sub(*taken)).collect();
@@ -338,17 +432,35 @@ impl World<'_> {
         };
         let flows: Vec<Flow<'_>> = self.running.iter().map(flow).collect();
         let rates = granted(&capacities, &flows);
+        let jobs = self.jobs;
         for (one, rate) in self.running.iter_mut().zip(rates) {
             let rate = rate.max(TRICKLE);
             if one.grants.last().is_none_or(|(_, last)| *last != rate) {
-                let at = SimTime::ZERO + self.now.since(one.began);
-                one.grants.push((at, rate));
-                one.turn = None;
-            }
-            if one.turn.is_none() {
-                one.turn = Some(next_turn(&self.jobs[one.job], one));
+                one.grant(self.now, rate, one.waits_for_stop(jobs));
             }
         }
+    }
+
+    /// When something happens next: a turn, or what is `known` to come if nothing comes before. Looks no further ahead than it
+    /// has to: a guest that would write for hours faster than its share is carried is not followed there.
+    fn look_ahead(&mut self, known: Option<SimTime>) -> Option<SimTime> {
+        let turns = self.running.iter().filter_map(Running::turns_at);
+        let mut next = turns.chain(known).min();
+        let jobs = self.jobs;
+        let open = self.running.iter().filter(|one| one.turn.is_none());
+        let first = open.map(|one| one.passes_at(&jobs[one.job])).min();
+        let mut ahead = first.map_or(LOOK_MIN, |first| first.since(self.now) * 3 / 2).max(LOOK_MIN);
+        while self.running.iter().any(|one| one.turn.is_none() && next.is_none_or(|next| one.quiet_until < next)) {
+            let limit = next.map_or(self.now + ahead, |next| next.min(self.now + ahead));
+            for one in self.running.iter_mut().filter(|one| one.turn.is_none() && one.quiet_until < limit) {
+                // What was found of the others in the meantime makes it shorter.
+                let limit = next.map_or(limit, |next| next.min(limit));
+                one.look(one.waits_for_stop(jobs), limit);
+                next = next.into_iter().chain(one.turns_at()).min();
+            }
+            ahead = ahead.saturating_mul(2);
+        }
+        next
     }
 
     /// Takes every turn that has come.
@@ -362,7 +474,7 @@ impl World<'_> {
             match one.turn.take() {
                 None => true,
                 Some(Turn::Stops(_)) => {
-                    one.is_stopped = true;
+                    (one.is_stopped, one.holds_turn) = (true, false);
                     true
                 }
                 Some(Turn::Ends(_, outcome)) => {
@@ -388,45 +500,6 @@ impl World<'_> {
             }
         });
         self.running = running;
-    }
-}
-
-/// Runs a job from its beginning with the rates it has had, and on at the last one, to the next turn it has not taken.
-fn next_turn(job: &Job<'_>, one: &Running) -> Turn {
-    let scenario = job.scenario;
-    let scheme = scenario.algorithm.scheme();
-    let due = job.source.due_set(job.start + one.began.since(SimTime::ZERO), scheme.tracking());
-    let request = Request { guest: &scenario.guest, link: &scenario.link, platform: &scenario.platform };
-    let mut migration = scenario.algorithm.migration(&request, due);
-    let waits_for_stop = scheme.cap().is_some() && !one.is_stopped;
-    let mut horizon = SimTime::ZERO + scenario.horizon;
-    let mut grants = one.grants.iter().peekable();
-    let mut rate = TRICKLE;
-    loop {
-        // A page under way when the rate changed was finished at the old one.
-        while let Some((_, next)) = grants.next_if(|(at, _)| *at <= migration.progress().now) {
-            rate = *next;
-        }
-        let changes = grants.peek().map_or(SimTime::MAX, |(at, _)| *at);
-        match migration.advance(rate, horizon.min(changes)) {
-            Event::Completed(done) => {
-                let at = SimTime::ZERO + done.migration_time;
-                return Turn::Ends(at, Box::new(Outcome::Completed(*done)));
-            }
-            Event::Cancelled => {
-                let progress = migration.progress();
-                return Turn::Ends(progress.now, Box::new(Outcome::Cancelled(progress)));
-            }
-            Event::Stopped if waits_for_stop => return Turn::Stops(migration.progress().now),
-            Event::Stopped => horizon = SimTime::MAX,
-            Event::IterationEnded => {}
-            Event::Paused => {
-                let progress = migration.progress();
-                if progress.now >= horizon {
-                    return Turn::Ends(progress.now, Box::new(Outcome::NotConverged(progress)));
-                }
-            }
-        }
     }
 }
 

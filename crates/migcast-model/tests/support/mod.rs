@@ -82,7 +82,7 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 }
 
 /// Says each of these things so many milliseconds after the request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Script(VecDeque<(u64, Command)>);
 
 impl Script {

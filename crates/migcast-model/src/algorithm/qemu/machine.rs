@@ -25,7 +25,7 @@ const STEP_ENDS_AFTER: Duration = Duration::from_millis(STEP_MAX_MS as u64 + 1);
 /// ram_save_iterate looks at the clock after its 1st page and every 64th from there on.
 const PAGES_PER_TIME_CHECK: u64 = 64;
 /// One QEMU migration over any set of due pages.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Qemu<D> {
     rules: Rules,
     settings: Settings,
@@ -490,7 +490,7 @@ impl<D: DueSet> Qemu<D> {
     }
 }
 
-impl<D: DueSet> Migration for Qemu<D> {
+impl<D: DueSet + Clone> Migration for Qemu<D> {
     fn advance(&mut self, granted: BytesPerSec, until: SimTime) -> Event {
         while self.now < until {
             if self.is_cancelled {
