@@ -14,11 +14,12 @@ use migcast_lab::interrupt::Interrupt;
 use migcast_lab::link::{End, ShapedLink};
 use migcast_lab::machine::{Images, Spec};
 use migcast_lab::migration::{NO_CAP, Terms};
+use migcast_lab::recording;
 use migcast_lab::together::kept::Trial;
 use migcast_lab::together::member::{self, About, Member};
 use migcast_lab::together::plan::Plan;
 use migcast_lab::together::trial::{self, Tried};
-use migcast_lab::together::{comparison, kept};
+use migcast_lab::together::{comparison, fleet, kept};
 use migcast_model::units::BytesPerSec;
 use serde_json::{Value, json};
 
@@ -47,6 +48,27 @@ fn kept_trials_are_read_again_with_the_forecasts_made_before_them() {
                     order of the policies: all-at-once, planned, one-after-the-other; as far as the forecast tells them apart as \
                     forecast, which was planned, all-at-once, one-after-the-other\n- all-at-once came before planned; they have bands that overlap\n";
     assert_eq!(summary, expected);
+}
+
+/// Four guests by three policies, three times each (docs/accuracy.md), forecast anew from what was recorded before.
+#[test]
+fn four_guests_that_were_really_moved_together_are_forecast_within_a_tenth() {
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/lab");
+    let (folder, platform) = (lab.join("together"), lab.join("platform.json"));
+    let program = recording::program().unwrap();
+    let (mut cases, faults) = comparison::sound(comparison::read(&folder).unwrap());
+    assert_eq!((cases.len(), faults.len()), (9, 0), "{faults:?}");
+    let ask = |trial: &Trial| {
+        let fleet = folder.join(fleet::of_plan(&trial.plan)?);
+        Plan::parse(&fleet::ask(&program, &fleet, &trial.settings, Some(&platform))?)
+    };
+    comparison::forecast_again(&mut cases, ask).unwrap();
+    let summary = comparison::summary(&cases);
+    assert_eq!(summary.matches(", within 10 %").count(), 3, "{summary}");
+    assert!(
+        summary.contains("order of the policies: planned, all-at-once, one-after-the-other, as forecast"),
+        "{summary}"
+    );
 }
 
 #[test]

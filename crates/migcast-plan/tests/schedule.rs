@@ -1,12 +1,14 @@
 //! Plans for fleets that are made up: never worse than what platforms do, near the bound, the same each time; and what makes
 //! a fleet impossible is named.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where it stopped")]
+
 use std::time::Duration;
 
 use migcast_model::world::{Limits, WorldError};
 use migcast_plan::schedule::Schedule;
 use migcast_plan::schedule::fleet::{Draw, Fleet, Run};
-use migcast_plan::schedule::generated::{Generated, TASKS, Task};
+use migcast_plan::schedule::generated::{Generated, Mix, TASKS, Task};
 use migcast_plan::schedule::objective::Objective;
 use migcast_plan::schedule::place::Unplaced;
 use migcast_plan::schedule::planner::{Infeasible, Planner};
@@ -31,7 +33,7 @@ fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
 #[test]
 fn plans_are_near_the_bound_and_no_worse_than_what_platforms_do() {
     for (task, seed) in TASKS.iter().flat_map(|task| [(*task, 1), (*task, 2)]) {
-        let generated = Generated::new(task, 10, seed);
+        let generated = Generated::new(task, Mix::Calm, 10, seed);
         let planner = planner(generated.fleet());
         let draws = planner.draws(20);
         let length = |schedule: &Schedule| median(&planner.runs(schedule, &draws).unwrap(), Run::makespan);
@@ -46,7 +48,7 @@ fn plans_are_near_the_bound_and_no_worse_than_what_platforms_do() {
 
 #[test]
 fn each_objective_gets_what_it_asks_for() {
-    let generated = Generated::new(Task::Drain, 12, 3);
+    let generated = Generated::new(Task::Drain, Mix::Calm, 12, 3);
     let planner = planner(generated.fleet());
     let draws = planner.draws(10);
     let of = |objective: Objective| planner.runs(&found(&planner, objective, 300), &draws).unwrap();
@@ -58,7 +60,7 @@ fn each_objective_gets_what_it_asks_for() {
 
 #[test]
 fn the_same_seed_finds_the_same_plan_and_draws_are_the_same() {
-    let generated = Generated::new(Task::Racks, 16, 4);
+    let generated = Generated::new(Task::Racks, Mix::Calm, 16, 4);
     let planner = planner(generated.fleet());
     let schedules = [(); 2].map(|()| found(&planner, Objective::Makespan, 200));
     assert_eq!(schedules[0], schedules[1]);
@@ -68,7 +70,7 @@ fn the_same_seed_finds_the_same_plan_and_draws_are_the_same() {
 
 #[test]
 fn precedences_times_and_what_must_not_run_together_hold_in_every_plan() {
-    let generated = Generated::new(Task::Drain, 10, 5);
+    let generated = Generated::new(Task::Drain, Mix::Calm, 10, 5);
     let mut fleet = generated.fleet();
     fleet.members[0].after = vec![7];
     fleet.members[7].after = vec![4];
@@ -92,7 +94,7 @@ fn precedences_times_and_what_must_not_run_together_hold_in_every_plan() {
 
 #[test]
 fn what_cannot_be_is_told_by_what_makes_it_so() {
-    let generated = Generated::new(Task::Drain, 10, 6);
+    let generated = Generated::new(Task::Drain, Mix::Calm, 10, 6);
     let why = |change: &dyn Fn(&mut Fleet<'_>)| {
         let mut fleet = generated.fleet();
         change(&mut fleet);
@@ -106,7 +108,8 @@ fn what_cannot_be_is_told_by_what_makes_it_so() {
     let together = why(&|fleet| fleet.apart = vec![vec![0, 1, 2, 3]]);
     assert!(matches!(together, Some(Infeasible::Unplaced(Unplaced::Together(_)))), "{together:?}");
     // Two that change places where there is no room to begin with.
-    let mut fleet = Generated::new(Task::Rebalance, 8, 7).fleet().clone();
+    let generated = Generated::new(Task::Rebalance, Mix::Calm, 8, 7);
+    let mut fleet = generated.fleet();
     fleet.members.truncate(2);
     let (one, other) = (fleet.members[0].memory, fleet.members[1].memory);
     (fleet.members[0].from, fleet.members[0].to) = (0, vec![1]);

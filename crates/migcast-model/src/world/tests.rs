@@ -221,12 +221,16 @@ proptest! {
         racks in 1usize..3,
         rates in proptest::collection::vec(20u64..200, 8),
         asked in proptest::collection::vec((0usize..6, 0usize..5, 1_000u64..12_000, 0.0..3_000.0f64, 0u64..3, 0u64..4_000), 1..8),
+        kept in proptest::collection::vec(0u64..150, 8),
+        room in 12_000u64..40_000,
         limits in (1usize..4, 1usize..4, 1usize..6),
     ) {
         let rate = |index: usize| BytesPerSec::new(rates[index % rates.len()] * 1_000_000);
         let mut tree = Topology::new();
         let racks: Vec<NodeId> = (0..racks).map(|index| tree.add(tree.core(), rate(index), rate(index + 1))).collect();
         let hosts: Vec<NodeId> = (0..6).map(|index| tree.add(racks[index % racks.len()], rate(index + 2), rate(index + 3))).collect();
+        let room = ByteCount::new(room * 4096);
+        hosts.iter().for_each(|host| tree.set_room(*host, room));
         let limits = Limits { out_of_host: limits.0, into_host: limits.1, in_all: limits.2 };
         let algorithms = ["qemu-10.0", "xen-4.10", "stop-and-copy"];
         let scenarios: Vec<Scenario> =
@@ -236,12 +240,18 @@ proptest! {
         let jobs: Vec<Job<'_>> = asked
             .iter()
             .zip(scenarios.iter().zip(&sources))
-            .map(|((from, by, _, _, _, wait), (scenario, source))| Job {
+            .zip(&kept)
+            .map(|(((from, by, _, _, _, wait), (scenario, source)), kept)| Job {
                 not_before: SimTime::ZERO + Duration::from_millis(*wait),
+                reserved: BytesPerSec::new(kept * 1_000_000),
                 ..job(scenario, source, hosts[*from], hosts[(from + 1 + by) % hosts.len()])
             })
             .collect();
-        let done = simulate(&tree, limits, &[], &jobs).unwrap();
+        let done = simulate(&tree, limits, &[], &jobs);
+        if matches!(done, Err(WorldError::NoRoom(_))) {
+            return Ok(());
+        }
+        let done = done.unwrap();
         let capacities: Vec<u64> = tree.rates().map(BytesPerSec::get).collect();
         for at in done.iter().flat_map(|done| done.grants.iter().map(|(at, _)| *at)) {
             let mut used = vec![0u64; capacities.len()];
@@ -249,11 +259,23 @@ proptest! {
                 tree.path(job.from, job.to).into_iter().for_each(|pipe| used[pipe] += rate_at(done, at));
             }
             prop_assert!(used.iter().zip(&capacities).all(|(used, capacity)| used <= capacity), "{used:?} of {capacities:?}");
+            for (pipe, capacity) in capacities.iter().enumerate() {
+                let takes = |(job, done): &(&Job<'_>, &Done)| {
+                    job.reserved.get() > 0 && done.began <= at && at < done.ended && tree.path(job.from, job.to).contains(&pipe)
+                };
+                let kept: Vec<u64> = jobs.iter().zip(&done).filter(takes).map(|(job, _)| job.reserved.get()).collect();
+                prop_assert!(kept.len() < 2 || kept.iter().sum::<u64>() <= *capacity, "{kept:?} of {capacity}");
+            }
             let runs = |same: &dyn Fn(&Job<'_>) -> bool| {
                 jobs.iter().zip(&done).filter(|(job, done)| same(job) && done.began <= at && at < done.ended).count()
             };
             prop_assert!(runs(&|_| true) <= limits.in_all);
             for host in &hosts {
+                let sum = |takes: &dyn Fn(&Job<'_>, &Done) -> bool| -> u64 {
+                    jobs.iter().zip(&done).filter(|(job, done)| takes(job, done)).map(|(job, _)| job.memory.get()).sum()
+                };
+                let (come, left) = (sum(&|job, done| job.to == *host && done.began <= at), sum(&|job, done| job.from == *host && done.ended <= at));
+                prop_assert!(come <= room.get() + left, "{come} came, {left} left, room for {room:?}");
                 prop_assert!(runs(&|job| job.from == *host) <= limits.out_of_host && runs(&|job| job.to == *host) <= limits.into_host);
             }
         }

@@ -32,7 +32,12 @@ pub fn bound(problem: &Problem) -> Bound {
     let pipes = forced(problem).into_iter().enumerate().map(|(pipe, seconds)| Bound { seconds, by: By::Pipe(pipe) });
     let chains = chains(problem).into_iter().enumerate().map(|(of, seconds)| Bound { seconds, by: By::Chain(of) });
     let all = Bound { seconds: into_all(problem), by: By::AllTargets };
-    pipes.chain(chains).fold(all, |most, other| if other.seconds > most.seconds { other } else { most })
+    // Of equals the first: a link says more than all of them.
+    pipes.chain(chains).reduce(larger).map_or(all, |most| larger(most, all))
+}
+
+fn larger(one: Bound, other: Bound) -> Bound {
+    if other.seconds > one.seconds { other } else { one }
 }
 
 /// How long each pipe is in use by what cannot avoid it.

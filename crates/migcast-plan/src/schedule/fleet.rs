@@ -230,6 +230,14 @@ impl Run {
         self.moves.iter().map(|of| of.downtime).fold(0.0, f64::max)
     }
 
+    /// The most that run at the same time, of the moves that count.
+    pub fn most_at_once(&self, counts: impl Fn(usize) -> bool) -> usize {
+        let counted = || self.moves.iter().enumerate().filter(|(place, _)| counts(*place)).map(|(_, of)| of);
+        let beside = |at: f64| counted().filter(|of| of.began <= at && at < of.ended).count();
+        // There are most when one has just begun.
+        counted().map(|of| beside(of.began)).max().unwrap_or_default()
+    }
+
     /// Bytes of all moves.
     pub fn sent(&self) -> f64 {
         self.moves.iter().map(|of| of.sent).sum()

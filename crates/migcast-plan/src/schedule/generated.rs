@@ -29,6 +29,17 @@ pub enum Task {
 /// All of them.
 pub const TASKS: [Task; 3] = [Task::Drain, Task::Rebalance, Task::Racks];
 
+/// How much guests write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mix {
+    /// Half of them hardly, one in eight 40 % of what a link of 10 Gbit/s carries: most are moved in little more than a pass,
+    /// on half a link, too.
+    Calm,
+    /// From nothing to 60 % of what a link of 1 Gbit/s carries, evenly, over more than fits into a downtime: half of them
+    /// converge slowly, or not at all, on half a link.
+    Busy,
+}
+
 /// A fleet, with what its guests write.
 #[derive(Debug)]
 pub struct Generated {
@@ -49,13 +60,13 @@ struct GeneratedGuest {
     to: usize,
 }
 
-/// Line rate of every host's link.
-const LINE: BytesPerSec = BytesPerSec::from_bits(10_000_000_000);
 /// Memory of guests in GiB, the last of which write in phases.
 const MEMORIES: [u64; 8] = [1, 1, 2, 2, 4, 4, 8, 16];
 /// What guests write each second, as a share of what the link carries, and over how much of their memory.
-const WRITES: [(f64, f64); 8] =
+const CALM: [(f64, f64); 8] =
     [(0.0, 0.1), (0.005, 0.02), (0.01, 0.1), (0.02, 0.3), (0.05, 0.1), (0.1, 0.2), (0.2, 0.3), (0.4, 0.2)];
+const BUSY: [(f64, f64); 8] =
+    [(0.0, 0.1), (0.01, 0.1), (0.05, 0.1), (0.15, 0.2), (0.25, 0.2), (0.35, 0.3), (0.45, 0.2), (0.6, 0.1)];
 /// Of the guests that write in phases: 1 GiB; half a minute calm, half a minute busy.
 const PHASED_PAGES: u64 = 1 << 18;
 const WINDOW: Duration = Duration::from_millis(100);
@@ -63,9 +74,10 @@ const WINDOWS: u32 = 600;
 
 impl Generated {
     /// So many guests, at least 8, on about a tenth as many hosts, at least four.
-    pub fn new(task: Task, guests: usize, seed: u64) -> Generated {
+    pub fn new(task: Task, mix: Mix, guests: usize, seed: u64) -> Generated {
         let mut random = Random::new(seed);
-        let link = Link::ethernet(LINE);
+        let line = if mix == Mix::Calm { 10_000_000_000 } else { 1_000_000_000 };
+        let link = Link::ethernet(BytesPerSec::from_bits(line));
         let rate = link.goodput();
         let count = (guests / 10).max(4);
         let mut topology = Topology::new();
@@ -84,7 +96,7 @@ impl Generated {
             let is_phased = random.below(8) == 0;
             let pages = if is_phased { PHASED_PAGES } else { random.one_of(&MEMORIES) << 18 };
             let memory = PageCount::new(pages);
-            let (share, set) = random.one_of(&WRITES);
+            let (share, set) = random.one_of(if mix == Mix::Calm { &CALM } else { &BUSY });
             let set = PageCount::new((set * pages as f64) as u64);
             let written = PagesPerSec::new(share * rate.get() as f64 / 4096.0);
             let constant = ConstantRate::new(memory, set, written, WritePattern::Uniform, 0);

@@ -14,8 +14,9 @@ use super::{Problem, Schedule};
 /// Draws on which a search judges a schedule; what comes of it is told from others.
 const SEARCH_SEED: u64 = 1;
 const TELL_SEED: u64 = 2;
-/// Simulated moves that a search judges a schedule by, about, and draws at most.
-const SEARCH_MOVES: usize = 60;
+/// Simulated moves that a search judges a schedule by, about, and draws at least and at most.
+const SEARCH_MOVES: usize = 300;
+const SEARCH_DRAWS_MIN: usize = 2;
 const SEARCH_DRAWS_MAX: usize = 5;
 /// Simulated moves of a search, about, and changes of a schedule at most, and for each pair of moves.
 const CHANGED_MOVES: usize = 400_000;
@@ -100,7 +101,7 @@ impl<'a> Planner<'a> {
         go_on: &dyn Fn(usize, usize, f64) -> bool,
     ) -> Result<Searched, WorldError> {
         let moves = self.problem.moves.len();
-        let draws = (SEARCH_MOVES / moves).clamp(1, SEARCH_DRAWS_MAX);
+        let draws = (SEARCH_MOVES / moves).clamp(SEARCH_DRAWS_MIN, SEARCH_DRAWS_MAX);
         let draws: Vec<Draw> = (0..draws as u64).map(|number| self.fleet.draw(number, SEARCH_SEED)).collect();
         let limited = |schedule: Schedule| Schedule { limits: schedule.limits.and(limits), ..schedule };
         let first: Vec<Schedule> = first_tries(&self.problem, &self.way).into_iter().map(limited).collect();
@@ -144,6 +145,12 @@ impl<'a> Planner<'a> {
     /// What runs of a schedule come to by an objective; less is better.
     pub fn cost(&self, objective: Objective, runs: &[Run]) -> f64 {
         objective.cost(runs, self.bound.seconds, &self.downtimes_max)
+    }
+
+    /// Whether these runs of a schedule come to less than those of another, in the draws that both were carried out in.
+    pub fn is_better(&self, objective: Objective, one: &[Run], other: &[Run]) -> bool {
+        let common = one.len().min(other.len());
+        self.cost(objective, &one[..common]) < self.cost(objective, &other[..common])
     }
 
     /// Guests of all runs that are not moved, or stand for longer than they may.

@@ -69,6 +69,11 @@ impl Who {
         let guests: Vec<usize> =
             inventory.guests.iter().enumerate().filter(|one| is_wanted(*one)).map(|(place, _)| place).collect();
         ensure!(
+            !guests.is_empty() || emptied.is_empty(),
+            "--evacuate: there is no guest on {}",
+            self.evacuate.join(", ")
+        );
+        ensure!(
             !guests.is_empty(),
             "nothing is to be moved: name a host with --evacuate, a guest with --guest, or say in the file where guests go (to)"
         );
@@ -169,7 +174,7 @@ impl Pasts {
         options.settings.extend(own.iter().cloned());
         let request = |options: Options| Request {
             options,
-            link: inventory.hosts[guest.host].nic,
+            link: inventory.nic(&inventory.hosts[guest.host]),
             horizon_min: Duration::ZERO,
             starts_max: STARTS_MAX,
         };
@@ -227,7 +232,7 @@ impl Network {
         }
         let mut hosts: Vec<NodeId> = Vec::new();
         for (place, host) in inventory.hosts.iter().enumerate() {
-            let (below, rate) = (host.switch.map_or(topology.core(), |of| switches[of]), payload(host.nic));
+            let (below, rate) = (host.switch.map_or(topology.core(), |of| switches[of]), payload(inventory.nic(host)));
             let node = topology.add(below, rate, rate);
             let on_it = inventory.guests.iter().filter(|guest| guest.host == place);
             let used: u64 = on_it.map(|guest| guest.memory.get()).sum();

@@ -1,6 +1,7 @@
 //! `migcast plan`: in which order guests are moved, how many at once and where to; `migcast drain-time`: how long that takes
 //! under the platform's own limits.
 
+use std::cell::OnceCell;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,10 +11,10 @@ use anyhow::Context;
 use migcast_model::units::BytesPerSec;
 use migcast_model::world::Limits;
 use migcast_plan::schedule::Schedule;
-use migcast_plan::schedule::fleet::Draw;
+use migcast_plan::schedule::fleet::{Draw, Run};
 use migcast_plan::schedule::objective::Objective;
 use migcast_plan::schedule::planner::Planner;
-use migcast_plan::schedule::policy::POLICIES;
+use migcast_plan::schedule::policy::{POLICIES, Policy};
 
 use super::fleet::{self, Network, Pasts, Wanted, Who};
 use super::past::Subject;
@@ -21,6 +22,9 @@ use super::scenario::{self, Options, QUANTILE};
 use super::sweep::progress_bar;
 use crate::inventory::{Inventory, Question};
 use crate::report::{self, Plan, PlanAnswer, Searched};
+
+/// Draws in which a schedule is carried out before anybody looks at the clock.
+const DRAWS_AT_ONCE: usize = 2;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -35,7 +39,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value = "makespan")]
     objective: Least,
     /// How long is looked for a better schedule
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = scenario::parse_positive)]
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = scenario::parse_positive)]
     time_limit: Duration,
     /// Where the search's chance begins
     #[arg(long, value_name = "NUMBER", default_value_t = 2010)]
@@ -146,14 +150,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     with_fleet(&args.asked, |of| {
         let objective = args.objective.objective();
         let (planned, searched) = planned(of, objective, args)?;
-        let mut plans = of.plans_of_platforms()?;
-        plans.insert(0, of.plan(report::PLANNED, String::new(), planned)?);
-        // A search judges by few draws. What turns out better by many, and be it what platforms do, is the plan.
-        let cost = |plan: &Plan| of.planner.cost(objective, &plan.runs);
-        let best = (0..plans.len()).min_by(|a, b| cost(&plans[*a]).total_cmp(&cost(&plans[*b]))).unwrap_or_default();
+        let patience = args.time_limit / (POLICIES.len() as u32 + 2);
+        let mut plans = of.plans_of_platforms(patience)?;
+        plans.insert(0, of.plan(report::PLANNED, String::new(), planned, Duration::MAX)?);
+        // A search judges by few draws. What turns out better by more, and be it what platforms do, is the plan.
+        let is_better =
+            |one: usize, other: usize| of.planner.is_better(objective, &plans[one].runs, &plans[other].runs);
+        let best = (1..plans.len()).fold(0, |best, one| if is_better(one, best) { one } else { best });
         if best > 0 {
-            let about = format!("as {} does", plans[best].name);
-            plans[0] = Plan { name: report::PLANNED, about, ..plans[best].clone() };
+            let (name, schedule) = (plans[best].name, plans[best].schedule.clone());
+            plans[0] = of.plan(report::PLANNED, format!("as {name} does"), schedule, Duration::MAX)?;
         }
         let answer = of.answer(&plans, Some((objective.name(), &searched)));
         if let Some(path) = &args.plot {
@@ -169,10 +175,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 pub(crate) fn drain_time(args: &DrainArgs) -> anyhow::Result<ExitCode> {
     with_fleet(&args.asked, |of| {
-        let own = args.asked.limits.is_some();
-        let mut plans = of.plans_of_platforms()?;
-        plans.retain(|plan| plan.name == if own { report::OWN_LIMITS } else { args.policy });
-        tell(&args.asked, &of.answer(&plans, None))
+        let plan = match (args.asked.limits, POLICIES.iter().find(|policy| policy.name == args.policy)) {
+            (None, Some(policy)) => of.by_policy(policy, Duration::MAX)?,
+            (limits, _) => of.by_limits(limits.unwrap_or(Limits::NONE), Duration::MAX)?,
+        };
+        tell(&args.asked, &of.answer(&[plan], None))
     })
 }
 
@@ -198,10 +205,7 @@ struct Opened<'a> {
 /// Opens what the inventory names, checks that it can be carried out at all, and hands it on.
 fn with_fleet(asked: &Asked, answer: impl FnOnce(&Opened<'_>) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     let mut inventory = Inventory::read(&asked.inventory, Question::Move)?;
-    if let Some(link) = asked.link {
-        let stated = std::mem::replace(&mut inventory.link, link);
-        inventory.hosts.iter_mut().filter(|host| host.nic == stated).for_each(|host| host.nic = link);
-    }
+    inventory.link = asked.link.unwrap_or(inventory.link);
     let inventory = &inventory;
     let wanted = asked.who.wanted(inventory)?;
     let pasts = Pasts::open(inventory, &wanted, &asked.options)?;
@@ -216,10 +220,12 @@ fn with_fleet(asked: &Asked, answer: impl FnOnce(&Opened<'_>) -> anyhow::Result<
 
 /// Looks for the best schedule.
 fn planned(of: &Opened<'_>, objective: Objective, args: &Args) -> anyhow::Result<(Schedule, Searched)> {
-    let (progress, began) = (progress_bar(0, "schedules"), Instant::now());
-    let go_on = |judged: usize, all: usize, _least: f64| {
+    let (progress, began, first) = (progress_bar(0, "schedules"), Instant::now(), OnceCell::new());
+    let go_on = |judged: usize, all: usize, least: f64| {
         progress.set_length(all as u64);
         progress.set_position(judged as u64);
+        let first = first.get_or_init(|| least);
+        progress.set_message(format!(", the best {:.1} % below the first", 100.0 * (1.0 - least / first)));
         began.elapsed() < args.time_limit
     };
     let searched = of
@@ -237,24 +243,37 @@ impl Opened<'_> {
         self.asked.limits.unwrap_or(Limits::NONE)
     }
 
-    /// What platforms do if nobody plans, and what the stated limits come to.
-    fn plans_of_platforms(&self) -> anyhow::Result<Vec<Plan>> {
-        let policy = |policy| self.planner.by_policy(policy, self.limits());
-        let mut plans = POLICIES
-            .iter()
-            .map(|one| self.plan(one.name, one.about.to_owned(), policy(one)))
-            .collect::<anyhow::Result<Vec<Plan>>>()?;
+    /// What platforms do if nobody plans, and what the stated limits come to, each carried out for no longer than `patience`.
+    fn plans_of_platforms(&self, patience: Duration) -> anyhow::Result<Vec<Plan>> {
+        let mut plans =
+            POLICIES.iter().map(|one| self.by_policy(one, patience)).collect::<anyhow::Result<Vec<Plan>>>()?;
         if let Some(limits) = self.asked.limits {
-            let schedule = self.planner.by_limits(limits);
-            plans.push(self.plan(report::OWN_LIMITS, "the limits that were stated".to_owned(), schedule)?);
+            plans.push(self.by_limits(limits, patience)?);
         }
         Ok(plans)
     }
 
-    /// Carries a schedule out in every way it may turn out.
-    fn plan(&self, name: &'static str, about: String, schedule: Schedule) -> anyhow::Result<Plan> {
-        let runs = self.planner.runs(&schedule, &self.draws);
-        let runs = runs.map_err(|why| fleet::stuck(why, self.inventory, self.wanted))?;
+    fn by_policy(&self, policy: &Policy, patience: Duration) -> anyhow::Result<Plan> {
+        let schedule = self.planner.by_policy(policy, self.limits());
+        self.plan(policy.name, policy.about.to_owned(), schedule, patience)
+    }
+
+    fn by_limits(&self, limits: Limits, patience: Duration) -> anyhow::Result<Plan> {
+        let schedule = self.planner.by_limits(limits);
+        self.plan(report::OWN_LIMITS, "the limits that were stated".to_owned(), schedule, patience)
+    }
+
+    /// Carries a schedule out in every way it may turn out, or in fewer, a few at a time, if that takes longer than `patience`.
+    fn plan(&self, name: &'static str, about: String, schedule: Schedule, patience: Duration) -> anyhow::Result<Plan> {
+        let began = Instant::now();
+        let mut runs: Vec<Run> = Vec::new();
+        for draws in self.draws.chunks(DRAWS_AT_ONCE) {
+            let some = self.planner.runs(&schedule, draws);
+            runs.extend(some.map_err(|why| fleet::stuck(why, self.inventory, self.wanted))?);
+            if began.elapsed() > patience {
+                break;
+            }
+        }
         let broken = self.planner.broken(&runs);
         Ok(Plan { name, about, schedule, runs, broken })
     }

@@ -52,12 +52,9 @@ pub(super) fn rate(what: &str, text: &str, least: f64) -> Result<BytesPerSec, St
 }
 
 /// The place of what has this name.
-pub(super) fn named<'a>(
-    what: &str,
-    name: &str,
-    mut all: impl Iterator<Item = &'a str> + Clone,
-) -> Result<usize, String> {
-    let names = all.clone();
-    all.position(|other| other == name)
-        .ok_or_else(|| format!("{what}: there is no `{name}`: {}", names.collect::<Vec<_>>().join(", ")))
+pub(super) fn named<'a>(what: &str, name: &str, all: impl Iterator<Item = &'a str>) -> Result<usize, String> {
+    let names: Vec<&str> = all.collect();
+    let allowed = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
+    let place = names.iter().position(|other| *other == name);
+    place.ok_or_else(|| format!("{what}: there is no `{name}`{allowed}"))
 }

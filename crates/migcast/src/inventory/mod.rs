@@ -56,8 +56,8 @@ pub(crate) struct Inventory {
 pub(crate) struct Host {
     pub(crate) name: String,
     pub(crate) memory: ByteCount,
-    /// Line rate of its link.
-    pub(crate) nic: BytesPerSec,
+    /// Line rate of its link; that of all links if none.
+    pub(crate) nic: Option<BytesPerSec>,
     /// Place of the switch it is at; the one in the middle if none.
     pub(crate) switch: Option<usize>,
     /// Zero, as all of the following, where nothing is said and nothing is asked.
@@ -229,7 +229,7 @@ impl Inventory {
         unique("host", file.host.iter().map(|host| host.name.as_str()))?;
         unique("guest", file.guest.iter().map(|guest| guest.name.as_str()))?;
         let switches = Switch::checked(file.switch)?;
-        let host = |row| Host::checked(row, link, &switches, question);
+        let host = |row| Host::checked(row, &switches, question);
         let hosts = file.host.into_iter().map(host).collect::<Result<Vec<Host>, String>>()?;
         let traffic = file.traffic.iter().map(|row| Traffic::checked(row, &hosts, &switches));
         let traffic = traffic.collect::<Result<Vec<Traffic>, String>>()?;
@@ -252,6 +252,11 @@ impl Inventory {
         Ok(inventory)
     }
 
+    /// Line rate of a host's link.
+    pub(crate) fn nic(&self, host: &Host) -> BytesPerSec {
+        host.nic.unwrap_or(self.link)
+    }
+
     /// Memory is never lent twice here; CPU may be more than there is today.
     fn refuse_overfull(&self) -> Result<(), String> {
         for (index, host) in self.hosts.iter().enumerate() {
@@ -267,7 +272,7 @@ impl Inventory {
 }
 
 impl Host {
-    fn checked(row: HostRow, link: BytesPerSec, switches: &[Switch], question: Question) -> Result<Host, String> {
+    fn checked(row: HostRow, switches: &[Switch], question: Question) -> Result<Host, String> {
         let of = |field: &str| format!("host {}: {field}", row.name);
         let needed = |field: &str, value: Option<f64>| match (value, question) {
             (Some(value), _) => Ok(value),
@@ -296,7 +301,7 @@ impl Host {
         let switch = row.switch.as_ref().map(|name| named(&of("switch"), name, names)).transpose()?;
         Ok(Host {
             memory,
-            nic: row.nic.as_ref().map_or(Ok(link), |text| rate(&of("nic"), text, 1e3))?,
+            nic: row.nic.as_ref().map(|text| rate(&of("nic"), text, 1e3)).transpose()?,
             switch,
             cores,
             idle_watts,

@@ -102,13 +102,9 @@ impl Switch {
 impl Traffic {
     pub(super) fn checked(row: &TrafficRow, hosts: &[Host], switches: &[Switch]) -> Result<Traffic, String> {
         let of = |field: &str| format!("traffic at {}: {field}", row.at);
-        let host = hosts.iter().position(|host| host.name == row.at).map(Place::Host);
-        let place = host.or_else(|| switches.iter().position(|switch| switch.name == row.at).map(Place::Switch));
         let names = hosts.iter().map(|host| &host.name).chain(switches.iter().map(|switch| &switch.name));
-        let place = place.ok_or_else(|| {
-            let names: Vec<&str> = names.map(String::as_str).collect();
-            format!("{}: there is no such host or switch: {}", of("at"), names.join(", "))
-        })?;
+        let place = named("traffic: at", &row.at, names.map(String::as_str))?;
+        let place = place.checked_sub(hosts.len()).map_or(Place::Host(place), Place::Switch);
         Ok(Traffic {
             from: row.from.as_ref().map_or(Ok(Duration::ZERO), |text| span(&of("from"), text))?,
             place,

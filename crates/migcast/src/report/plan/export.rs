@@ -35,19 +35,20 @@ move_guest() { # guest, source, target, downtime limit in ms or ""
 const KUBEVIRT: &str = r#"namespace=${NAMESPACE:-default}
 # Since KubeVirt 1.6 a migration can name its target's labels (addedNodeSelector).
 move_guest() { # guest, source, target
-    local job="migcast-$1" phase
-    kubectl -n "$namespace" create -f - >&2 <<MANIFEST || return 1
+    local job phase
+    job=$(kubectl -n "$namespace" create -o name -f - <<MANIFEST
 apiVersion: kubevirt.io/v1
 kind: VirtualMachineInstanceMigration
 metadata:
-  name: $job
+  generateName: migcast-$1-
 spec:
   vmiName: $1
   addedNodeSelector:
     kubernetes.io/hostname: $3
 MANIFEST
+    ) || return 1
     while sleep 0.5; do
-        phase=$(kubectl -n "$namespace" get virtualmachineinstancemigration "$job" -o "jsonpath={.status.phase}")
+        phase=$(kubectl -n "$namespace" get "$job" -o "jsonpath={.status.phase}")
         case $phase in
             Succeeded) return 0 ;;
             Failed) return 1 ;;
@@ -202,28 +203,15 @@ pub(crate) fn exported(export: Export, of: &PlanAnswer<'_>) -> String {
 
 /// What the cluster has to allow, or it holds migrations back that the plan would begin.
 fn kubevirt_limits(plan: &Plan, of: &PlanAnswer<'_>) -> Vec<String> {
-    let mut most = [0_usize; 2];
-    for run in &plan.runs {
-        for (place, moved) in run.moves.iter().enumerate() {
-            // Whoever runs when it begins.
-            let others = run
-                .moves
-                .iter()
-                .enumerate()
-                .filter(|(_, other)| other.began <= moved.began && moved.began < other.ended);
-            let (mut out, mut all) = (0, 0);
-            for (other, _) in others {
-                all += 1;
-                out += usize::from(of.from(other) == of.from(place));
-            }
-            most = [most[0].max(out), most[1].max(all)];
-        }
-    }
+    let most =
+        |counts: &dyn Fn(usize) -> bool| plan.runs.iter().map(|run| run.most_at_once(counts)).max().unwrap_or_default();
+    let out_of = |host: usize| most(&|place| of.guest(place).host == host);
+    let out_of_any = (0..of.inventory.hosts.len()).map(out_of).max().unwrap_or_default();
     vec![
         "# KubeVirt's own limits have to allow what the plan begins at once, in spec.configuration.migrations:"
             .to_owned(),
-        format!("#   parallelOutboundMigrationsPerNode: {}", most[0]),
-        format!("#   parallelMigrationsPerCluster: {}", most[1]),
+        format!("#   parallelOutboundMigrationsPerNode: {}", out_of_any),
+        format!("#   parallelMigrationsPerCluster: {}", most(&|_| true)),
     ]
 }
 

@@ -60,11 +60,15 @@ struct LimitsRow {
 struct PlanRow<'a> {
     name: &'static str,
     about: &'a str,
+    /// In how many of the draws it was carried out.
+    draws: usize,
     limits: LimitsRow,
     makespan_seconds: Distribution,
     downtime_sum_seconds: Distribution,
     worst_downtime_seconds: Distribution,
     sent_bytes: Distribution,
+    /// The most that run at the same time.
+    at_once: Distribution,
     /// Share of the draws in which all are moved within the time.
     chance_within: Option<f64>,
     /// Moves of all draws in which a guest is not moved, or stands for longer than it may.
@@ -123,6 +127,7 @@ fn row<'a>(of: &PlanAnswer<'a>, plan: &'a Plan) -> PlanRow<'a> {
     PlanRow {
         name: plan.name,
         about: &plan.about,
+        draws: plan.runs.len(),
         limits: LimitsRow {
             out_of_host: limit(limits.out_of_host),
             into_host: limit(limits.into_host),
@@ -132,6 +137,7 @@ fn row<'a>(of: &PlanAnswer<'a>, plan: &'a Plan) -> PlanRow<'a> {
         downtime_sum_seconds: edge(plan.over(Run::downtime_sum)),
         worst_downtime_seconds: edge(plan.over(Run::downtime_worst)),
         sent_bytes: edge(plan.over(Run::sent)),
+        at_once: edge(plan.over(|run| run.most_at_once(|_| true) as f64)),
         chance_within: of.within.map(|within| plan.chance(within)),
         broken: plan.broken,
         moves: plan.schedule.order.iter().map(|place| moved(of, plan, *place)).collect(),

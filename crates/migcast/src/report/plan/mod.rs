@@ -142,11 +142,8 @@ impl<'a> PlanAnswer<'a> {
             By::Pipe(pipe) => {
                 let name = &self.pipes[pipe].name;
                 let (place, way) = name.rsplit_once(' ').unwrap_or((name, ""));
-                format!(
-                    "what has to go {} of {place} takes as long on its link",
-                    if way == "in" { "in" } else { "out" }
-                )
-                .replace("in of", "into")
+                let way = if way == "in" { "into" } else { "out of" };
+                format!("what has to go {way} {place} takes as long on its link")
             }
             By::AllTargets => "all that has to arrive takes as long on all the links there are".to_owned(),
             By::Chain(of) => format!("{} takes as long, with those it waits for", self.guest(of).name),

@@ -115,8 +115,8 @@ fn others(out: &mut impl Write, of: &PlanAnswer<'_>) -> io::Result<()> {
     let window = of.within.map(|within| format!("in {}", show_duration(within))).unwrap_or_default();
     writeln!(
         out,
-        "{:22}{:>10}{:>20}{:>16}{:>10}{:>12}{window:>12}",
-        "", "all moved", "5 to 95 %", "downtimes, sum", "worst", "sent"
+        "{:22}{:>10}{:>20}{:>10}{:>16}{:>10}{:>12}{window:>12}",
+        "", "all moved", "5 to 95 %", "at once", "downtimes, sum", "worst", "sent"
     )?;
     for plan in of.plans {
         let makespan = plan.over(Run::makespan);
@@ -124,13 +124,17 @@ fn others(out: &mut impl Write, of: &PlanAnswer<'_>) -> io::Result<()> {
         let band = format!("{} to {}", or_never(makespan.p5), or_never(makespan.p95));
         let chance = of.within.map(|within| percent(plan.chance(within))).unwrap_or_default();
         let line = format!(
-            "{:22}{:>10}{band:>20}{:>16}{:>10}{sent:>12}{chance:>12}",
+            "{:22}{:>10}{band:>20}{:>10}{:>16}{:>10}{sent:>12}{chance:>12}",
             plan.name,
             or_never(makespan.p50),
+            plan.over(|run| run.most_at_once(|_| true) as f64).p50.unwrap_or_default(),
             or_never(plan.over(Run::downtime_sum).p50),
             or_never(plan.over(Run::downtime_worst).p50),
         );
-        let about = if plan.name == super::PLANNED && !plan.about.is_empty() {
+        let (carried_out, all) = (plan.runs.len(), of.plan().runs.len());
+        let about = if carried_out < all {
+            format!("  in {carried_out} cases")
+        } else if plan.name == super::PLANNED && !plan.about.is_empty() {
             format!("  {}", plan.about)
         } else {
             String::new()
