@@ -55,9 +55,10 @@ fn plan(task: Task, mix: Mix, guests: usize, seed: u64) -> Row {
         seconds,
     };
     println!(
-        "{guests:>8} {task:16}{planned:>10.1} s{:>14.3}{:>14.3}{:>14.3}{:>10}{seconds:>10.1} s",
+        "{guests:>8} {task:16}{planned:>10.1} s{:>14.3}{:>14}{:>14.3}{:>10}{seconds:>10.1} s",
         row.to_best,
-        row.to_kubevirt,
+        // Guests that do not converge on their share are never moved.
+        if others[kubevirt].is_finite() { format!("{:.3}", row.to_kubevirt) } else { "never ends".to_owned() },
         row.to_bound,
         searched.found.judged,
         task = format!("{mix:?} {task:?}"),
@@ -71,7 +72,7 @@ fn main() {
         "guests", "task", "planned", "÷ best policy", "÷ kubevirt", "÷ bound", "judged", "took"
     );
     let sets =
-        [(Mix::Calm, 10, 5), (Mix::Busy, 10, 5), (Mix::Calm, 100, 2), (Mix::Busy, 100, 2), (Mix::Calm, 1_000, 1)];
+        [(Mix::Calm, 10, 5), (Mix::Busy, 10, 2), (Mix::Calm, 100, 2), (Mix::Busy, 100, 1), (Mix::Calm, 1_000, 1)];
     // Arguments say how many guests the sets have that are planned for; all of them without any.
     let wanted: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     for (mix, guests, seeds) in sets.into_iter().filter(|(_, guests, _)| wanted.is_empty() || wanted.contains(guests)) {

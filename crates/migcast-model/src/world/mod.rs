@@ -46,7 +46,7 @@ pub struct Job<'a> {
     pub to: NodeId,
     /// It does not begin before.
     pub not_before: SimTime,
-    /// Jobs, by their index, that have to have ended before it begins.
+    /// Jobs, by their index, whose guests have to have been moved before it begins.
     pub after: &'a [usize],
     /// Jobs, by their index, that must not run while it does; each names the other.
     pub not_with: &'a [usize],
@@ -115,7 +115,8 @@ pub struct Background {
     pub rate: BytesPerSec,
 }
 
-/// What became of a job.
+/// What became of a job. One that waited for a guest that was not moved, or for the memory it would have left, is given up
+/// without having begun: cancelled, with nothing sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Done {
     /// When it began.
@@ -189,8 +190,14 @@ pub fn simulate(
         let next_change = changes.peek().map(|change| change.at).filter(|_| !world.running.is_empty());
         let known = next_change.into_iter().chain(world.next_not_before()).min();
         let Some(next) = world.look_ahead(known) else {
+            if world.has_failed() {
+                // They wait for what will not come.
+                world.give_up();
+                break;
+            }
             return Err(world.stuck());
         };
+        debug_assert!(next >= world.now, "time goes on");
         world.now = next;
         world.turn();
     }
@@ -398,21 +405,35 @@ impl World<'_> {
             && (reserved == BytesPerSec::ZERO || self.paths[job].iter().all(is_kept_free))
             && self.has_room(job)
             && !not_with.iter().any(|other| self.is_running[*other])
-            && after.iter().all(|before| self.has_ended(*before))
+            && after.iter().all(|before| self.has_moved(*before))
     }
 
     fn has_room(&self, job: usize) -> bool {
         self.rooms[self.jobs[job].to.index()].is_none_or(|room| self.jobs[job].memory <= room)
     }
 
-    fn has_ended(&self, job: usize) -> bool {
-        self.done.get(job).is_some_and(Option::is_some)
+    fn has_moved(&self, job: usize) -> bool {
+        self.done.get(job).is_some_and(|done| done.as_ref().is_some_and(|done| done.outcome.completed().is_some()))
+    }
+
+    /// Whether a guest is still where it was though its migration has ended.
+    fn has_failed(&self) -> bool {
+        self.done.iter().flatten().any(|done| done.outcome.completed().is_none())
+    }
+
+    /// Ends what waits, not begun.
+    fn give_up(&mut self) {
+        for job in std::mem::take(&mut self.waiting) {
+            let progress = Machine::of(&self.jobs[job], Duration::ZERO).migration.progress();
+            let (began, ended, grants) = (self.now, self.now, Vec::new());
+            self.done[job] = Some(Done { began, ended, outcome: Outcome::Cancelled(progress), grants });
+        }
     }
 
     /// Why nothing runs and nothing will: memory, if somebody waits for nothing else, or each other.
     fn stuck(&self) -> WorldError {
         let lacks_room =
-            |job: &&usize| !self.has_room(**job) && self.jobs[**job].after.iter().all(|before| self.has_ended(*before));
+            |job: &&usize| !self.has_room(**job) && self.jobs[**job].after.iter().all(|before| self.has_moved(*before));
         let job = self.waiting.iter().find(lacks_room);
         job.map_or(WorldError::NeverBegins(self.waiting[0]), |job| WorldError::NoRoom(*job))
     }
@@ -475,6 +496,7 @@ impl World<'_> {
                 None => true,
                 Some(Turn::Stops(_)) => {
                     (one.is_stopped, one.holds_turn) = (true, false);
+                    (one.quiet_until, one.ahead) = (now, None);
                     true
                 }
                 Some(Turn::Ends(_, outcome)) => {

@@ -178,6 +178,45 @@ fn what_is_kept_for_a_migration_decides_who_begins_beside_it() {
 }
 
 #[test]
+fn a_capped_guest_that_is_stopped_ends_before_what_comes_later() {
+    // Its cap is more than the link carries, so that nothing changes when it stops; the third ends long after, elsewhere.
+    let mut capped = scenario(20_000, "qemu-10.0");
+    capped.algorithm.set("max-bandwidth", "200MB/s").unwrap();
+    capped.algorithm.set("downtime-limit", "300ms").unwrap();
+    let free = scenario(200_000, "stop-and-copy");
+    let (small, large) = (source(20_000, 2_000.0, 1), source(200_000, 0.0, 0));
+    let (star, hosts) = Topology::star(4, RATE);
+    let first = job(&capped, &small, hosts[0], hosts[1]);
+    let jobs = [first, Job { after: &[0], ..first }, job(&free, &large, hosts[2], hosts[3])];
+    let done = simulate(&star, Limits::NONE, &[], &jobs).unwrap();
+    assert_eq!(done[1].began, done[0].ended);
+    assert!(done.iter().all(|done| done.grants.is_sorted_by_key(|(at, _)| *at) && done.began <= done.ended));
+    let took = done[0].ended.since(SimTime::ZERO).as_secs_f64();
+    assert!((0.8..1.6).contains(&took), "82 MB at 100 MB/s: {took}");
+}
+
+#[test]
+fn what_waits_for_a_guest_that_is_not_moved_is_not_moved_either() {
+    let mut never = scenario(50_000, "qemu-10.0");
+    never.horizon = Duration::from_secs(60);
+    never.algorithm.set("downtime-limit", "1ms").unwrap();
+    let calm = scenario(10_000, "stop-and-copy");
+    let (busy, still) = (source(50_000, 60_000.0, 1), source(10_000, 0.0, 0));
+    let (mut star, hosts) = Topology::star(3, RATE);
+    star.set_room(hosts[0], ByteCount::ZERO);
+    let plain = job(&calm, &still, hosts[1], hosts[2]);
+    let jobs =
+        [job(&never, &busy, hosts[0], hosts[1]), Job { after: &[0], ..plain }, Job { to: hosts[0], ..plain }, plain];
+    let done = simulate(&star, Limits::NONE, &[], &jobs).unwrap();
+    assert!(matches!(done[0].outcome, Outcome::NotConverged(_)));
+    for given_up in &done[1..3] {
+        assert!(matches!(&given_up.outcome, Outcome::Cancelled(progress) if progress.sent.is_zero()), "{given_up:?}");
+        assert_eq!((given_up.began, given_up.ended), (done[0].ended, done[0].ended));
+    }
+    assert!(done[3].outcome.completed().is_some());
+}
+
+#[test]
 fn some_do_not_run_together() {
     let scenario = scenario(10_000, "stop-and-copy");
     let source = source(10_000, 0.0, 0);
@@ -206,12 +245,21 @@ fn a_guest_waits_for_the_memory_that_another_leaves_behind() {
     assert_eq!(simulate(&star, Limits::NONE, &[], &swap), Err(WorldError::NoRoom(0)));
 }
 
-/// Rates of a job at a time, 0 while it does not run.
-fn rate_at(done: &Done, at: SimTime) -> u64 {
+/// Every other one of QEMU's gets a cap.
+fn capped(mut scenario: Scenario, number: u64) -> Scenario {
+    if number.is_multiple_of(2) {
+        let _ = scenario.algorithm.set("max-bandwidth", "9MB/s");
+    }
+    scenario
+}
+
+/// Rates of a job at a time, 0 while it does not run; of one with a cap no more than that, as on the whole.
+fn rate_at(job: &Job<'_>, done: &Done, at: SimTime) -> u64 {
     if at < done.began || at >= done.ended {
         return 0;
     }
-    done.grants.iter().rev().find(|(from, _)| *from <= at).map_or(0, |(_, rate)| rate.get())
+    let cap = job.scenario.algorithm.scheme().cap().map_or(u64::MAX, BytesPerSec::get);
+    done.grants.iter().rev().find(|(from, _)| *from <= at).map_or(0, |(_, rate)| rate.get().min(cap))
 }
 
 proptest! {
@@ -234,7 +282,7 @@ proptest! {
         let limits = Limits { out_of_host: limits.0, into_host: limits.1, in_all: limits.2 };
         let algorithms = ["qemu-10.0", "xen-4.10", "stop-and-copy"];
         let scenarios: Vec<Scenario> =
-            asked.iter().map(|(_, _, pages, _, which, _)| scenario(*pages, algorithms[*which as usize])).collect();
+            asked.iter().map(|(_, _, pages, _, which, wait)| capped(scenario(*pages, algorithms[*which as usize]), *wait)).collect();
         let sources: Vec<ConstantRate> =
             asked.iter().zip(0..).map(|((_, _, pages, per_second, ..), seed)| source(*pages, *per_second, seed)).collect();
         let jobs: Vec<Job<'_>> = asked
@@ -256,7 +304,7 @@ proptest! {
         for at in done.iter().flat_map(|done| done.grants.iter().map(|(at, _)| *at)) {
             let mut used = vec![0u64; capacities.len()];
             for (job, done) in jobs.iter().zip(&done) {
-                tree.path(job.from, job.to).into_iter().for_each(|pipe| used[pipe] += rate_at(done, at));
+                tree.path(job.from, job.to).into_iter().for_each(|pipe| used[pipe] += rate_at(job, done, at));
             }
             prop_assert!(used.iter().zip(&capacities).all(|(used, capacity)| used <= capacity), "{used:?} of {capacities:?}");
             for (pipe, capacity) in capacities.iter().enumerate() {

@@ -60,6 +60,8 @@ pub struct Member<'a> {
 /// How a world may turn out: where each guest is in its past, and how fast hosts and links are.
 #[derive(Clone, Debug)]
 pub struct Draw {
+    /// Of hosts and links, 1 on the whole.
+    speed: f64,
     topology: Topology,
     starts: Vec<Duration>,
     /// By how much each downtime is off, in seconds.
@@ -143,7 +145,7 @@ impl Fleet<'_> {
         let starts = self.members.iter().map(|member| random.one_of(&member.starts)).collect();
         let off = |member: &Member<'_>| member.scenario.platform.downtime_scatter.as_secs_f64();
         let downtime_off = self.members.iter().map(|member| off(member) * random.normal()).collect();
-        Draw { topology: self.topology.scaled(speed), starts, downtime_off }
+        Draw { speed, topology: self.topology.scaled(speed), starts, downtime_off }
     }
 
     /// Carries out a schedule.
@@ -162,13 +164,15 @@ impl Fleet<'_> {
         let jobs = schedule.order.iter().zip(&others).map(|(of, (after, not_with))| {
             let member = &self.members[*of];
             let way = schedule.way[*of];
+            // Links that are slower that day leave room for as many as on others.
+            let reserved = problem.reserved(schedule, *of) * draw.speed;
             Job {
                 start: draw.starts[*of],
                 memory: member.memory,
                 not_before: SimTime::ZERO + member.not_before,
                 after,
                 not_with,
-                reserved: BytesPerSec::new((schedule.share[*of] * problem.rate_alone(*of, way)) as u64),
+                reserved: BytesPerSec::new(reserved as u64),
                 ..Job::new(&member.scenario, member.source, self.hosts[member.from], self.hosts[member.to[way]])
             }
         });
@@ -201,6 +205,13 @@ fn totals(outcome: &Outcome) -> (ByteCount, Duration) {
         Outcome::NotConverged(progress) | Outcome::Cancelled(progress) => {
             (progress.sent, progress.now.since(SimTime::ZERO))
         }
+    }
+}
+
+impl Moved {
+    /// When the guest runs at its target; infinite where it is not moved.
+    pub fn arrived(&self) -> f64 {
+        if self.downtime.is_finite() { self.ended } else { f64::INFINITY }
     }
 }
 

@@ -89,6 +89,11 @@ impl Problem {
         ways[way].path.iter().map(|pipe| self.pipes[*pipe]).fold(*appetite, f64::min)
     }
 
+    /// What a schedule keeps for a move on each pipe it takes.
+    pub fn reserved(&self, schedule: &Schedule, of: usize) -> f64 {
+        schedule.share[of] * self.rate_alone(of, schedule.way[of])
+    }
+
     /// How long each pipe is in use if every move sends what it sends alone.
     pub fn loads(&self, way: &[usize]) -> Vec<f64> {
         let mut loads = vec![0.0; self.pipes.len()];

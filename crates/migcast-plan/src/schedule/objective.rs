@@ -19,6 +19,7 @@ pub enum Objective {
 
 /// What time counts beside an objective that is not time: between schedules that are as good the shorter one is better.
 const TIME_WEIGHT: f64 = 0.01;
+const TERABYTE: f64 = 1e12;
 
 impl Objective {
     /// What people call it.
@@ -33,8 +34,8 @@ impl Objective {
     }
 
     /// What `runs` (at least one) of a schedule come to; less is better. `bound` is a lower bound of the time, more than 0,
-    /// and `downtimes_max` the longest downtime that each guest may have. Each guest that is not moved, or stands for longer
-    /// than it may, makes a schedule as much worse as it costs.
+    /// and `downtimes_max` the longest downtime that each guest may have. A guest that is not moved, or stands for longer than it
+    /// may, outweighs whatever else a schedule is good at: the whole part is how many they are in the mean.
     pub fn cost(self, runs: &[Run], bound: f64, downtimes_max: &[f64]) -> f64 {
         let mean = |of: &dyn Fn(&Run) -> f64| runs.iter().map(of).sum::<f64>() / runs.len() as f64;
         let finite = |run: &Run| -> Vec<f64> {
@@ -48,9 +49,9 @@ impl Objective {
             Objective::Chance => runs.iter().map(Run::ended).fold(0.0, f64::max) / bound + TIME_WEIGHT * time,
             Objective::DowntimeSum => mean(&|run| finite(run).iter().sum()) * beside,
             Objective::DowntimeWorst => mean(&|run| finite(run).into_iter().fold(0.0, f64::max)) * beside,
-            Objective::Traffic => mean(&Run::sent) * beside,
+            Objective::Traffic => mean(&Run::sent) / TERABYTE * beside,
         };
-        cost * (1.0 + mean(&|run| broken(run, downtimes_max) as f64))
+        mean(&|run| broken(run, downtimes_max) as f64) + cost / (1.0 + cost)
     }
 }
 
@@ -96,12 +97,21 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_is_not_moved_or_stands_too_long_costs_a_schedule_its_worth() {
+    fn a_guest_that_is_not_moved_or_stands_too_long_outweighs_everything() {
         let well = run(&[(10.0, 0.5), (10.0, 0.5)]);
-        let cost = |of: &Run, max: f64| Objective::Makespan.cost(std::slice::from_ref(of), 10.0, &[max, 1.0]);
-        assert!((cost(&well, 0.4) / cost(&well, 0.6) - 2.0).abs() < 1e-9);
-        let stuck = run(&[(10.0, f64::INFINITY), (10.0, 0.5)]);
-        assert!((cost(&stuck, f64::INFINITY) / cost(&well, 0.6) - 2.0).abs() < 1e-9);
+        let stuck = run(&[(10.0, f64::INFINITY), (10.0, f64::INFINITY)]);
+        let slow = run(&[(9_000.0, 40.0), (9_000.0, 40.0)]);
+        for objective in [
+            Objective::Makespan,
+            Objective::Chance,
+            Objective::DowntimeSum,
+            Objective::DowntimeWorst,
+            Objective::Traffic,
+        ] {
+            let cost = |of: &Run, max: f64| objective.cost(std::slice::from_ref(of), 10.0, &[max, f64::INFINITY]);
+            assert!(cost(&slow, f64::INFINITY) < cost(&stuck, f64::INFINITY), "{objective:?}");
+            assert!((cost(&well, 0.4) - cost(&well, 0.6) - 1.0).abs() < 1e-9, "{objective:?}");
+        }
         assert_eq!((broken(&stuck, &[1.0, 0.1]), stuck.makespan()), (2, f64::INFINITY));
     }
 }

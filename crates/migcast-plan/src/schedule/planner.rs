@@ -7,7 +7,7 @@ use super::bound::{Bound, bound};
 use super::fleet::{Draw, Fleet, Run};
 use super::objective::{Objective, broken};
 use super::place::{Unplaced, place};
-use super::policy::{POLICIES, Policy, first_tries};
+use super::policy::{Policy, first_tries, in_given_order};
 use super::search::{Found, Judged, search};
 use super::{Problem, Schedule};
 
@@ -131,7 +131,7 @@ impl<'a> Planner<'a> {
 
     /// What `limits` alone decide.
     pub fn by_limits(&self, limits: Limits) -> Schedule {
-        Schedule { limits, ..POLICIES[0].schedule(&self.problem, &self.way) }
+        Schedule { limits, ..in_given_order(&self.problem, &self.way) }
     }
 
     /// Carries a schedule out in each of `draws`.

@@ -101,9 +101,15 @@ impl Order {
     }
 }
 
+/// Everything at once, in the order in which it was given.
+pub fn in_given_order(problem: &Problem, way: &[usize]) -> Schedule {
+    let (order, limits) = (Order::Given.of(problem, way), Limits::NONE);
+    Schedule { order, way: way.to_vec(), share: vec![0.0; way.len()], limits }
+}
+
 /// Shares of what it takes alone that are kept for a move: whole, so that moves take turns, down to what lets five share a
 /// link.
-pub(super) const SHARES: [f64; 6] = [1.0, 0.67, 0.5, 0.34, 0.25, 0.2];
+pub(super) const SHARES: [f64; 6] = [1.0, 0.66, 0.5, 0.33, 0.25, 0.2];
 
 /// What a search begins with: what platforms do, and orders with a reason, with so much kept for each move.
 pub fn first_tries(problem: &Problem, way: &[usize]) -> Vec<Schedule> {

@@ -52,7 +52,8 @@ pub fn search(
         judged += some.len();
         let least = tried.iter().map(|(_, of)| of.cost).fold(f64::INFINITY, f64::min);
         goes_on = go_on(judged, least);
-        if !goes_on {
+        // Something that can be carried out is waited for.
+        if !goes_on && least.is_finite() {
             break;
         }
     }

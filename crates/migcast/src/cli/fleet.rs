@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail, ensure};
 use migcast_model::link::Link;
 use migcast_model::quantity::show_bytes;
+use migcast_model::simulate::Scenario;
 use migcast_model::units::{ByteCount, BytesPerSec, SimTime};
 use migcast_model::world::{Background, NodeId, Topology, WorldError};
 use migcast_plan::schedule::Problem;
@@ -150,6 +151,7 @@ impl Pasts {
     pub(super) fn subjects(
         &self,
         inventory: &Inventory,
+        network: &Network,
         wanted: &[Wanted],
         options: &Options,
     ) -> anyhow::Result<Vec<Subject<'_>>> {
@@ -159,7 +161,10 @@ impl Pasts {
             let mut subject =
                 self.subject(guest, inventory, options).map_err(|error| anyhow!("guest {}: {error:#}", guest.name))?;
             if options.horizon.is_none() {
-                subject.scenario.horizon = subject.scenario.horizon.saturating_mul(together);
+                let Scenario { guest: of, platform, algorithm, link, .. } = &subject.scenario;
+                let link = Link { line_rate: network.slowest(guest.host, &one.to), payload_share: 1.0, ..*link };
+                let alone = Scenario::default_horizon(of, &link, platform, algorithm);
+                subject.scenario.horizon = alone.saturating_mul(together);
             }
             Ok(subject)
         };
@@ -219,7 +224,22 @@ pub(super) struct Network {
     pub(super) pipes: Vec<NamedPipe>,
 }
 
+/// Of a link that others fill so much is taken to be left, when it is asked how long a migration may take.
+const LEFT_MIN: f64 = 0.05;
+
 impl Network {
+    /// What the slowest way from a host to one of these carries at the worst time.
+    fn slowest(&self, from: usize, to: &[usize]) -> BytesPerSec {
+        let carries = |pipe: usize| {
+            let rate = self.pipes[pipe].rate;
+            let taken =
+                self.background.iter().filter(|change| change.pipe.index() == pipe).map(|change| change.rate).max();
+            taken.map_or(rate, |taken| rate.saturating_sub(taken).max(rate.scale(LEFT_MIN)))
+        };
+        let ways = to.iter().flat_map(|to| self.topology.path(self.hosts[from], self.hosts[*to]));
+        ways.map(carries).min().unwrap_or(BytesPerSec::ZERO)
+    }
+
     /// What of a line rate is payload is the platform's.
     pub(super) fn of(inventory: &Inventory, options: &Options) -> anyhow::Result<Network> {
         let (_, link) = options.hosts(inventory.link)?;
@@ -340,7 +360,7 @@ fn unplaced(why: Unplaced, inventory: &Inventory, wanted: &[Wanted], problem: &P
     match why {
         Unplaced::NoWay(_) => anyhow!("guest {}: there is no host that it could go to", guest.name),
         Unplaced::NoRoom(_) => anyhow!(
-            "guest {}: no host has {} left for it; free before the moves: {}",
+            "guest {}: no host has {} left for it when the others are placed; free before the moves: {}",
             guest.name,
             show_bytes(guest.memory),
             rooms()

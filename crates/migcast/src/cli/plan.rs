@@ -1,7 +1,6 @@
 //! `migcast plan`: in which order guests are moved, how many at once and where to; `migcast drain-time`: how long that takes
 //! under the platform's own limits.
 
-use std::cell::OnceCell;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -151,7 +150,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let objective = args.objective.objective();
         let (planned, searched) = planned(of, objective, args)?;
         let patience = args.time_limit / (POLICIES.len() as u32 + 2);
-        let mut plans = of.plans_of_platforms(patience)?;
+        let (mut plans, mut stuck) = of.plans_of_platforms(patience);
         plans.insert(0, of.plan(report::PLANNED, String::new(), planned, Duration::MAX)?);
         // A search judges by few draws. What turns out better by more, and be it what platforms do, is the plan.
         let is_better =
@@ -161,7 +160,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let (name, schedule) = (plans[best].name, plans[best].schedule.clone());
             plans[0] = of.plan(report::PLANNED, format!("as {name} does"), schedule, Duration::MAX)?;
         }
-        let answer = of.answer(&plans, Some((objective.name(), &searched)));
+        stuck.extend(of.warnings());
+        let answer = of.answer(&plans, Some((objective.name(), &searched)), stuck);
         if let Some(path) = &args.plot {
             report::draw_plan(&answer, path)?;
         }
@@ -179,7 +179,7 @@ pub(crate) fn drain_time(args: &DrainArgs) -> anyhow::Result<ExitCode> {
             (None, Some(policy)) => of.by_policy(policy, Duration::MAX)?,
             (limits, _) => of.by_limits(limits.unwrap_or(Limits::NONE), Duration::MAX)?,
         };
-        tell(&args.asked, &of.answer(&[plan], None))
+        tell(&args.asked, &of.answer(&[plan], None, of.warnings()))
     })
 }
 
@@ -209,8 +209,8 @@ fn with_fleet(asked: &Asked, answer: impl FnOnce(&Opened<'_>) -> anyhow::Result<
     let inventory = &inventory;
     let wanted = asked.who.wanted(inventory)?;
     let pasts = Pasts::open(inventory, &wanted, &asked.options)?;
-    let subjects = pasts.subjects(inventory, &wanted, &asked.options)?;
     let network = Network::of(inventory, &asked.options)?;
+    let subjects = pasts.subjects(inventory, &network, &wanted, &asked.options)?;
     let planner = Planner::new(fleet::fleet(inventory, &network, &wanted, &subjects))
         .map_err(|(why, problem)| fleet::infeasible(&why, inventory, &wanted, &problem))?;
     let count = asked.draws.map_or(planner.draws_default(), |count| count as usize);
@@ -220,12 +220,11 @@ fn with_fleet(asked: &Asked, answer: impl FnOnce(&Opened<'_>) -> anyhow::Result<
 
 /// Looks for the best schedule.
 fn planned(of: &Opened<'_>, objective: Objective, args: &Args) -> anyhow::Result<(Schedule, Searched)> {
-    let (progress, began, first) = (progress_bar(0, "schedules"), Instant::now(), OnceCell::new());
+    let (progress, began) = (progress_bar(0, "schedules"), Instant::now());
     let go_on = |judged: usize, all: usize, least: f64| {
         progress.set_length(all as u64);
         progress.set_position(judged as u64);
-        let first = first.get_or_init(|| least);
-        progress.set_message(format!(", the best {:.1} % below the first", 100.0 * (1.0 - least / first)));
+        progress.set_message(format!(", best {:.4}", least));
         began.elapsed() < args.time_limit
     };
     let searched = of
@@ -244,13 +243,18 @@ impl Opened<'_> {
     }
 
     /// What platforms do if nobody plans, and what the stated limits come to, each carried out for no longer than `patience`.
-    fn plans_of_platforms(&self, patience: Duration) -> anyhow::Result<Vec<Plan>> {
-        let mut plans =
-            POLICIES.iter().map(|one| self.by_policy(one, patience)).collect::<anyhow::Result<Vec<Plan>>>()?;
-        if let Some(limits) = self.asked.limits {
-            plans.push(self.by_limits(limits, patience)?);
+    /// What cannot be carried out is told.
+    fn plans_of_platforms(&self, patience: Duration) -> (Vec<Plan>, Vec<String>) {
+        let (mut plans, mut stuck) = (Vec::new(), Vec::new());
+        let policies = POLICIES.iter().map(|one| (one.name, self.by_policy(one, patience)));
+        let own = self.asked.limits.map(|limits| (report::OWN_LIMITS, self.by_limits(limits, patience)));
+        for (name, plan) in policies.chain(own) {
+            match plan {
+                Ok(plan) => plans.push(plan),
+                Err(why) => stuck.push(format!("{name} cannot be carried out: {why:#}")),
+            }
         }
-        Ok(plans)
+        (plans, stuck)
     }
 
     fn by_policy(&self, policy: &Policy, patience: Duration) -> anyhow::Result<Plan> {
@@ -278,18 +282,48 @@ impl Opened<'_> {
         Ok(Plan { name, about, schedule, runs, broken })
     }
 
-    fn answer<'b>(&'b self, plans: &'b [Plan], searched: Option<(&'static str, &'b Searched)>) -> PlanAnswer<'b> {
-        let platform = &self.subjects[0].scenario.platform;
+    /// What a reader should know of the guests and of what is not moved.
+    fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.asked.options.unknown_hosts().into_iter().collect();
+        let name = |guest: usize| &self.inventory.guests[guest].name;
         for (one, subject) in self.wanted.iter().zip(self.subjects) {
-            let name = &self.inventory.guests[one.guest].name;
-            warnings.extend(subject.warnings.iter().map(|warning| format!("{name}: {warning}")));
+            warnings.extend(subject.warnings.iter().map(|warning| format!("{}: {warning}", name(one.guest))));
+            let stay = self.inventory.guests[one.guest].moving.after.iter();
+            for other in stay.filter(|other| self.wanted.iter().all(|one| one.guest != **other)) {
+                warnings.push(format!(
+                    "{}: {} is not moved, so it is not waited for (after)",
+                    name(one.guest),
+                    name(*other)
+                ));
+            }
         }
+        warnings
+    }
+
+    /// Settings of each guest's migration, as they were stated.
+    fn settings(&self) -> Vec<Vec<(String, String)>> {
+        let of = |one: &Wanted| {
+            let own = &self.inventory.guests[one.guest].moving.settings;
+            let stated =
+                self.asked.options.settings.iter().filter(|(key, _)| own.iter().all(|(other, _)| other != key));
+            stated.chain(own).cloned().collect()
+        };
+        self.wanted.iter().map(of).collect()
+    }
+
+    fn answer<'b>(
+        &'b self,
+        plans: &'b [Plan],
+        searched: Option<(&'static str, &'b Searched)>,
+        warnings: Vec<String>,
+    ) -> PlanAnswer<'b> {
+        let platform = &self.subjects[0].scenario.platform;
         PlanAnswer {
             inventory: self.inventory,
             guests: self.wanted.iter().map(|one| one.guest).collect(),
             emptied: &self.asked.who.evacuate,
             algorithms: self.subjects.iter().map(|subject| subject.scenario.algorithm.name()).collect(),
+            settings: self.settings(),
             platform: &platform.name,
             time_scatter: platform.time_scatter,
             pipes: &self.network.pipes,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use migcast_plan::schedule::fleet::Moved;
 use plotters::backend::DrawingBackend;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -28,7 +29,7 @@ struct Bar {
 
 /// What never ends is drawn as if it ended when the last one that ends does.
 fn bar(plan: &Plan, place: usize, last: f64) -> Bar {
-    let ends = plan.of_move(place, |of| if of.downtime.is_finite() { of.ended } else { f64::INFINITY });
+    let ends = plan.of_move(place, Moved::arrived);
     let begins = plan.of_move(place, |of| of.began).p50.unwrap_or_default();
     let ends_at = ends.p50.unwrap_or(last);
     Bar {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use migcast_plan::schedule::fleet::Run;
+use migcast_plan::schedule::fleet::{Moved, Run};
 use serde::Serialize;
 
 use super::super::json::{Distribution, edge};
@@ -158,10 +158,8 @@ fn moved<'a>(of: &PlanAnswer<'a>, plan: &Plan, place: usize) -> MoveRow<'a> {
         not_with: named(&wanted.not_with),
         not_before_seconds: wanted.not_before,
         begins_seconds: edge(plan.of_move(place, |of| of.began)),
-        ends_seconds: edge(plan.of_move(place, |of| if of.downtime.is_finite() { of.ended } else { f64::INFINITY })),
-        migration_time_seconds: edge(
-            plan.of_move(place, |of| if of.downtime.is_finite() { of.ended - of.began } else { f64::INFINITY }),
-        ),
+        ends_seconds: edge(plan.of_move(place, Moved::arrived)),
+        migration_time_seconds: edge(plan.of_move(place, |of| of.arrived() - of.began)),
         downtime_seconds: edge(plan.of_move(place, |of| of.downtime)),
         sent_bytes: edge(plan.of_move(place, |of| of.sent)),
     }

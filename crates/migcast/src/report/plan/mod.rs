@@ -64,6 +64,8 @@ pub(crate) struct PlanAnswer<'a> {
     pub(crate) emptied: &'a [String],
     /// Of each guest.
     pub(crate) algorithms: Vec<&'static str>,
+    /// Settings that were stated for each guest's migration.
+    pub(crate) settings: Vec<Vec<(String, String)>>,
     pub(crate) platform: &'a str,
     pub(crate) time_scatter: f64,
     pub(crate) pipes: &'a [NamedPipe],
@@ -116,6 +118,11 @@ impl<'a> PlanAnswer<'a> {
         &self.inventory.guests[self.guests[place]]
     }
 
+    /// A setting that was stated for a guest's migration.
+    fn setting(&self, place: usize, key: &str) -> Option<&str> {
+        self.settings[place].iter().find(|(set, _)| set == key).map(|(_, value)| value.as_str())
+    }
+
     fn from(&self, place: usize) -> &'a str {
         &self.inventory.hosts[self.guest(place).host].name
     }
@@ -132,8 +139,7 @@ impl<'a> PlanAnswer<'a> {
 
     /// What is kept for a move on each of them.
     fn reserved(&self, plan: &Plan, place: usize) -> BytesPerSec {
-        let Schedule { share, way, .. } = &plan.schedule;
-        BytesPerSec::new((share[place] * self.problem.rate_alone(place, way[place])) as u64)
+        BytesPerSec::new(self.problem.reserved(&plan.schedule, place) as u64)
     }
 
     /// What makes it take as long as it does at least.

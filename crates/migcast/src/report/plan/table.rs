@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use migcast_model::quantity::{show_bytes, show_duration, show_rate};
 use migcast_model::units::ByteCount;
 use migcast_model::world::Limits;
-use migcast_plan::schedule::fleet::Run;
+use migcast_plan::schedule::fleet::{Moved, Run};
 
 use super::super::sla::percent;
 use super::super::span;
@@ -54,15 +54,19 @@ fn verdict(of: &PlanAnswer<'_>) -> String {
         String::new()
     } else {
         let each = stuck as f64 / plan.runs.len() as f64;
-        format!("; {each:.1} guests are not moved in the mean, because their migration does not converge")
+        format!(
+            "; {each:.1} guests are not moved in the mean: they do not converge in time, or wait for one that does not"
+        )
     };
-    let window = match of.within {
-        None => String::new(),
-        Some(within) if of.bound.seconds > within.as_secs_f64() => {
-            format!("; {} are too short for any schedule: {}", show_duration(within), of.bounded_by())
-        }
-        Some(within) => format!("; within {} in {} of all cases", show_duration(within), percent(plan.chance(within))),
-    };
+    let window = of.within.map_or_else(String::new, |within| {
+        let chance = percent(plan.chance(within));
+        let short = if of.bound.seconds > within.as_secs_f64() {
+            format!(", which is too short for any schedule in the mean: {}", of.bounded_by())
+        } else {
+            String::new()
+        };
+        format!("; within {} in {chance} of all cases{short}", show_duration(within))
+    });
     format!("{time}{window}{stuck}")
 }
 
@@ -79,14 +83,14 @@ fn gap(of: &PlanAnswer<'_>) -> String {
 fn moves(out: &mut impl Write, of: &PlanAnswer<'_>, plan: &Plan) -> io::Result<()> {
     writeln!(
         out,
-        "{:18}{:20}{:>14}{:>10}{:>10}{:>18}{:>12}{:>14}{:>12}",
+        "{:18}{:18}{:>14}{:>13}{:>13}{:>26}{:>12}{:>14}{:>12}",
         "move", "from, to", "kept for it", "begins", "ends", "5 to 95 %", "downtime", "95 % of them", "sent"
     )?;
     for place in plan.by_begin() {
         let way = format!("{} → {}", of.from(place), of.to(plan, place));
         let kept = of.reserved(plan, place);
         let kept = if kept.get() == 0 { "-".to_owned() } else { show_rate(kept) };
-        let ends = plan.of_move(place, |of| if of.downtime.is_finite() { of.ended } else { f64::INFINITY });
+        let ends = plan.of_move(place, Moved::arrived);
         let downtime = plan.of_move(place, |of| of.downtime);
         let sent = plan
             .of_move(place, |of| of.sent)
@@ -99,7 +103,7 @@ fn moves(out: &mut impl Write, of: &PlanAnswer<'_>, plan: &Plan) -> io::Result<(
             max.map_or_else(String::new, |max| format!("  over its {} in {}", show_duration(max), percent(long)));
         writeln!(
             out,
-            "{:18}{way:20}{kept:>14}{:>10}{:>10}{band:>18}{:>12}{:>14}{sent:>12}{broken}",
+            "{:18}{way:18}{kept:>14}{:>13}{:>13}{band:>26}{:>12}{:>14}{sent:>12}{broken}",
             of.guest(place).name,
             or_never(plan.of_move(place, |of| of.began).p50),
             or_never(ends.p50),
@@ -115,7 +119,7 @@ fn others(out: &mut impl Write, of: &PlanAnswer<'_>) -> io::Result<()> {
     let window = of.within.map(|within| format!("in {}", show_duration(within))).unwrap_or_default();
     writeln!(
         out,
-        "{:22}{:>10}{:>20}{:>10}{:>16}{:>10}{:>12}{window:>12}",
+        "{:20}{:>12}{:>26}{:>9}{:>16}{:>12}{:>12}{window:>12}",
         "", "all moved", "5 to 95 %", "at once", "downtimes, sum", "worst", "sent"
     )?;
     for plan in of.plans {
@@ -124,7 +128,7 @@ fn others(out: &mut impl Write, of: &PlanAnswer<'_>) -> io::Result<()> {
         let band = format!("{} to {}", or_never(makespan.p5), or_never(makespan.p95));
         let chance = of.within.map(|within| percent(plan.chance(within))).unwrap_or_default();
         let line = format!(
-            "{:22}{:>10}{band:>20}{:>10}{:>16}{:>10}{sent:>12}{chance:>12}",
+            "{:20}{:>12}{band:>26}{:>9}{:>16}{:>12}{sent:>12}{chance:>12}",
             plan.name,
             or_never(makespan.p50),
             plan.over(|run| run.most_at_once(|_| true) as f64).p50.unwrap_or_default(),
