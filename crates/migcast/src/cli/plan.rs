@@ -78,7 +78,7 @@ struct Asked {
     #[arg(long, value_name = "TIME", value_parser = scenario::parse_positive)]
     within: Option<Duration>,
     /// The share of cases in which it has to be, exit code 3 if it is not
-    #[arg(long, value_name = "Q", default_value_t = QUANTILE, value_parser = parse_quantile)]
+    #[arg(long, value_name = "Q", default_value_t = QUANTILE, value_parser = scenario::parse_quantile)]
     quantile: f64,
     /// How many may run at once, whoever decides: out of a host, into a host, in all; `-` for as many as there are
     #[arg(long, value_name = "OUT,IN,ALL", value_parser = parse_limits)]
@@ -121,11 +121,6 @@ fn policy_name(text: &str) -> Result<&'static str, String> {
     let known = POLICIES.iter().map(|policy| policy.name);
     let all: Vec<&str> = known.clone().collect();
     known.into_iter().find(|name| *name == text).ok_or_else(|| format!("`{text}` is not known: {}", all.join(", ")))
-}
-
-fn parse_quantile(text: &str) -> Result<f64, String> {
-    let quantile = text.parse::<f64>().ok().filter(|quantile| *quantile > 0.0 && *quantile <= 1.0);
-    quantile.ok_or_else(|| format!("`{text}` is not a quantile: more than 0, at most 1"))
 }
 
 fn parse_limits(text: &str) -> Result<Limits, String> {

@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use migcast_history::observed::store::Store;
 use migcast_model::quantity;
 
-use super::scenario::QUANTILE;
+use super::scenario::{self, QUANTILE};
 use super::subject::Subject;
 use crate::report::{self, By, Limit, PlotFormat, Prediction, Quantity};
 
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = quantity::parse_duration)]
     max_time: Option<Duration>,
     /// Where limits are judged, in (0, 1] [default: 0.95]
-    #[arg(long, value_parser = parse_quantile)]
+    #[arg(long, value_parser = scenario::parse_quantile)]
     quantile: Option<f64>,
     /// Print JSON (migcast.prediction/1) instead of a table
     #[arg(long)]
@@ -53,11 +53,6 @@ pub(crate) struct Args {
     /// Draw the forecast into a file
     #[arg(long, value_name = "FILE.svg|.png")]
     plot: Option<PathBuf>,
-}
-
-fn parse_quantile(text: &str) -> Result<f64, String> {
-    let quantile = text.parse().ok().filter(|quantile| *quantile > 0.0 && *quantile <= 1.0);
-    quantile.ok_or_else(|| format!("`{text}` is not a quantile: more than 0, at most 1, such as 0.95"))
 }
 
 pub(super) fn parse_time_zone(text: &str) -> Result<TimeZone, String> {

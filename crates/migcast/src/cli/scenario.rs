@@ -166,6 +166,11 @@ pub(super) fn parse_positive(text: &str) -> Result<Duration, String> {
     if span.is_zero() { Err(format!("`{text}` is too short: more than 0")) } else { Ok(span) }
 }
 
+pub(super) fn parse_quantile(text: &str) -> Result<f64, String> {
+    let quantile = text.parse().ok().filter(|quantile| *quantile > 0.0 && *quantile <= 1.0);
+    quantile.ok_or_else(|| format!("`{text}` is not a quantile: more than 0, at most 1, such as 0.95"))
+}
+
 fn parse_setting(text: &str) -> Result<(String, String), String> {
     let (key, value) =
         text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE, such as downtime-limit=100ms"))?;

@@ -160,8 +160,12 @@ impl<'a> PlanAnswer<'a> {
     pub(crate) fn is_kept(&self) -> bool {
         let plan = self.plan();
         let is_in_time = self.within.is_none_or(|within| plan.chance(within) >= self.quantile);
-        is_in_time
-            && (0..self.guests.len()).all(|place| self.stands_too_long(plan, place) <= 1.0 - self.quantile + 1e-12)
+        is_in_time && (0..self.guests.len()).all(|place| !self.is_broken(plan, place))
+    }
+
+    /// Whether a guest is not moved, or stands for longer than it may, in more draws than the quantile leaves.
+    fn is_broken(&self, plan: &Plan, place: usize) -> bool {
+        self.stands_too_long(plan, place) > 1.0 - self.quantile + 1e-12
     }
 
     /// Share of the draws in which a guest is not moved, or stands for longer than it may.

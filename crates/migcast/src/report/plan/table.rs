@@ -98,7 +98,7 @@ fn moves(out: &mut impl Write, of: &PlanAnswer<'_>, plan: &Plan) -> io::Result<(
             .map_or_else(String::new, |sent| show_bytes(ByteCount::new(sent as u64)));
         let band = format!("{} to {}", or_never(ends.p5), or_never(ends.p95));
         let long = of.stands_too_long(plan, place);
-        let max = of.guest(place).moving.downtime_max.filter(|_| long > 1.0 - of.quantile + 1e-12);
+        let max = of.guest(place).moving.downtime_max.filter(|_| of.is_broken(plan, place));
         let broken =
             max.map_or_else(String::new, |max| format!("  over its {} in {}", show_duration(max), percent(long)));
         writeln!(
