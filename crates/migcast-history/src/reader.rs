@@ -111,8 +111,11 @@ impl History {
         let mut history = History { dir: dir.into(), manifest, tracked, segments: Vec::new(), problems: Vec::new() };
         let (closed, begun) = list(dir, history.manifest.version())?;
         let last_closed = closed.last().copied();
-        for number in closed {
-            history.add(number);
+        // Of a long history there are thousands.
+        let mark = |number: &u32| (*number, files::commit(dir, &history.manifest, *number));
+        let marks: Vec<_> = closed.par_iter().map(mark).collect();
+        for (number, mark) in marks {
+            history.add(number, mark);
         }
         history.find_missing(last_closed);
         let after = history.segments.last().map(|segment| timestamp(segment.end_unix_ns()));
@@ -162,9 +165,10 @@ impl History {
     /// # Errors
     /// Damage in a `windows` file; [`ReadError::Empty`] where there is none.
     pub fn timeline(&self) -> Result<Timeline, ReadError> {
-        let mut entries = Vec::new();
-        for segment in &self.segments {
-            let windows = self.windows(segment)?;
+        let windows = self.segments.par_iter().map(|segment| self.windows(segment));
+        let windows = windows.collect::<Result<Vec<_>, ReadError>>()?;
+        let mut entries = Vec::with_capacity(windows.iter().map(Vec::len).sum());
+        for (segment, windows) in self.segments.iter().zip(windows) {
             entries.extend(segment.windows().zip(windows).map(|(index, window)| Entry { index, window }));
         }
         Timeline::new(entries).ok_or_else(|| ReadError::Empty { dir: self.dir.clone() })
@@ -320,9 +324,9 @@ impl History {
         Files::new(&self.dir, &self.manifest, segment.number, &segment.commit)
     }
 
-    /// Reads a commit mark and takes the segment in, or notes why not.
-    fn add(&mut self, number: u32) {
-        let taken = files::commit(&self.dir, &self.manifest, number).and_then(|committed| {
+    /// Takes the segment of a commit mark in, or notes why not.
+    fn add(&mut self, number: u32, mark: Result<Committed, ReadError>) {
+        let taken = mark.and_then(|committed| {
             let Committed { commit, vcpu_time, bytes, has_pages } = committed;
             let segment = Segment { number, bytes, commit, vcpu_time, has_pages };
             self.follows(&segment)?;
