@@ -104,7 +104,7 @@ pub fn predict(program: &Path, history: &Path, of: &Observed, platform: Option<&
         Band { p50: value("p50"), p5: value("p5"), p95: value("p95") }
     };
     let opened = History::open(history)?;
-    let replay = opened.page_replay(opened.timeline()?.all())?;
+    let replay = opened.page_replay(opened.timeline()?.all())?.from_last_zero_map();
     let goodput = BytesPerSec::from_bits(of.link_bits_per_second).scale(PAYLOAD_SHARE);
     let limit = of.settings.iter().find_map(|setting| setting.strip_prefix("downtime-limit="));
     let limit = parse_duration(limit.context("an observed migration has no downtime-limit")?)?;

@@ -61,6 +61,10 @@ pub struct PageReplay {
     time_bounds: Vec<u64>,
     /// The zero map at the start of every [`CHECKPOINT_WINDOWS`]-th window.
     zero_checkpoints: Vec<PageSet>,
+    /// The zero map at the end.
+    zero_at_end: PageSet,
+    /// Whether every start finds that map, instead of the one of its moment.
+    starts_from_end: bool,
     /// Mean number of zero pages, in tracked pages.
     zero_mean: f64,
     /// Pages that are zero at some moment.
@@ -84,6 +88,14 @@ impl PageReplay {
     /// Pages written in each window, scaled to the whole memory.
     pub fn written_per_window(&self) -> impl ExactSizeIterator<Item = PageCount> + '_ {
         self.written.iter().map(|written| self.scale(u64::from(*written)))
+    }
+
+    /// This replay for a migration that is still to come: it finds the zero pages that there were in the end, wherever in the
+    /// recording it starts. How a guest writes comes again, what it has filled stays filled.
+    pub fn from_last_zero_map(mut self) -> PageReplay {
+        self.zero_mean = f64::from(self.zero_at_end.len());
+        self.starts_from_end = true;
+        self
     }
 
     fn length_nanos(&self) -> u64 {
@@ -201,6 +213,9 @@ impl PageSource for PageReplay {
         };
         cursor.advance(GuestTime::ZERO + Duration::from_nanos(start - cursor.origin), |_| {});
         cursor.origin = start;
+        if self.starts_from_end {
+            cursor.zero.clone_from(&self.zero_at_end);
+        }
         cursor
     }
 }
@@ -229,7 +244,7 @@ impl PageCursor for ReplayCursor<'_> {
             // Whole laps lie between, and one is like the other.
             replay.events.iter().filter(|event| event.written()).for_each(|event| written(event.rank()));
             (self.lap, self.window, self.next) = (last_lap, 0, 0);
-            self.zero.clone_from(&replay.zero_checkpoints[0]);
+            self.start_over();
         }
         loop {
             // Position within the current lap; everything beyond its end is the next lap's.
@@ -255,13 +270,21 @@ impl PageCursor for ReplayCursor<'_> {
             if self.window == replay.windows() {
                 self.window = 0;
                 self.lap += 1;
-                self.zero.clone_from(&replay.zero_checkpoints[0]);
+                self.start_over();
             }
         }
     }
 
     fn is_zero(&self, rank: u32) -> bool {
         self.zero.contains(rank)
+    }
+}
+
+impl ReplayCursor<'_> {
+    /// The recording begins again: with its first zero map, unless it began with its last.
+    fn start_over(&mut self) {
+        let replay = self.replay;
+        self.zero.clone_from(if replay.starts_from_end { &replay.zero_at_end } else { &replay.zero_checkpoints[0] });
     }
 }
 
@@ -334,6 +357,24 @@ mod tests {
         assert_eq!(zeros(100, 0), [2, 4]);
         assert_eq!(replay.zero().mean, 2.5, "two zero pages half of the time, three the other half");
         assert_eq!(replay.never_zero().get(), 4);
+    }
+
+    #[test]
+    fn a_migration_to_come_finds_what_was_filled_in_the_end_wherever_it_starts() {
+        let mut builder = PageReplayBuilder::new(PageCount::new(8), PageCount::new(8));
+        builder.zero_at_start(std::iter::once(2..5));
+        builder.window(WINDOW, &[3], &[ZeroChange { rank: 3, zero: false }]);
+        builder.window(WINDOW, &[2, 3], &[ZeroChange { rank: 3, zero: true }, ZeroChange { rank: 2, zero: false }]);
+        let replay = builder.build().unwrap().from_last_zero_map();
+        let zeros = |start_ms: u64, at_ms: u64| -> Vec<u32> {
+            let mut cursor = replay.cursor(Duration::from_millis(start_ms));
+            cursor.advance(GuestTime::from_nanos(at_ms * 1_000_000), |_| {});
+            (0..8).filter(|rank| cursor.is_zero(*rank)).collect()
+        };
+        assert_eq!((zeros(0, 0), zeros(100, 0)), (vec![3, 4], vec![3, 4]));
+        assert_eq!(zeros(0, 99), [4], "what is written is followed");
+        assert_eq!((zeros(0, 199), zeros(0, 201), zeros(0, 299)), (vec![3, 4], vec![3, 4], vec![4]));
+        assert_eq!(replay.zero().mean, 2.0);
     }
 
     #[test]

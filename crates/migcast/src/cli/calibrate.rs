@@ -148,7 +148,7 @@ impl Past {
         let history = History::open(path)?;
         Ok(Past {
             path: path.to_owned(),
-            replay: history.page_replay(history.timeline()?.all())?,
+            replay: history.page_replay(history.timeline()?.all())?.from_last_zero_map(),
             memory: PageCount::new(history.tracked().memory()),
             page_size: ByteCount::new(history.manifest().page_size_bytes),
         })

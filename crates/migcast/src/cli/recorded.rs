@@ -151,7 +151,7 @@ impl Recorded {
         if options.model == Some(ModelName::Avg) {
             let span = options.avg_span.unwrap_or(AVG_SPAN);
             let rate = options.average_rate(&guest, source.counted(), span)?;
-            let source = source.zero_at_start(options.constant_rate(&guest, rate));
+            let source = source.with_zero_pages(options.constant_rate(&guest, rate));
             let model = options.avg_model(&source, Some((self.used.clone(), span)));
             ensure!(
                 options.start.is_everywhere(),
@@ -220,7 +220,7 @@ impl Recorded {
             let in_part: Vec<Duration> = in_part.collect();
             if !in_part.is_empty() {
                 let windows = with_what_follows(&self.timeline, part, scenario.horizon, self.windows_max);
-                let index = self.history.wws_index(windows)?;
+                let index = self.history.wws_index(windows)?.from_last_zero_map();
                 let forecast = Forecast::new(scenario, &index, &in_part, done);
                 outcomes.extend(forecast.starts().iter().map(|(start, outcome)| (begins + *start, outcome.clone())));
             }

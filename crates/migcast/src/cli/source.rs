@@ -52,6 +52,8 @@ impl Source {
         (start, from): (Start, Option<ReadFrom>),
         windows_max: usize,
     ) -> anyhow::Result<Opened> {
+        // A moment that is named had the zero pages of that moment; a migration to come has those of the end.
+        let is_past = matches!(start, Start::At(_));
         let in_part = || timeline.recorded().filter(|entry| part.contains(&entry.index));
         let with_pages = history.windows_with_pages();
         let has_pages = in_part().next().is_some_and(|first| with_pages.contains(&first.index));
@@ -70,7 +72,8 @@ impl Source {
                  now",
                 with_pages.start
             );
-            let source = Source::Pages(Box::new(history.page_replay(part.clone())?));
+            let replay = history.page_replay(part.clone())?;
+            let source = Source::Pages(Box::new(if is_past { replay } else { replay.from_last_zero_map() }));
             return Ok(Opened { source, part, earlier: Vec::new() });
         }
         let mut parts = index_parts(history, timeline, &part, windows_max);
@@ -85,7 +88,8 @@ impl Source {
         // A single start may have been cut off from what its migration goes on into.
         let follows = if matches!(start, Start::At(_)) { Duration::MAX } else { Duration::ZERO };
         let part = with_what_follows(timeline, &last, follows, windows_max);
-        let source = Source::Index(Box::new(history.wws_index(part.clone())?));
+        let index = history.wws_index(part.clone())?;
+        let source = Source::Index(Box::new(if is_past { index } else { index.from_last_zero_map() }));
         Ok(Opened { source, part, earlier })
     }
 
@@ -110,8 +114,8 @@ impl Source {
         }
     }
 
-    /// A constant rate with the zero pages that there were at the start.
-    pub(super) fn zero_at_start(&self, rate: ConstantRate) -> ConstantRate {
+    /// A constant rate with the zero pages that a forecast finds.
+    pub(super) fn with_zero_pages(&self, rate: ConstantRate) -> ConstantRate {
         match self {
             Source::Pages(replay) => rate.with_zero_of(replay),
             Source::Index(index) => {

@@ -55,6 +55,8 @@ impl PageReplayBuilder {
                 written: Vec::new(),
                 time_bounds: vec![0],
                 zero_checkpoints: Vec::new(),
+                zero_at_end: PageSet::empty(tracked),
+                starts_from_end: false,
                 zero_mean: 0.0,
                 ever_zero: PageSet::empty(tracked),
             },
@@ -102,6 +104,7 @@ impl PageReplayBuilder {
             return None;
         }
         replay.zero_mean = self.zero_seconds / replay.length_nanos() as f64;
+        replay.zero_at_end = self.zero;
         let times = times_written(&replay);
         let raw = std::mem::take(&mut replay.events);
         let bounds = std::mem::replace(&mut replay.event_bounds, vec![0]);

@@ -50,6 +50,8 @@ impl PageReplay {
             zero_mean: self.zero_mean / f64::from(self.tracked) * f64::from(pairs),
             ever_zero: set(&self.ever_zero),
             zero_checkpoints,
+            zero_at_end: set(&self.zero_at_end),
+            starts_from_end: self.starts_from_end,
         }
     }
 }

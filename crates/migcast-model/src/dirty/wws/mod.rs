@@ -49,6 +49,8 @@ pub struct WwsIndex {
     totals: Vec<u64>,
     /// Tracked pages that were zero at some moment, at most.
     ever_zero: u64,
+    /// Whether every start finds the zero pages of the end, instead of those of its moment.
+    starts_from_end: bool,
 }
 
 /// Collects windows into a [`WwsIndex`]: one by one, or parts that were recorded.
@@ -174,6 +176,7 @@ impl WwsIndexBuilder {
             time_bounds: self.time_bounds,
             totals: self.totals,
             ever_zero: self.ever_zero.min(u64::from(self.tracked)),
+            starts_from_end: false,
         })
     }
 
@@ -203,6 +206,14 @@ impl WwsIndex {
     /// Start of each window, in recorded time.
     pub fn window_starts(&self) -> impl ExactSizeIterator<Item = Duration> + '_ {
         self.time_bounds[..self.windows()].iter().map(|nanos| Duration::from_nanos(*nanos))
+    }
+
+    /// This index for a migration that is still to come: as [`PageReplay::from_last_zero_map`], but what is written on the
+    /// way leaves the zero pages as they are.
+    ///
+    /// [`PageReplay::from_last_zero_map`]: crate::dirty::PageReplay::from_last_zero_map
+    pub fn from_last_zero_map(self) -> WwsIndex {
+        WwsIndex { starts_from_end: true, ..self }
     }
 
     fn length_nanos(&self) -> u64 {
@@ -288,7 +299,11 @@ impl DirtySource for WwsIndex {
     }
 
     fn zero(&self) -> Estimate {
-        Estimate::exact(self.shares.zero_mean() * self.weight())
+        let tracked = match self.starts_from_end {
+            true => self.shares.zero_at_end().iter().sum(),
+            false => self.shares.zero_mean(),
+        };
+        Estimate::exact(tracked * self.weight())
     }
 
     fn never_zero(&self) -> PageCount {
@@ -418,7 +433,11 @@ impl SpanCounts for IndexCounts<'_> {
     }
 
     fn zero_per_band(&self, at: GuestTime) -> PerBand {
-        self.index.shares.zero(self.index.place(self.wrapped(at))).map(|pages| pages * self.weight)
+        let zero = match self.index.starts_from_end {
+            true => self.index.shares.zero_at_end(),
+            false => self.index.shares.zero(self.index.place(self.wrapped(at))),
+        };
+        zero.map(|pages| pages * self.weight)
     }
 
     fn left_zero(&self, since: GuestTime, until: GuestTime) -> f64 {
@@ -540,6 +559,9 @@ mod tests {
             "two tracked pages a band"
         );
         assert_eq!(counts.left_zero(at(0.0), at(10.0)), 0.5);
+        let later = index.clone().from_last_zero_map();
+        let (first, last) = (later.counts(Duration::ZERO).zero_per_band(at(0.0)), zero);
+        assert_eq!((first[0], first[32]), (last[0], last[32]), "those of the end, from the beginning on");
     }
 
     #[test]

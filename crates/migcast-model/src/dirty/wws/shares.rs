@@ -318,6 +318,11 @@ impl Shares {
         self.zero[self.cell_of(window)].map(f64::from)
     }
 
+    /// Likewise at the end.
+    pub(super) fn zero_at_end(&self) -> PerBand {
+        self.zero[self.cells() - 1].map(f64::from)
+    }
+
     /// Tracked zero pages on average.
     pub(super) fn zero_mean(&self) -> f64 {
         let all = self.zero.iter().flatten().map(|pages| f64::from(*pages));
