@@ -16,8 +16,8 @@ use crate::load::CpuTime;
 use crate::machine::{Machine, Spec};
 use crate::migration::{self, Terms};
 use crate::sink::{Received, Sink};
-use crate::stream::PAGE_SIZE;
 use crate::trace::{self, Reading, Traced, What};
+use migcast_record::stream::PAGE_SIZE;
 
 /// The section with the guest's memory.
 const RAM: &str = "ram";
@@ -164,7 +164,7 @@ fn iterations(traced: &[Traced], received: Received, requested: SystemTime) -> R
 mod tests {
     use super::*;
     use crate::sink::Arrived;
-    use crate::stream::Page;
+    use migcast_record::stream::Page;
 
     fn traced(events: &[(u64, What)]) -> Vec<Traced> {
         let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);

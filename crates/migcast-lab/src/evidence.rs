@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::serial::Line;
-use crate::stream::{Block, Page};
 use crate::write_log;
+use migcast_record::stream::{Block, Page};
 
 /// What the first line of a file says.
 pub const FORMAT: &str = "migcast.stream/1";

@@ -13,9 +13,6 @@ pub mod connection;
 pub mod disk;
 pub mod evidence;
 pub mod features;
-#[cfg(any(test, fuzzing))]
-#[doc(hidden)]
-pub mod fuzzing;
 pub mod guest;
 pub mod initramfs;
 pub mod interrupt;
@@ -34,7 +31,6 @@ pub mod runtime;
 pub mod serial;
 pub mod sink;
 pub mod slowdown;
-pub mod stream;
 pub mod throttle;
 pub mod together;
 pub mod trace;

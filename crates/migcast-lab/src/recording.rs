@@ -53,11 +53,17 @@ pub fn free_folder(out: &Path, name: &str) -> Result<PathBuf> {
     Ok(out.join(format!("{name}-{}", number.context("no free number")?)))
 }
 
-/// The recorder as a user would call it, with its defaults, on a guest that runs.
-pub fn command(program: &Path, machine: &Machine, history: &Path, name: &str, span: Duration) -> Command {
+/// The recorder as a user would call it, with its defaults, on a guest that runs. `options` as [`Settings::options`].
+pub fn command(
+    program: &Path,
+    machine: &Machine,
+    history: &Path,
+    (name, span): (&str, Duration),
+    options: &[String],
+) -> Command {
     let mut command = Command::new(program);
     command.arg("record").arg("--qmp").arg(machine.qmp()).arg("--out").arg(history).args(["--name", name]);
-    command.args(["--duration", &format!("{}ms", span.as_millis())]);
+    command.args(["--duration", &format!("{}ms", span.as_millis())]).args(options);
     command
 }
 

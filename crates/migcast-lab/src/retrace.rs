@@ -26,10 +26,10 @@ use migcast_model::simulate::Scenario;
 use migcast_model::units::{ByteCount, BytesPerSec, PageCount, SimTime};
 
 use crate::evidence::Evidence;
-use crate::stream::Page;
 use crate::write_log::WriteLog;
 use background::Written;
 pub use hosts::Hosts;
+use migcast_record::stream::Page;
 use witness::Witness;
 
 /// Length of the replay's windows: the log has a line every 10 ms.

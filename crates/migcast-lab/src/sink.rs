@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::link;
-use crate::stream::{Block, Event, Page, Parser, Section};
+use migcast_record::stream::{Block, Event, Page, Parser, Section};
 
 /// Bytes read at once: what the link brings in a few milliseconds.
 const PIECE: usize = 256 << 10;

@@ -43,12 +43,21 @@ fn is_alive(pid: u32) -> bool {
 
 #[test]
 fn a_recording_says_what_the_guest_wrote() {
+    assert_recorded_as_written(&["--sample", "all"]);
+}
+
+#[test]
+fn so_does_one_by_the_dirty_log() {
+    assert_recorded_as_written(&["--dirty-log"]);
+}
+
+fn assert_recorded_as_written(means: &[&str]) {
     let _alone = alone();
     let (spec, images) = small_guest();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("history");
-    let options = ["--window", "200ms", "--duration", "6s", "--sample", "all", "--cpu-limit", "100%"];
-    let options = options.map(str::to_owned).to_vec();
+    let options = [&["--window", "200ms", "--duration", "6s", "--cpu-limit", "100%"], means].concat();
+    let options = options.into_iter().map(str::to_owned).collect();
     let settings = Settings { program: recording::program().unwrap(), options, log: None };
     let made = recording::record(&spec, &images, &settings, &out, &Interrupt::default());
     let made = made.unwrap_or_else(|error| panic!("{error:#}"));
@@ -61,11 +70,48 @@ fn a_recording_says_what_the_guest_wrote() {
     assert!(outcome.rows.len() >= 3 && outcome.agreed > 1000, "{outcome}");
     assert_eq!((outcome.missed, outcome.invented), (0, 0), "{outcome}");
 
-    // The comparison would notice: other writes at the same rate are told from these page by page.
+    // The check would notice: other writes at the same rate are told from these page by page.
     let mut other_log = log;
     other_log.seed += 1;
     let others = check(&history, &other_log).unwrap();
     assert!(others.missed > 100 && others.invented > 100, "{others}");
+}
+
+#[test]
+fn a_recorder_that_is_killed_leaves_no_migration_and_no_settings_behind() {
+    let _alone = alone();
+    let (spec, images) = small_guest();
+    let mut machine = Machine::start(&images, &spec, &Interrupt::default()).unwrap_or_else(|error| panic!("{error:#}"));
+    let asked = ["query-migrate-parameters", "query-migrate-capabilities"];
+    let before = asked.map(|command| ask(&mut machine, command));
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(recording::program().unwrap());
+    command.args(["record", "--dirty-log", "--out"]).arg(folder.path()).arg("--qmp").arg(machine.qmp());
+    let mut recorder = Running::start("migcast record", &mut command, Signal::KILL).unwrap();
+    wait_until("it records", || {
+        ask(&mut machine, "query-migrate")["ram"]["dirty-sync-count"].as_u64().is_some_and(|readings| readings > 20)
+    });
+    recorder.signal(Signal::KILL).unwrap();
+    recorder.wait(Duration::from_secs(10)).unwrap().expect("it was killed");
+    wait_until("its migration is over", || ask(&mut machine, "query-migrate")["status"] == "failed");
+    wait_until("the settings are what they were", || asked.map(|command| ask(&mut machine, command)) == before);
+    wait_until("the guest runs", || ask(&mut machine, "query-status")["status"] == "running");
+}
+
+fn ask(machine: &mut Machine, command: &str) -> serde_json::Value {
+    machine.monitor().execute(command, &serde_json::json!({})).unwrap()
+}
+
+/// Asks until it is so; fails after ten seconds.
+fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    let came = (0..500).any(|_| {
+        let is_so = so();
+        if !is_so {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        is_so
+    });
+    assert!(came, "waited in vain until {what}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! What the fuzzer does with an input; the corpus is replayed by the test below.
+mod stream;
+
 use std::fmt::Write;
 
+pub use self::stream::stream;
 use crate::ramblock::{RamBlock, parse, parse_gpa2hva, physical_address};
 
 /// Reads a text as each of QEMU's answers about memory blocks. A table that is read reads the same after it was laid

@@ -54,7 +54,7 @@ impl Sight {
     pub(crate) fn absence(&self) -> Option<Absence> {
         match self {
             Sight::Migrating => Some(Absence { state: State::Migrating, why: "the guest is migrating".to_owned() }),
-            Sight::Standing(how) => Some(Absence { state: State::Gap, why: format!("the guest is {how}") }),
+            Sight::Standing(how) => Some(Absence::of_standing(how)),
             Sight::Clear | Sight::Taken | Sight::Busy(_) | Sight::MonitorGone(_) | Sight::LayoutChanged(_) => None,
         }
     }
@@ -67,6 +67,13 @@ pub(crate) struct Absence {
     pub(crate) state: State,
     /// For people, e.g. "the guest is migrating".
     pub(crate) why: String,
+}
+
+impl Absence {
+    /// Of a guest that does not run, e.g. because it is "paused".
+    pub(crate) fn of_standing(how: &str) -> Absence {
+        Absence { state: State::Gap, why: format!("the guest is {how}") }
+    }
 }
 
 /// Watches a guest.

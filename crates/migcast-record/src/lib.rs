@@ -31,6 +31,7 @@ mod recording;
 mod scan;
 mod summary;
 mod vcpus;
+mod watchdog;
 mod write_log;
 pub mod xen;
 
@@ -40,9 +41,11 @@ pub use memory::{Eye, Look, Memory, MemoryError, PAGE_SIZE, Placement, ProcessMe
 pub use monitor::{Monitor, MonitorError};
 pub use plan::{PlanError, SampleChoice};
 pub use priority::stand_back;
+pub use qemu::stream;
 pub use qmp::QmpSocket;
 pub use recording::{RecordError, Recording, Settings, record};
 pub use scan::{Scan, Scanner};
 pub use summary::{Interrupt, Listener, Progress, Stop, Summary};
 pub use vcpus::VcpuClock;
+pub use watchdog::is_orphaned;
 pub use write_log::WriteLog;

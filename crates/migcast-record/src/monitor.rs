@@ -181,11 +181,14 @@ pub(crate) mod fake {
     #[derive(Clone, Debug, Default)]
     pub(crate) struct FakeMonitor {
         pub(crate) answers: BTreeMap<String, Value>,
+        /// What it was asked, in order.
+        pub(crate) requests: Vec<Value>,
     }
 
     impl Monitor for FakeMonitor {
         fn exchange(&mut self, request: &str) -> Result<Value, MonitorError> {
             let request: Value = serde_json::from_str(request).unwrap();
+            self.requests.push(request.clone());
             let name = request["execute"].as_str().unwrap();
             let key = request["arguments"]["command-line"].as_str().unwrap_or(name);
             Ok(match self.answers.get(key) {

@@ -1,11 +1,14 @@
 //! A QMP monitor on a UNIX socket, held only as long as it is needed.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::Value;
 
 use crate::monitor::{Monitor, MonitorError};
@@ -102,17 +105,31 @@ impl QmpSocket {
     }
 }
 
-impl Monitor for QmpSocket {
-    fn exchange(&mut self, request: &str) -> Result<Value, MonitorError> {
+impl QmpSocket {
+    /// As [`Monitor::exchange`], and hands over a descriptor with the command, e.g. for `getfd`.
+    ///
+    /// # Errors
+    /// As [`Monitor::exchange`].
+    pub(crate) fn exchange_with(
+        &mut self,
+        request: &str,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<Value, MonitorError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect()?,
         };
         let answer = connection
-            .exchange(request, self.answer_timeout)
+            .exchange_with(request, descriptor, self.answer_timeout)
             .map_err(|source| MonitorError::Io { place: self.place(), source })?;
         self.connection = Some(connection);
         Ok(answer)
+    }
+}
+
+impl Monitor for QmpSocket {
+    fn exchange(&mut self, request: &str) -> Result<Value, MonitorError> {
+        self.exchange_with(request, None)
     }
 
     fn release(&mut self) {
@@ -128,10 +145,25 @@ struct Connection {
 impl Connection {
     /// Sends a command and returns the answer to it, past any events.
     fn exchange(&mut self, request: &str, timeout: Duration) -> io::Result<Value> {
+        self.exchange_with(request, None, timeout)
+    }
+
+    /// Likewise; a descriptor goes with the command's first byte.
+    fn exchange_with(
+        &mut self,
+        request: &str,
+        descriptor: Option<BorrowedFd<'_>>,
+        timeout: Duration,
+    ) -> io::Result<Value> {
         let timed = self.stream.get_mut();
         timed.deadline = Instant::now() + timeout;
         timed.stream.set_write_timeout(Some(timeout))?;
-        timed.stream.write_all(format!("{request}\n").as_bytes())?;
+        let line = format!("{request}\n");
+        let sent = match descriptor {
+            Some(descriptor) => send_with(&timed.stream, line.as_bytes(), descriptor)?,
+            None => 0,
+        };
+        timed.stream.write_all(&line.as_bytes()[sent..])?;
         loop {
             // One deadline for all of it: a flood of events is no answer either.
             let answer = self.next_line()?;
@@ -162,6 +194,15 @@ impl Connection {
             Some(_) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the monitor hung up in the middle of a line")),
         }
     }
+}
+
+/// Sends some of `bytes`, one at least, with a descriptor. Says how many.
+fn send_with(stream: &UnixStream, bytes: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<usize> {
+    let descriptors = [descriptor];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut message = SendAncillaryBuffer::new(&mut space);
+    message.push(SendAncillaryMessage::ScmRights(&descriptors));
+    Ok(sendmsg(stream, &[IoSlice::new(bytes)], &mut message, SendFlags::NOSIGNAL)?)
 }
 
 /// A stream whose reads all end by one deadline, however slowly the bytes drip.

@@ -32,6 +32,8 @@ const LOOK_SHARE: f64 = 0.2;
 const SAVE_UP_MAX: Duration = Duration::from_secs(5);
 /// How long a guest's process may outlive its monitor before that counts as a monitor that went away.
 const END_GRACE: Duration = Duration::from_millis(500);
+/// How long preparations go on before somebody may end them.
+const PREPARE_SPAN: Duration = Duration::from_millis(200);
 
 /// A recording in progress.
 pub(crate) struct Recorder<'a> {
@@ -74,6 +76,15 @@ struct Counts {
     stretching_warned: bool,
 }
 
+/// What preparations ended with.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    Ready,
+    /// The guest stood still before they were over.
+    Standing,
+    Stopped(Stop),
+}
+
 /// What a wait ended with.
 enum Waited {
     Due,
@@ -107,6 +118,29 @@ impl<'a> Recorder<'a> {
     /// Page numbers of the tracked pages that are zero, ascending.
     pub(crate) fn zero_pages(&self) -> Vec<u64> {
         self.log.zero_pages()
+    }
+
+    /// Does what comes before the first reading, and what that cost is nobody's: a hypervisor's log begins with a pass over
+    /// all memory.
+    pub(crate) fn prepare(&mut self) -> Result<Prepared, MemoryError> {
+        let mut is_free = true;
+        loop {
+            if let Some(stop) = self.stop_asked() {
+                return Ok(Prepared::Stopped(stop));
+            }
+            match self.log.prepare(PREPARE_SPAN) {
+                Ok(true) => break,
+                Ok(false) => is_free = false,
+                Err(MemoryError::Standing) => return Ok(Prepared::Standing),
+                Err(MemoryError::Ended { .. }) => return Ok(Prepared::Stopped(Stop::GuestEnded)),
+                Err(MemoryError::Migrating) => return Ok(Prepared::Stopped(Stop::MigrationBegan)),
+                Err(error) => return Err(error),
+            }
+        }
+        if !is_free {
+            self.budget = Budget::new(self.settings.cpu_limit, self.clock.now(), self.clock.cpu());
+        }
+        Ok(Prepared::Ready)
     }
 
     /// Waits until the trials are paid for and so are the baseline and the first window's scan, lest that window be
@@ -146,12 +180,15 @@ impl<'a> Recorder<'a> {
         let end = self.settings.duration.map_or(Duration::MAX, |span| self.schedule.origin.saturating_add(span));
         loop {
             let (slot, due) = self.next_scan();
-            let step = match self.wait(due.min(end), sink) {
-                ControlFlow::Continue(Waited::Away(absence)) => self.sit_out(absence, sink, end),
+            let mut step = match self.wait(due.min(end), sink) {
+                ControlFlow::Continue(Waited::Away(absence)) => ControlFlow::Continue(Some(absence)),
                 ControlFlow::Continue(Waited::Due) if due > end => ControlFlow::Break(Stop::Duration),
                 ControlFlow::Continue(Waited::Due) => self.window(slot, State::Recorded),
                 ControlFlow::Break(stop) => ControlFlow::Break(stop),
             };
+            while let ControlFlow::Continue(Some(absence)) = step {
+                step = self.sit_out(absence, sink, end);
+            }
             if let ControlFlow::Break(stop) = step {
                 return stop;
             }
@@ -191,11 +228,15 @@ impl<'a> Recorder<'a> {
         if affordable <= window || std::mem::replace(&mut self.counts.stretching_warned, true) {
             return;
         }
+        let (what, cure) = if self.log.can_sample() {
+            let what = format!("a scan of {} pages", self.log.tracked());
+            (what, "a new recording with --sample auto, or a higher --cpu-limit,")
+        } else {
+            ("a reading of the log".to_owned(), "a higher --cpu-limit")
+        };
         self.listener.warn(&format!(
-            "a scan of {} pages costs {:.1} ms of CPU: to keep the limit of {:.1} % of one core windows become \
-             {affordable:.1} s long instead of {window} s; a new recording with --sample auto, or a higher --cpu-limit, \
-             keeps them short",
-            self.log.tracked(),
+            "{what} costs {:.1} ms of CPU: to keep the limit of {:.1} % of one core windows become {affordable:.2} s long \
+             instead of {window} s; {cure} keeps them short",
             scan * 1e3,
             self.settings.cpu_limit * 100.0,
         ));
@@ -227,13 +268,14 @@ impl<'a> Recorder<'a> {
         self.watch.ended().then_some(Stop::GuestEnded)
     }
 
-    /// Scans and finishes the window that ends with this scan.
-    fn window(&mut self, slot: u64, state: State) -> ControlFlow<Stop> {
+    /// Scans and finishes the window that ends with this scan, unless the guest stands still.
+    fn window(&mut self, slot: u64, state: State) -> ControlFlow<Stop, Option<Absence>> {
         let (start, cpu) = (self.clock.now(), self.clock.cpu());
         let scan = match self.log.read() {
             Ok(scan) => scan,
             Err(MemoryError::Ended { .. }) => return ControlFlow::Break(Stop::GuestEnded),
             Err(MemoryError::Migrating) => return ControlFlow::Break(Stop::MigrationBegan),
+            Err(MemoryError::Standing) => return ControlFlow::Continue(Some(Absence::of_standing("paused"))),
             Err(error) => return ControlFlow::Break(Stop::Memory(error)),
         };
         self.clock.charge(scan.cpu_elsewhere);
@@ -256,7 +298,7 @@ impl<'a> Recorder<'a> {
         self.schedule.boundary = middle;
         self.schedule.slot = slot;
         self.report(progress_written);
-        ControlFlow::Continue(())
+        ControlFlow::Continue(None)
     }
 
     fn report(&mut self, written_per_second: f64) {
@@ -334,7 +376,14 @@ impl<'a> Recorder<'a> {
 
     /// Keeps away while the guest migrates or does not run; then takes a fresh baseline, and the time between becomes
     /// a window in which nothing is known (two, where a guest that stood still migrates, or the other way round).
-    fn sit_out(&mut self, mut absence: Absence, sink: &mut dyn Sink, end: Duration) -> ControlFlow<Stop> {
+    fn sit_out(
+        &mut self,
+        mut absence: Absence,
+        sink: &mut dyn Sink,
+        end: Duration,
+    ) -> ControlFlow<Stop, Option<Absence>> {
+        let warnings = self.log.stand_by();
+        warnings.iter().for_each(|warning| self.listener.warn(warning));
         self.listener.warn(&format!("{}: recording waits", absence.why));
         loop {
             let now = self.clock.now();
@@ -365,6 +414,15 @@ impl<'a> Recorder<'a> {
                     }
                 },
             }
+        }
+        match self.prepare() {
+            Ok(Prepared::Ready) => {}
+            Ok(Prepared::Standing) => return ControlFlow::Continue(Some(absence)),
+            Ok(Prepared::Stopped(stop)) => {
+                self.leave_out(absence.state);
+                return ControlFlow::Break(stop);
+            }
+            Err(error) => return ControlFlow::Break(Stop::Memory(error)),
         }
         self.vcpus.begin(self.clock.now(), self.watch.vcpus());
         let slot = self.slot_from(self.clock.now());

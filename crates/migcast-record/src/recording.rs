@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::guest::{Guest, Identity, Sight, Writes};
 use crate::memory::{MemoryError, PAGE_SIZE};
 use crate::plan::{Means, Plan, PlanError, SampleChoice, choose};
-use crate::recorder::{LOOK_INTERVAL, Recorder, gone, refresh};
+use crate::recorder::{LOOK_INTERVAL, Prepared, Recorder, gone, refresh};
 use crate::scan::Scanner;
 use crate::summary::{Listener, Stop, Summary};
 use crate::write_log::{Contents, WriteLog};
@@ -106,7 +106,16 @@ pub fn record(
     };
     let manifest = manifest(&identity, settings, (sample, means));
     let mut recorder = Recorder::new(log, watch.as_mut(), settings, (began, spent), clock, listener);
-    if let Some(stop) = recorder.save_up(scan_cost) {
+    let stop = match means {
+        WrittenMeans::DirtyLog => match recorder.prepare()? {
+            Prepared::Ready => None,
+            // A log that has told nothing yet has nothing to wait for.
+            Prepared::Standing => return Err(MemoryError::Standing.into()),
+            Prepared::Stopped(stop) => Some(stop),
+        },
+        WrittenMeans::Content | WrittenMeans::Rate => recorder.save_up(scan_cost),
+    };
+    if let Some(stop) = stop {
         return Ok(Recording::Stopped(stop));
     }
     recorder.baseline()?;

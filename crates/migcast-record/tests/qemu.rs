@@ -1,12 +1,14 @@
 //! A real QEMU under emulation: recorded with private and with shared memory, migrated, killed.
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use migcast_history::format::WrittenMeans;
 use migcast_history::reader::History;
 use migcast_history::windows::State;
 use migcast_record::{
@@ -153,6 +155,16 @@ fn run(machine: &Machine, out: &Path, listener: &mut dyn Listener) -> Summary {
     run_guest(qemu::open(&machine.socket()).unwrap(), out, listener)
 }
 
+/// By the dirty log; nobody restores anything if the recorder is killed.
+fn open_log(machine: &Machine) -> Guest {
+    let nobody = || {
+        let mut command = Command::new("sh");
+        command.args(["-c", "cat >/dev/null"]);
+        command
+    };
+    qemu::open_dirty_log(&machine.socket(), Box::new(nobody)).unwrap()
+}
+
 fn run_guest(guest: Guest, out: &Path, listener: &mut dyn Listener) -> Summary {
     let settings = Settings {
         window: Duration::from_millis(100),
@@ -235,16 +247,21 @@ fn memory_that_a_guest_gives_back_stays_given_back() {
     assert_eq!(machine.memfd_blocks(), Some(full - (16 << 20) / 512));
 }
 
+/// A disk that boots into these instructions (16 bits), and QEMU's option for it.
+fn boot_sector(dir: &tempfile::TempDir, code: &[u8]) -> String {
+    let image = dir.path().join("disk");
+    let mut sector = vec![0; 512];
+    sector[..code.len()].copy_from_slice(code);
+    (sector[510], sector[511]) = (0x55, 0xaa);
+    std::fs::write(&image, sector).unwrap();
+    format!("file={},format=raw,if=ide", image.display())
+}
+
 #[test]
 fn how_busy_each_vcpu_was_is_kept() {
-    // Firmware alone: a boot sector in which the first vCPU spins; the second is never started.
+    // Firmware alone: a boot sector in which the first vCPU spins (jmp $); the second is never started.
     let dir = tempfile::tempdir().unwrap();
-    let image = dir.path().join("spin");
-    let mut sector = vec![0; 512];
-    // jmp $ and the mark of a boot sector.
-    (sector[0], sector[1], sector[510], sector[511]) = (0xeb, 0xfe, 0x55, 0xaa);
-    std::fs::write(&image, sector).unwrap();
-    let drive = format!("file={},format=raw,if=ide", image.display());
+    let drive = boot_sector(&dir, &[0xeb, 0xfe]);
     let busy = |accelerator: &str| {
         let machine = Machine::start_on(accelerator, &["-smp", "2", "-drive", &drive]);
         let out = machine.dir.path().join("history");
@@ -263,6 +280,92 @@ fn how_busy_each_vcpu_was_is_kept() {
     assert!(time.watched_ns > 2_000_000_000, "{time:?}");
     assert!((time.busy_share() / time.mean_share() - 2.0).abs() < 0.2, "one does all the work: {time:?}");
     assert_eq!(busy("tcg,thread=single"), None, "they share a thread");
+}
+
+/// How often each page was written, of a recording of all pages, and how many were zero in the end.
+fn times_written(out: &Path) -> (BTreeMap<u32, usize>, u64) {
+    let history = History::open(out).unwrap();
+    let mut windows = history.stream(0..u32::MAX);
+    let (mut times, mut zero) = (BTreeMap::new(), 0);
+    while let Some(window) = windows.next_window().unwrap() {
+        window.written.iter().for_each(|page| *times.entry(*page).or_default() += 1);
+        zero = window.zero_at_start.count();
+    }
+    (times, zero.into())
+}
+
+/// Whether the guest runs, and what migration settings it has.
+fn settings(machine: &Machine) -> serde_json::Value {
+    ["query-status", "query-migrate-parameters", "query-migrate-capabilities"]
+        .map(|command| machine.ask(&format!(r#"{{"execute":"{command}"}}"#)).unwrap()["return"].take())
+        .into()
+}
+
+#[test]
+fn the_dirty_log_tells_of_what_was_written_with_what_was_there() {
+    // For ever: mov byte [es:di], 7 to eight pages from 0x20000 on.
+    let code = [
+        0xb8, 0x00, 0x20, 0x8e, 0xc0, 0x31, 0xff, 0x26, 0xc6, 0x05, 0x07, 0x81, 0xc7, 0x00, 0x10, 0x81, 0xff, 0x00,
+        0x80, 0x75, 0xf2, 0xeb, 0xee,
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::start(&["-drive", &boot_sector(&dir, &code)]);
+    machine.wait_until("it has written", |machine| {
+        let command = r#"{"execute":"human-monitor-command","arguments":{"command-line":"xp /1xb 0x27000"}}"#;
+        machine.ask(command).unwrap()["return"].as_str().unwrap().contains("0x07")
+    });
+    let set = r#"{"execute":"migrate-set-parameters","arguments":{"downtime-limit":123,"max-bandwidth":1000000}}"#;
+    let capability = r#"{"capability":"auto-converge","state":true}"#;
+    let turn_on = format!(r#"{{"execute":"migrate-set-capabilities","arguments":{{"capabilities":[{capability}]}}}}"#);
+    machine.ask(set).unwrap();
+    machine.ask(&turn_on).unwrap();
+    let before = settings(&machine);
+    assert_eq!(before[1]["downtime-limit"], 123);
+    assert!(
+        before[2].as_array().unwrap().iter().any(|now| now["capability"] == "auto-converge" && now["state"] == true)
+    );
+
+    let (compared, logged) = (dir.path().join("compared"), dir.path().join("logged"));
+    run(&machine, &compared, &mut After::windows(30, 0, || {}));
+    let mut listener = After::windows(30, 0, || {});
+    let summary = run_guest(open_log(&machine), &logged, &mut listener);
+    assert_eq!(settings(&machine), before, "the guest is left as it was");
+    assert_eq!(listener.warnings, Vec::<String>::new());
+    assert!(summary.migrating.is_zero() && summary.gaps.is_zero(), "{summary:?}");
+
+    let ((seen, zero_seen), (told, zero_told)) = (times_written(&compared), times_written(&logged));
+    for page in 0x20..0x28 {
+        assert_eq!(seen.get(&page), None, "page {page:#x} never changes");
+        assert!(told[&page] >= 25, "page {page:#x} is written in every window: {told:?}");
+    }
+    assert!(told.len() < 100, "what nobody writes is not told of: {told:?}");
+    assert!(zero_told > 20_000 && zero_told.abs_diff(zero_seen) < 100, "{zero_told} zero pages, {zero_seen} seen");
+    assert_eq!(History::open(&logged).unwrap().manifest().written_means, WrittenMeans::DirtyLog);
+}
+
+#[test]
+fn a_dirty_log_that_somebody_else_ends_is_left_to_them() {
+    let machine = Machine::start(&[]);
+    let out = machine.dir.path().join("history");
+    let mut after = After::windows(15, 1000, || {
+        machine.ask(r#"{"execute":"migrate_cancel"}"#).unwrap();
+    });
+    let before = settings(&machine);
+    let summary = run_guest(open_log(&machine), &out, &mut after);
+    assert!(matches!(summary.stop, Stop::MigrationBegan), "{:?}", summary.stop);
+    assert_eq!(settings(&machine), before);
+    let states = states(&History::open(&out).unwrap());
+    assert!(states.first() == Some(&State::Recorded) && !states.contains(&State::Gap), "{states:?}");
+}
+
+#[test]
+fn a_qemu_that_dies_ends_its_log_in_order() {
+    let machine = Machine::start(&[]);
+    let out = machine.dir.path().join("history");
+    let pid = machine.child.id();
+    let summary = run_guest(open_log(&machine), &out, &mut After::windows(30, 1000, || kill(pid)));
+    assert!(matches!(summary.stop, Stop::GuestEnded), "{:?}", summary.stop);
+    assert!(states(&History::open(&out).unwrap()).len() >= 30);
 }
 
 #[test]
@@ -314,9 +417,21 @@ impl Listener for Pausing<'_> {
 #[test]
 fn a_paused_guest_is_waited_for_and_its_pause_is_a_gap() {
     let machine = Machine::start(&["-S"]);
+    pause(&machine, qemu::open(&machine.socket()).unwrap());
+}
+
+#[test]
+fn so_is_one_that_is_recorded_by_its_log_and_its_monitor_is_not_held_up() {
+    let machine = Machine::start(&["-S"]);
+    let before = settings(&machine);
+    pause(&machine, open_log(&machine));
+    assert_eq!(settings(&machine).as_array().unwrap()[1..], before.as_array().unwrap()[1..]);
+}
+
+fn pause(machine: &Machine, guest: Guest) {
     let out = machine.dir.path().join("history");
-    let mut pausing = Pausing { machine: &machine, paused_at: None, windows: 0, warnings: Vec::new() };
-    let summary = run(&machine, &out, &mut pausing);
+    let mut pausing = Pausing { machine, paused_at: None, windows: 0, warnings: Vec::new() };
+    let summary = run_guest(guest, &out, &mut pausing);
     let expected =
         ["the guest is paused (prelaunch): recording begins when that is over", "the guest is paused: recording waits"];
     assert_eq!(pausing.warnings, expected);

@@ -65,7 +65,7 @@ pub(crate) fn life(args: &Life, interrupt: &Interrupt) -> Result<()> {
     let link = ShapedLink::make(args.link)?;
     let mut machine = Machine::start(&images, &spec, interrupt)?;
     machine.wait_ready(interrupt)?;
-    let history = verify::record(&args.out, args.record, &args.guest, &program, &machine)?;
+    let history = verify::record(&args.out, (&args.guest, args.record), &[], &program, &machine)?;
     let stated = format!("{}bit/s", args.link.bits());
     let mut at = End::Here;
     for run in 0..args.runs + args.drifted_runs {

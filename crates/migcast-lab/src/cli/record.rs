@@ -45,6 +45,9 @@ pub(crate) struct Recorder {
     /// Most CPU time of the recorder, of one core
     #[arg(long, default_value = "100%")]
     pub(crate) cpu_limit: String,
+    /// By QEMU's dirty log
+    #[arg(long)]
+    pub(crate) dirty_log: bool,
 }
 
 impl Recorder {
@@ -57,7 +60,8 @@ impl Recorder {
             ("--sample", self.sample.clone()),
             ("--cpu-limit", self.cpu_limit.clone()),
         ];
-        pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+        let words = pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+        words.chain(self.dirty_log.then(|| "--dirty-log".to_owned())).collect()
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct Verify {
     /// How long each guest is recorded
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     record: Duration,
+    #[command(flatten)]
+    recorder: RecorderOptions,
     /// A migration that still copies then is cancelled, as not converging
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     give_up: Duration,
@@ -49,6 +51,25 @@ pub(crate) struct Verify {
     out: PathBuf,
     #[command(flatten)]
     boot: Boot,
+}
+
+/// What the recorder is told beside its defaults.
+#[derive(Debug, Args)]
+struct RecorderOptions {
+    /// Record by QEMU's dirty log
+    #[arg(long)]
+    dirty_log: bool,
+    /// Length of a window; the recorder's own if nothing is said
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    window: Option<Duration>,
+}
+
+impl RecorderOptions {
+    fn options(&self) -> Vec<String> {
+        let log = self.dirty_log.then(|| "--dirty-log".to_owned());
+        let window = self.window.map(|window| format!("--window={}us", window.as_micros()));
+        log.into_iter().chain(window).collect()
+    }
 }
 
 /// A case as it is asked for.
@@ -145,7 +166,7 @@ fn verify_guest(args: &Verify, name: &str, link: &ShapedLink, interrupt: &Interr
     let program = recording::program()?;
     let mut machine = Machine::start(&images, &spec, interrupt)?;
     machine.wait_ready(interrupt)?;
-    let history = record(&args.out, args.record, name, &program, &machine)?;
+    let history = record(&args.out, (name, args.record), &args.recorder.options(), &program, &machine)?;
     let mut at = End::Here;
     for terms in missing {
         let migrated = migration::migrate(machine, at, link, &spec, &images, terms, interrupt)?;
@@ -192,9 +213,15 @@ fn parse_case(text: &str) -> Result<AskedCase, String> {
 }
 
 /// Records a guest as a user would, into a new folder within `out`.
-pub(super) fn record(out: &Path, span: Duration, name: &str, program: &Path, machine: &Machine) -> Result<PathBuf> {
+pub(super) fn record(
+    out: &Path,
+    (name, span): (&str, Duration),
+    options: &[String],
+    program: &Path,
+    machine: &Machine,
+) -> Result<PathBuf> {
     let history = recording::free_folder(out, name)?;
-    process::run(&mut recording::command(program, machine, &history, name, span))?;
+    process::run(&mut recording::command(program, machine, &history, (name, span), options))?;
     ensure!(history.is_dir(), "migcast record made no history");
     Ok(history)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::evidence::Evidence;
-use crate::stream::Page;
+use migcast_record::stream::Page;
 
 /// A write the stream gives away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use migcast_model::dirty::{DirtySource, Estimate, PageCursor, PageReplay, PageSource};
 use migcast_model::units::{GuestTime, PageCount};
 
-use crate::stream::Page;
+use migcast_record::stream::Page;
 
 /// A replay of every page, and what was sent of it.
 #[derive(Debug)]

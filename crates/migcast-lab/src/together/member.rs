@@ -89,7 +89,7 @@ pub fn record(
     let mut names = Vec::new();
     for member in members {
         let history = recording::free_folder(out, &member.about.name)?;
-        let mut command = recording::command(program, &member.machine, &history, &member.about.name, span);
+        let mut command = recording::command(program, &member.machine, &history, (&member.about.name, span), &[]);
         recorders.push(Running::start("migcast record", &mut command, Signal::TERM)?);
         names.push(history.file_name().context("a history has a name")?.to_string_lossy().into_owned());
     }

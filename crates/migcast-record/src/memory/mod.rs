@@ -111,6 +111,12 @@ pub enum MemoryError {
     /// Its hypervisor does not tell.
     #[error(transparent)]
     Xen(Box<crate::xen::XenError>),
+    /// Likewise, QEMU.
+    #[error(transparent)]
+    Qemu(Box<crate::qemu::LogError>),
+    /// The guest stands still, and its hypervisor tells no more until it runs again.
+    #[error("the guest stands still")]
+    Standing,
     /// A migration has taken the hypervisor's log, which nobody else may touch now.
     #[error("the guest is being migrated, and its log is the migration's")]
     Migrating,

@@ -10,10 +10,10 @@ use super::XenError;
 use super::control::{Bitmap, Control, DomId};
 use super::frames::Frames;
 use super::saving::Processes;
-use super::watchdog::Watchdog;
 use crate::memory::MemoryError;
 use crate::scan::Scan;
-use crate::write_log::WriteLog;
+use crate::watchdog::Watchdog;
+use crate::write_log::{Claim, WriteLog};
 
 /// Of a window a reading of the log, for which the guest stands, should take no more than this share.
 const READING_SHARE_MAX: f64 = 0.05;
@@ -36,17 +36,6 @@ pub(super) struct DirtyLog {
     standing: Duration,
     longest: Duration,
     began: Instant,
-}
-
-/// Whose the log is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Claim {
-    /// Nobody's yet.
-    None,
-    /// Ours.
-    Ours,
-    /// Ours no more: it is a migration's, whoever saw that first, or it is off.
-    Lost,
 }
 
 impl DirtyLog {

@@ -16,7 +16,6 @@ mod frames;
 mod library;
 mod saving;
 mod store;
-mod watchdog;
 
 use std::cell::Cell;
 use std::io;
@@ -25,15 +24,15 @@ use std::process::Command;
 use std::rc::Rc;
 
 use self::control::{Control, DomId, State};
-use self::dirty_log::{Claim, DirtyLog};
+use self::dirty_log::DirtyLog;
 use self::frames::Frames;
 use self::library::{Version, version_in};
 use self::saving::Processes;
 use self::store::Store;
 use crate::guest::{Guest, Identity, Sight, Watch, Writes};
+use crate::write_log::Claim;
 
 pub use error::XenError;
-pub use watchdog::is_orphaned;
 
 /// Where the kernel says which hypervisor runs.
 pub const HYPERVISOR: &str = "/sys/hypervisor";
@@ -90,7 +89,7 @@ impl Domain {
 }
 
 /// Prepares to record the domain with this name or id. `watchdog` is a command that, given the domain's id as its last
-/// argument, waits for the end of its standard input ([`is_orphaned`]) and then [`release`]s the domain. `hypervisor` is
+/// argument, waits for the end of its standard input ([`crate::is_orphaned`]) and then [`release`]s the domain. `hypervisor` is
 /// [`HYPERVISOR`].
 ///
 /// # Errors

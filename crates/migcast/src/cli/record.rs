@@ -3,6 +3,7 @@
 //! Exit codes beside the common ones: 0 the duration is reached, 130 Ctrl-C, 143 SIGTERM, 4 the guest ended, 5 its
 //! monitor went away, its memory was laid out anew, or (Xen) it is being migrated, 1 a failure. In every case one line says what was kept.
 
+use std::ffi::OsString;
 use std::hash::BuildHasher;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,8 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use migcast_history::format::KEEP_SECONDS_MIN;
 use migcast_model::quantity::{QuantityError, parse_duration};
 use migcast_record::{
-    Guest, Interrupt, Listener, Progress, Recording, SampleChoice, Settings, Stop, Summary, SystemClock, libvirt,
-    process, qemu, record, stand_back, xen,
+    Guest, Interrupt, Listener, Progress, Recording, SampleChoice, Settings, Stop, Summary, SystemClock, is_orphaned,
+    libvirt, process, qemu, record, stand_back, xen,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -39,12 +40,19 @@ pub(crate) struct Args {
     /// Turn off Xen's log of a domain whose recorder was killed, and record nothing
     #[arg(long, value_name = "DOMAIN", group = "guest", conflicts_with_all = ["out", "duration", "keep", "name"])]
     release: Option<String>,
+    /// Restore the migration settings of the guest with this monitor, and record nothing
+    #[arg(long, value_names = ["SOCKET", "SETTINGS"], num_args = 2, allow_hyphen_values = true, group = "guest", hide = true)]
+    restore: Option<Vec<OsString>>,
     /// Any process, by its id
     #[arg(long, group = "guest", value_parser = pid)]
     pid: Option<u32>,
     /// Where the history goes: a directory that is empty or not there yet
-    #[arg(long, value_name = "DIR", required_unless_present = "release")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["release", "restore"])]
     out: Option<PathBuf>,
+    /// Take what the guest writes from QEMU's own dirty log, by a migration to nowhere: it tells of every page and every
+    /// write, one of what was there included. The guest cannot be migrated meanwhile; QEMU 8.2 and later
+    #[arg(long, requires = "qmp", conflicts_with = "restore")]
+    dirty_log: bool,
     /// Length of a window, e.g. 100ms
     #[arg(long, default_value = "100ms", value_parser = window)]
     window: Duration,
@@ -65,8 +73,8 @@ pub(crate) struct Args {
     /// Name of the guest in the history [default: its own]
     #[arg(long)]
     name: Option<String>,
-    /// Release the domain when standard input ends without a word
-    #[arg(long, requires = "release", hide = true)]
+    /// Release or restore when standard input ends without a word
+    #[arg(long, conflicts_with = "out", hide = true)]
     when_orphaned: bool,
     /// Where the kernel says which hypervisor runs
     #[arg(long, value_name = "DIR", default_value = xen::HYPERVISOR, hide = true)]
@@ -76,6 +84,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(domain) = &args.release {
         return release(args, domain);
+    }
+    if let Some([socket, settings]) = args.restore.as_deref() {
+        return restore(args, Path::new(socket), &settings.to_string_lossy());
     }
     let out = args.out.as_deref().context("--out is missing")?;
     refuse_used(out)?;
@@ -131,6 +142,7 @@ fn seed() -> u64 {
 
 fn open(args: &Args) -> anyhow::Result<Guest> {
     Ok(match (&args.qmp, &args.libvirt, &args.xen, args.pid) {
+        (Some(socket), ..) if args.dirty_log => qemu::open_dirty_log(socket, Box::new(restorer()?))?,
         (Some(socket), ..) => qemu::open(socket)?,
         (_, Some(domain), ..) => libvirt::open(domain, args.uri.as_deref())?,
         (_, _, Some(domain), _) => xen::open(domain, &args.hypervisor, watchdog(args)?)?,
@@ -146,8 +158,25 @@ fn watchdog(args: &Args) -> anyhow::Result<Command> {
     Ok(command)
 }
 
+/// Likewise, what restores a guest's migration settings; the monitor's socket and the settings follow.
+fn restorer() -> anyhow::Result<impl Fn() -> Command> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    Ok(move || {
+        let mut command = Command::new(&program);
+        command.arg("record").arg("--when-orphaned").arg("--restore");
+        command
+    })
+}
+
+fn restore(args: &Args, socket: &Path, settings: &str) -> anyhow::Result<ExitCode> {
+    if !args.when_orphaned || is_orphaned() {
+        qemu::restore(socket, settings)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn release(args: &Args, domain: &str) -> anyhow::Result<ExitCode> {
-    if !args.when_orphaned || xen::is_orphaned() {
+    if !args.when_orphaned || is_orphaned() {
         xen::release(domain, &args.hypervisor)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -201,7 +230,7 @@ fn why(stop: &Stop) -> String {
         Stop::Interrupt(Interrupt::Interrupted) => "stopped by Ctrl-C".to_owned(),
         Stop::Interrupt(Interrupt::Terminated) => "stopped by SIGTERM".to_owned(),
         Stop::GuestEnded => "the guest ended".to_owned(),
-        Stop::MigrationBegan => "the guest is being migrated, and Xen has one log for both".to_owned(),
+        Stop::MigrationBegan => "the guest's dirty log is somebody else's, as when it is migrated".to_owned(),
         Stop::MonitorGone(why) => format!("the guest's monitor went away ({why})"),
         Stop::LayoutChanged(what) => format!("{what}: start a new recording, pages are numbered anew"),
         Stop::Write(error) => chain(error),

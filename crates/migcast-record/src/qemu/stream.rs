@@ -28,6 +28,8 @@ pub enum Event {
     Began(Section),
     /// A page.
     Page(Page),
+    /// Its end marker: it has no more pages. The footer behind it may come with what is sent next.
+    Marked(Section),
     /// The section is over: end marker and footer have been read.
     Ended(Section),
 }

@@ -1,6 +1,6 @@
-//! What the fuzzer does with an input; the corpus is replayed by the test below.
+//! What the fuzzer does with a migration stream; the corpus is replayed by the test below.
 
-use crate::stream::{Event, Parser, Section, StreamError};
+use crate::qemu::stream::{Event, Parser, Section, StreamError};
 
 /// Follows a stream, whole and in pieces as long as the first byte says: both tell the same. Pages lie in the blocks that
 /// were told, sections end before others begin, nothing is held that could not be part of one item, and what cannot be
@@ -44,6 +44,7 @@ fn check_order(told: &[Event]) {
                 assert!(matches!(open, Some(Section::Part | Section::End)));
                 assert!(page.index < pages, "{page:?} of {pages}");
             }
+            Event::Marked(section) => assert_eq!(open, Some(*section)),
             Event::Ended(section) => assert_eq!(open.take(), Some(*section)),
         }
     }

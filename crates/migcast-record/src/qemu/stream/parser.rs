@@ -31,6 +31,8 @@ enum Expect {
     Section,
     /// The next word of this section.
     Word(Section),
+    /// So many bytes of a page's content, then the next word.
+    Content(usize, Section),
     /// The rest of the list of blocks: so many bytes of memory are still unnamed.
     BlockList(u64),
     Footer(Section),
@@ -42,7 +44,7 @@ enum Expect {
 #[derive(Debug)]
 pub struct Parser {
     expect: Expect,
-    /// Bytes that have arrived and are not understood yet: less than one item.
+    /// Bytes that have arrived and are not understood yet: less than one item. Contents are passed over as they come.
     held: Vec<u8>,
     /// Bytes understood so far.
     position: u64,
@@ -66,8 +68,13 @@ impl Parser {
     /// The stream is not one this can follow. Nothing can be pushed after that.
     pub fn push(&mut self, bytes: &[u8], mut tell: impl FnMut(Event)) -> Result<(), StreamError> {
         let mut held = std::mem::take(&mut self.held);
-        held.extend_from_slice(bytes);
-        let mut input = Input { bytes: &held, at: self.position };
+        let all = if held.is_empty() {
+            bytes
+        } else {
+            held.extend_from_slice(bytes);
+            &held
+        };
+        let mut input = Input { bytes: all, at: self.position };
         // An item is understood whole or not at all.
         let mut rest = input;
         while self.expect != Expect::Rest && self.item(&mut input, &mut tell)?.is_some() {
@@ -92,6 +99,7 @@ impl Parser {
             Expect::Header => header(input)?,
             Expect::Section => self.section(input, tell)?,
             Expect::Word(section) => self.word(input, section, tell)?,
+            Expect::Content(left, section) => content(input, left, section),
             Expect::BlockList(left) => self.block(input, left, tell)?,
             Expect::Footer(section) => self.footer(input, section, tell)?,
             Expect::Rest => None,
@@ -137,7 +145,10 @@ impl Parser {
         let Some(word) = input.u64() else { return Ok(None) };
         let (flags, offset) = (word & FLAGS, word & !FLAGS);
         match flags & !CONTINUE {
-            EOS => return Ok(Some(Expect::Footer(section))),
+            EOS => {
+                tell(Event::Marked(section));
+                return Ok(Some(Expect::Footer(section)));
+            }
             MEM_SIZE if section == Section::Start && self.blocks.is_empty() => {
                 return Ok(Some(Expect::BlockList(offset)));
             }
@@ -149,9 +160,12 @@ impl Parser {
             self.current = Some(self.find(&name).ok_or(StreamError::NoSuchPage { at, block: name, offset })?);
         }
         let zero = flags & ZERO != 0;
-        let Some(content) = input.take(if zero { 1 } else { PAGE_SIZE as usize }) else { return Ok(None) };
-        if zero && content[0] != 0 {
-            return Err(unexpected(at, "fill byte", content[0], "0"));
+        if zero {
+            match input.u8() {
+                Some(0) => {}
+                Some(other) => return Err(unexpected(at, "fill byte", other, "0")),
+                None => return Ok(None),
+            }
         }
         let current =
             self.current.ok_or_else(|| unexpected(at, "flags", flags, "a block's name before the first page"));
@@ -161,7 +175,7 @@ impl Parser {
             return Err(StreamError::NoSuchPage { at, block: block.name.clone(), offset });
         }
         tell(Event::Page(Page { index: first + page, zero }));
-        Ok(Some(Expect::Word(section)))
+        Ok(Some(if zero { Expect::Word(section) } else { Expect::Content(PAGE_SIZE as usize, section) }))
     }
 
     /// A block's place in the list and its first page.
@@ -206,6 +220,13 @@ impl Parser {
         tell(Event::Ended(section));
         Ok(Some(if section == Section::End { Expect::Rest } else { Expect::Section }))
     }
+}
+
+/// Passes over what has arrived of a page's content.
+fn content(input: &mut Input, left: usize, section: Section) -> Option<Expect> {
+    let count = left.min(input.bytes.len());
+    input.take(count).filter(|taken| !taken.is_empty())?;
+    Some(if count == left { Expect::Word(section) } else { Expect::Content(left - count, section) })
 }
 
 /// Magic, version, and the configuration: the machine's name.
@@ -299,14 +320,17 @@ mod tests {
         let expected = [
             Event::Began(Section::Start),
             Event::Blocks(vec![block("pc.ram", 3), block("vga", 2)]),
+            Event::Marked(Section::Start),
             Event::Ended(Section::Start),
             Event::Began(Section::Part),
             page(1, false),
             page(2, true),
             page(3, true),
+            Event::Marked(Section::Part),
             Event::Ended(Section::Part),
             Event::Began(Section::End),
             page(4, false),
+            Event::Marked(Section::End),
             Event::Ended(Section::End),
         ];
         for piece in [1, 2, 7, 4096, 1 << 20] {

@@ -1,19 +1,39 @@
-//! Recording a QEMU guest: what its monitor says of it, and where its memory lies in the process.
+//! Recording a QEMU guest: what its monitor says of it, and where its memory lies in the process; or its dirty log.
 
+mod dirty_log;
+mod nowhere;
+mod settings;
+pub mod stream;
+
+use std::cell::Cell;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::rc::Rc;
 
 use migcast_history::format::Block;
 use qapi::qmp;
 
 use crate::guest::{Guest, Identity, Life, Sight, Watch, Writes};
-use crate::memory::{MemoryError, PAGE_SIZE, Placement, ProcessMemory, of_process};
+use crate::memory::{Mapping, MemoryError, PAGE_SIZE, Placement, ProcessMemory, of_process};
 use crate::monitor::{Monitor, MonitorError, QueryMigrate, QueryStatus, ask, ask_human, one_line, request, understand};
 use crate::qmp::QmpSocket;
 use crate::ramblock::{self, RamBlock};
 use crate::vcpus::{Threads, VcpuClock};
+use crate::write_log::Claim;
+
+use self::dirty_log::DirtyLog;
+
+pub use self::nowhere::LogError;
+pub use self::settings::restore;
 
 /// Guest-physical addresses that lie in main memory on the usual machines: its beginning, and what lies above 4 GiB.
 const PROBES: [u64; 3] = [0, 0x4000_0000, 0x1_0000_0000];
+
+/// Less than this may be allocated without a word, in bytes.
+const HOLES_WORTH_A_WARNING: u64 = 16 << 20;
 
 /// The one run state in which a guest executes and may write.
 const RUNNING: &str = "running";
@@ -57,6 +77,9 @@ pub enum QemuError {
         /// The first block concerned.
         block: String,
     },
+    /// It has no dirty log for us.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The guest's memory is private to it.
     #[error("process {pid} keeps guest memory in guest_memfd (SEV-SNP, TDX): it cannot be read from outside the guest")]
     Encrypted {
@@ -69,13 +92,67 @@ pub enum QemuError {
 ///
 /// # Errors
 /// [`QemuError`]: nobody there, busy, not a monitor, no permission, memory not to be found.
-pub fn open(socket: &std::path::Path) -> Result<Guest, QemuError> {
+pub fn open(socket: &Path) -> Result<Guest, QemuError> {
+    let (monitor, pid) = connect(socket)?;
+    open_with(Box::new(monitor), pid)
+}
+
+/// Prepares to record the guest whose monitor listens on this socket by QEMU's dirty log: a migration to nowhere.
+/// `watchdog` makes a command that, given the socket and the guest's migration settings as its last arguments, waits for
+/// the end of its standard input ([`crate::is_orphaned`]) and then [`restore`]s them.
+///
+/// # Errors
+/// [`QemuError`]: as [`open`]; a QEMU without what this needs, a guest that cannot be migrated.
+pub fn open_dirty_log(socket: &Path, watchdog: Box<dyn Fn() -> Command>) -> Result<Guest, QemuError> {
+    let (mut monitor, pid) = connect(socket)?;
+    let life = Life::of(pid)?;
+    if has_private_memory(pid) {
+        return Err(QemuError::Encrypted { pid });
+    }
+    let mut identity = identify(&mut monitor, pid)?;
+    nowhere::refuse(&mut monitor, &identity)?;
+    let blocks = ram_blocks(&mut monitor)?;
+    let placements = locate(&mut monitor, pid, blocks.clone())?;
+    let warnings = warning_of_holes(pid, &placements).into_iter().collect();
+    identity.blocks = placements.into_iter().map(|placement| placement.block).collect();
+    let threads = Threads::ask(&mut monitor, pid);
+    monitor.release();
+    let claim = Rc::new(Cell::new(Claim::None));
+    let log = DirtyLog::new(socket, pid, &identity.blocks, watchdog, &claim)?;
+    let watch = QemuWatch { monitor: Box::new(monitor), pid, life, blocks, threads, claim };
+    Ok(Guest { identity, writes: Writes::Log(Box::new(log)), watch: Box::new(watch), warnings })
+}
+
+/// A migration reads all memory, and reading a hole of shared memory fills it.
+fn warning_of_holes(pid: u32, placements: &[Placement]) -> Option<String> {
+    let mappings = of_process(pid).ok()?;
+    let holes = |mapping: &Mapping| {
+        let Range { start, end } = mapping.addresses;
+        let file = std::fs::metadata(format!("/proc/{pid}/map_files/{start:x}-{end:x}")).ok()?;
+        Some((end - start).saturating_sub(file.blocks() * 512))
+    };
+    let is_guests = |mapping: &&Mapping| {
+        let starts = |placement: &Placement| placement.address == Some(mapping.addresses.start);
+        mapping.shared && placements.iter().any(starts)
+    };
+    let bytes: u64 = mappings.iter().filter(is_guests).filter_map(holes).sum();
+    (bytes >= HOLES_WORTH_A_WARNING).then(|| {
+        format!(
+            "--dirty-log: QEMU reads all memory once, as any migration does: {} MiB of shared memory that the guest has not \
+             touched yet will be allocated",
+            bytes >> 20
+        )
+    })
+}
+
+/// The monitor on this socket, and the process behind it.
+fn connect(socket: &Path) -> Result<(QmpSocket, u32), QemuError> {
     let mut monitor = QmpSocket::new(socket);
     // The first command connects, which tells the process.
     ask(&mut monitor, QueryStatus {})?;
     let place = socket.display().to_string();
     let pid = monitor.peer().ok_or(QemuError::NoProcess { place })?;
-    open_with(Box::new(monitor), pid)
+    Ok((monitor, pid))
 }
 
 /// Prepares to record the guest with this monitor and process.
@@ -104,7 +181,7 @@ pub(crate) fn open_with(mut monitor: Box<dyn Monitor>, pid: u32) -> Result<Guest
     }
     let mut warnings = memory.warnings();
     warnings.extend(warning_of(&identity));
-    let watch = QemuWatch { monitor, pid, life, blocks: asked, threads };
+    let watch = QemuWatch { monitor, pid, life, blocks: asked, threads, claim: Rc::new(Cell::new(Claim::None)) };
     Ok(Guest { identity, writes: Writes::Contents(Box::new(memory)), watch: Box::new(watch), warnings })
 }
 
@@ -207,6 +284,8 @@ struct QemuWatch {
     /// Who runs the vCPUs, where that is known. Asked anew when one of them is gone; a vCPU that is plugged in is not
     /// watched before that.
     threads: Option<Threads>,
+    /// Whether the guest's migration is our own, to nowhere.
+    claim: Rc<Cell<Claim>>,
 }
 
 impl QemuWatch {
@@ -216,8 +295,15 @@ impl QemuWatch {
         let mut next = || answers.next().unwrap_or_default();
         let status = understand::<QueryStatus>(next())?.status;
         let migration = understand::<QueryMigrate>(next())?.status;
-        if is_migrating(&status, &migration) {
-            return Ok(Sight::Migrating);
+        match self.claim.get() {
+            // A guest that stands still lets QEMU come to the end of any migration.
+            Claim::Ours if nowhere::goes_on(&migration) || status != RUNNING => {}
+            Claim::Ours | Claim::Lost => {
+                self.claim.set(Claim::Lost);
+                return Ok(Sight::Taken);
+            }
+            Claim::None if is_migrating(&status, &migration) => return Ok(Sight::Migrating),
+            Claim::None => {}
         }
         if status != RUNNING {
             return Ok(Sight::Standing(standing(&status)));
@@ -269,10 +355,14 @@ impl Watch for QemuWatch {
     }
 }
 
-/// By QEMU's run state and migration state. Migration states of a later QEMU count as migrating: they are steps of one.
+/// By QEMU's run state and migration state.
 fn is_migrating(status: &str, migration: &str) -> bool {
-    matches!(status, "inmigrate" | "postmigrate" | "finish-migrate")
-        || !matches!(migration, "" | "none" | "completed" | "failed" | "cancelled")
+    matches!(status, "inmigrate" | "postmigrate" | "finish-migrate") || !is_calm(migration)
+}
+
+/// Whether no migration in this state goes on. States of a later QEMU are taken for steps of one.
+fn is_calm(migration: &str) -> bool {
+    matches!(migration, "" | "none" | "completed" | "failed" | "cancelled")
 }
 
 /// How a guest is that does not run, by its run state (`RunState` in QEMU's qapi/run-state.json): "paused" by its
@@ -324,7 +414,14 @@ mod tests {
     }
 
     fn watch(fake: FakeMonitor, life: Life, blocks: Vec<RamBlock>) -> QemuWatch {
-        QemuWatch { monitor: Box::new(fake), pid: std::process::id(), life, blocks, threads: None }
+        QemuWatch {
+            monitor: Box::new(fake),
+            pid: std::process::id(),
+            life,
+            blocks,
+            threads: None,
+            claim: Rc::new(Cell::new(Claim::None)),
+        }
     }
 
     #[test]
