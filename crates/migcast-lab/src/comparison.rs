@@ -229,6 +229,38 @@ const TIMES: [Rule; 4] = [
     ("time, 2023 predictor", |predicted| predicted.baselines.piecewise),
 ];
 
+/// How well the times of those migrations were foretold of whose pages [`MUCH_REPEATED`] or more were sent again: how many
+/// there are, and the median error of our forecast and of each simpler rule, in percent.
+fn where_much_is_repeated(completed: &[&Case]) -> (usize, [Option<f64>; 4]) {
+    let repeated: Vec<&Case> =
+        completed.iter().copied().filter(|case| case.repeated_share() >= MUCH_REPEATED).collect();
+    (repeated.len(), TIMES.map(|rule| median_error(&repeated, rule.1, |o| o.migration_time_seconds)))
+}
+
+/// What the goals for real migrations ask for, of those that completed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Goals {
+    /// Migrations that completed.
+    pub completed: usize,
+    /// How many of their times, and of their downtimes, the band holds.
+    pub in_band: (usize, usize),
+    /// How many of them sent much again.
+    pub much_repeated: usize,
+    /// Of those our median error of time, and that of the best simpler rule, in percent.
+    pub repeated_errors: (f64, f64),
+}
+
+impl Goals {
+    /// What came of them.
+    pub fn of(cases: &[Case]) -> Goals {
+        let completed: Vec<&Case> = cases.iter().filter(|case| case.observed.completed).collect();
+        let (much_repeated, errors) = where_much_is_repeated(&completed);
+        let [ours, simpler @ ..] = errors.map(|error| error.unwrap_or(f64::NAN));
+        let best = simpler.into_iter().fold(f64::INFINITY, f64::min);
+        Goals { completed: completed.len(), in_band: in_band(&completed), much_repeated, repeated_errors: (ours, best) }
+    }
+}
+
 /// How well all cases were foretold, and by the simpler rules.
 pub fn summary(cases: &[Case]) -> String {
     let completed: Vec<&Case> = cases.iter().filter(|case| case.observed.completed).collect();
@@ -242,16 +274,14 @@ pub fn summary(cases: &[Case]) -> String {
     for (name, error) in rows.into_iter().chain(baselines) {
         let _ = writeln!(out, "median |error|, {name}: {}", show(error));
     }
-    let repeated: Vec<&Case> =
-        completed.iter().copied().filter(|case| case.repeated_share() >= MUCH_REPEATED).collect();
-    if !repeated.is_empty() {
-        let errors = TIMES.map(|rule| format!("{} {}", rule.0, show(time(&repeated, rule))));
+    let (repeated, errors) = where_much_is_repeated(&completed);
+    if repeated > 0 {
+        let errors = TIMES.iter().zip(errors).map(|(rule, error)| format!("{} {}", rule.0, show(error)));
         let _ = writeln!(
             out,
-            "the same where {} % or more is sent again ({}): {}",
+            "the same where {} % or more is sent again ({repeated}): {}",
             MUCH_REPEATED * 100.0,
-            repeated.len(),
-            errors.join(", ")
+            errors.collect::<Vec<_>>().join(", ")
         );
     }
     let (in_time, in_down) = in_band(&completed);
