@@ -7,6 +7,7 @@ use std::path::Path;
 
 use migcast_history::observed::{self, Observed};
 use migcast_lab::comparison::{self, Case, Goals, median_error};
+use migcast_lab::prediction::Predicted;
 use migcast_lab::recording;
 
 /// What the platform was fitted to: these guests over this link.
@@ -60,9 +61,17 @@ fn forecasts_from_dirty_logs_are_within_the_goals() {
         let fast = |case: &&Case| case.observed.guest == guest && case.observed.link_bits_per_second == 1_000_000_000;
         let kept = cases.iter().find(fast).unwrap();
         let anew = comparison::forecast(&program, &folder, [kept.observed.clone()], Some(&platform)).unwrap();
-        // Written and read once more, as the kept one was.
-        let anew: Case = serde_json::from_str(&serde_json::to_string(&anew[0]).unwrap()).unwrap();
-        assert_eq!(anew.predicted, kept.predicted, "{}", kept.title());
+        let (anew, kept) = (&anew[0].predicted, &kept.predicted);
+        assert_eq!((anew.starts, anew.memory_pages), (kept.starts, kept.memory_pages), "{guest}");
+        let figures = |of: &Predicted| {
+            let bands = [of.migration_time_seconds, of.downtime_seconds, of.sent_bytes];
+            bands.into_iter().flat_map(|band| [band.p5, band.p50, band.p95]).collect::<Vec<_>>()
+        };
+        // Another processor's logarithms may differ in their last digit, and one start of a thousand with them.
+        let close = |(anew, kept): (f64, f64)| (anew / kept - 1.0).abs() < 0.005;
+        let both = figures(anew).into_iter().zip(figures(kept));
+        let all_close = both.clone().all(|(anew, kept)| anew.zip(kept).map_or(anew == kept, close));
+        assert!(all_close, "{guest}: {:?}", both.collect::<Vec<_>>());
     }
 }
 

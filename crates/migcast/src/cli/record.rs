@@ -230,7 +230,7 @@ fn why(stop: &Stop) -> String {
         Stop::Interrupt(Interrupt::Interrupted) => "stopped by Ctrl-C".to_owned(),
         Stop::Interrupt(Interrupt::Terminated) => "stopped by SIGTERM".to_owned(),
         Stop::GuestEnded => "the guest ended".to_owned(),
-        Stop::MigrationBegan => "the guest's dirty log is somebody else's, as when it is migrated".to_owned(),
+        Stop::MigrationBegan => "the guest is being migrated, or somebody else has its dirty log".to_owned(),
         Stop::MonitorGone(why) => format!("the guest's monitor went away ({why})"),
         Stop::LayoutChanged(what) => format!("{what}: start a new recording, pages are numbered anew"),
         Stop::Write(error) => chain(error),
