@@ -359,6 +359,18 @@ fn a_dirty_log_that_somebody_else_ends_is_left_to_them() {
 }
 
 #[test]
+fn shared_memory_that_a_log_would_allocate_is_told_of() {
+    let shared = ["-object", "memory-backend-memfd,id=ram,size=128M,share=on", "-machine", "pc,memory-backend=ram"];
+    let machine = Machine::start(&shared);
+    let warnings = open_log(&machine).warnings;
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("MiB of shared memory that the guest has not touched"),
+        "{warnings:?}"
+    );
+    assert_eq!(open_log(&Machine::start(&[])).warnings, Vec::<String>::new(), "private memory has no holes to fill");
+}
+
+#[test]
 fn a_qemu_that_dies_ends_its_log_in_order() {
     let machine = Machine::start(&[]);
     let out = machine.dir.path().join("history");

@@ -457,6 +457,26 @@ mod tests {
     }
 
     #[test]
+    fn our_own_migration_is_none_until_somebody_else_ends_it() {
+        let memory = vec![1; 4 * 4096];
+        let mut fake = monitor(&memory);
+        let blocks = ram_blocks(&mut fake).unwrap();
+        let seen = |status: &str, migration: &str| {
+            let mut fake = fake.clone();
+            fake.answers.insert("query-status".into(), json!({ "status": status }));
+            fake.answers.insert("query-migrate".into(), json!({ "status": migration }));
+            let watch = &mut watch(fake, Life::of(std::process::id()).unwrap(), blocks.clone());
+            watch.claim.set(Claim::Ours);
+            (watch.look(), watch.claim.get())
+        };
+        assert_eq!(seen("running", "active"), (Sight::Clear, Claim::Ours));
+        assert_eq!(seen("running", "cancelled"), (Sight::Taken, Claim::Lost));
+        // QEMU comes to the end of a migration of a guest that was paused.
+        assert_eq!(seen("paused", "active"), (Sight::Standing("paused".into()), Claim::Ours));
+        assert!(matches!(seen("finish-migrate", "device"), (Sight::Standing(_), Claim::Ours)));
+    }
+
+    #[test]
     fn only_a_running_guest_is_clear() {
         let memory = vec![1; 4 * 4096];
         let mut fake = monitor(&memory);
