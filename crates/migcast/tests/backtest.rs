@@ -51,7 +51,7 @@ fn phases_are_forecast_from_the_same_phase_and_predict_says_so() {
         let found = json("backtest", dir.path(), &["--from", from]);
         assert_eq!(found["best"], "the same phase", "{found}");
         let all = json("predict", dir.path(), &["--from", from, "--start", "all"]);
-        let best = json("predict", dir.path(), &["--from", from]);
+        let best = json("predict", dir.path(), &["--from", from, "--as-of", "end"]);
         assert!(all["backtest"].is_null() && all["starts_chosen"] == "as asked");
         assert_eq!(best["starts_chosen"], "best");
         // Word for word the choice, and the score, of the backtest: both look at the same starts.
@@ -61,11 +61,35 @@ fn phases_are_forecast_from_the_same_phase_and_predict_says_so() {
         for key in ["forecasts", "time_inside", "downtime_inside", "time_error"] {
             assert_eq!(best["backtest"][key], score[key], "{key} from {from}");
         }
+        assert_eq!(best["widened"], score["widened"]);
         assert!(best["starts"].as_u64() < all["starts"].as_u64());
         // Now it is quiet: what happens when it is busy seldom does.
         let share = |of: &Value| of["converged"].as_f64().unwrap() / of["starts"].as_f64().unwrap();
         assert!(share(&best) > 0.85 && share(&all) < 0.75, "{} and {}", share(&best), share(&all));
+        // Who asks today, long after, is told of no phase.
+        let today = json("predict", dir.path(), &["--from", from]);
+        assert_eq!((&today["starts_chosen"], &today["starts"]), (&Value::from("history too old"), &all["starts"]));
+        let median = |of: &Value| of["downtime_seconds"]["p50"].clone();
+        assert_eq!(median(&today), median(&all));
     }
+}
+
+#[test]
+fn what_ended_a_while_ago_is_tried_as_old_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    phases(dir.path());
+    // It ended at 00:10:00, quiet for ten seconds; ten later it has mostly been busy.
+    let then = |as_of: &str| json("predict", dir.path(), &["--as-of", as_of]);
+    let share = |of: &Value| of["converged"].as_f64().unwrap() / of["starts"].as_f64().unwrap();
+    let (at_once, later) = (then("2026-01-01T00:10:00Z"), then("2026-01-01T00:10:10Z"));
+    assert_eq!((&at_once["starts_chosen"], &later["starts_chosen"]), (&Value::from("best"), &Value::from("best")));
+    assert!(share(&at_once) > 0.85 && share(&later) < 0.5, "{} and {}", share(&at_once), share(&later));
+    let mut before = Command::new(env!("CARGO_BIN_EXE_migcast"));
+    before.arg("predict").arg(dir.path()).args(["--link", "200Mbit/s", "--as-of", "2026-01-01T00:09:00Z"]);
+    let output = before.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("--as-of: 2026-01-01T00:09:00Z lies before the end of the history"), "{said}");
 }
 
 #[test]
@@ -75,7 +99,7 @@ fn starts_are_told_by_their_time_of_day_and_one_by_one() {
     let file = dir.path().join("starts.csv");
     let all = json("predict", dir.path(), &["--start", "all"]);
     let more = ["--by", "hour-of-week", "--per-start", file.to_str().unwrap()];
-    let told = json("predict", dir.path(), &[&more[..], &["--time-zone", "Asia/Tokyo"]].concat());
+    let told = json("predict", dir.path(), &[&more[..], &["--time-zone", "Asia/Tokyo", "--as-of", "end"]].concat());
     assert!(told["starts"].as_u64() < all["starts"].as_u64(), "the forecast is made from some of the starts");
     let [group] = told["profile"].as_array().unwrap().as_slice() else { panic!("{told}") };
     // 2026-01-01 00:00 UTC.
@@ -105,9 +129,9 @@ fn a_backtest_is_one_screen_of_text() {
     let text = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "Backtest of phases (7.81 MiB) over 200 Mbit/s, qemu-10.0", "{text}");
-    let names = ["everything before", "the last 1 min", "the last 5 min", "the same phase"];
+    let names = ["everything before", "the last 1 min", "the last 5 min", "the same phase", "about the same phase"];
     for (line, name) in lines[3..].iter().zip(names) {
         assert!(line.starts_with(name), "{text}");
     }
-    assert_eq!(lines[8], "best: the same phase; `migcast predict` uses it", "{text}");
+    assert_eq!(lines[9], "best: the same phase; `migcast predict` uses it", "{text}");
 }

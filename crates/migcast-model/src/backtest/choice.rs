@@ -7,8 +7,9 @@ use super::{Moment, RUNS_MIN, Run};
 const HOUR: f64 = 3_600.0;
 const DAY: f64 = 24.0 * HOUR;
 const WEEK: f64 = 7.0 * DAY;
-/// One in so many of the past is like the present.
-const NEAREST_SHARE: usize = 20;
+/// One in so many of the past is in the same phase as the present, and one in so many in about the same.
+const SAME_PHASE_ONE_IN: usize = 20;
+const LIKE_PHASE_ONE_IN: usize = 5;
 
 /// Which starts of the past a forecast uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +18,10 @@ pub enum Choice {
     Everything,
     /// Those of the last span that is settled.
     Last(Duration),
-    /// Those before which the guest wrote about as much as it does now.
+    /// Those before which the guest wrote as much as it does now.
     SamePhase,
+    /// Those before which it wrote about as much: more of them, less alike.
+    LikePhase,
     /// Those within half an hour of the same time on earlier days.
     SameHour,
     /// Those within half an hour of the same time and weekday in earlier weeks.
@@ -27,7 +30,7 @@ pub enum Choice {
 
 impl Choice {
     /// All choices there are.
-    pub const ALL: [Choice; 9] = [
+    pub const ALL: [Choice; 10] = [
         Choice::Everything,
         Choice::Last(Duration::from_secs(60)),
         Choice::Last(Duration::from_secs(300)),
@@ -35,6 +38,7 @@ impl Choice {
         Choice::Last(Duration::from_secs(3_600)),
         Choice::Last(Duration::from_secs(21_600)),
         Choice::SamePhase,
+        Choice::LikePhase,
         Choice::SameHour,
         Choice::SameHourOfWeek,
     ];
@@ -51,10 +55,11 @@ impl Choice {
         match self {
             Choice::Everything => past.runs.clone(),
             Choice::Last(span) => {
-                let since = now.wall_seconds - (past.lag + span).as_secs_f64();
+                let since = now.wall_seconds - (now.age + past.lag + span).as_secs_f64();
                 those(&|run| run.wall_seconds >= since)
             }
-            Choice::SamePhase => nearest(&past.runs, now.state),
+            Choice::SamePhase => nearest(&past.runs, now, SAME_PHASE_ONE_IN),
+            Choice::LikePhase => nearest(&past.runs, now, LIKE_PHASE_ONE_IN),
             Choice::SameHour => those(&|run| is_same_time(run, now, DAY)),
             Choice::SameHourOfWeek => those(&|run| is_same_time(run, now, WEEK)),
         }
@@ -80,10 +85,14 @@ impl<'a> Past<'a> {
     }
 }
 
-fn nearest<'a>(runs: &[&'a Run], state: [f64; 2]) -> Vec<&'a Run> {
-    let distance = |run: &Run| (run.state[0] - state[0]).powi(2) + (run.state[1] - state[1]).powi(2);
-    let mut near: Vec<(f64, &Run)> = runs.iter().map(|run| (distance(run), *run)).collect();
-    let most = (runs.len() / NEAREST_SHARE).max(RUNS_MIN).min(runs.len());
+/// One in so many of them, those before which the guest did what is likest what it does now; none where that is not known.
+fn nearest<'a>(runs: &[&'a Run], now: &Moment, one_in: usize) -> Vec<&'a Run> {
+    let Some(state) = now.state else { return Vec::new() };
+    let distance = |of: [f64; 2]| (of[0] - state[0]).powi(2) + (of[1] - state[1]).powi(2);
+    // Of those that are alike the latest.
+    let latest_first = runs.iter().rev();
+    let mut near: Vec<(f64, &Run)> = latest_first.filter_map(|run| Some((distance(run.state?), *run))).collect();
+    let most = (near.len() / one_in).max(RUNS_MIN).min(near.len());
     near.sort_by(|one, other| one.0.total_cmp(&other.0));
     near.into_iter().take(most).map(|(_, run)| run).collect()
 }

@@ -20,7 +20,7 @@ use migcast_model::units::{ByteCount, PageCount};
 
 use super::backtest::Hindsight;
 use super::past::{Subject, SubjectWrites};
-use super::scenario::{Basis, EarlierOf, HindsightOf, ModelName, ReadFrom, Request, SamplingOf, Start};
+use super::scenario::{AsOf, Basis, EarlierOf, HindsightOf, ModelName, ReadFrom, Request, SamplingOf, Start};
 use super::source::{INDEX_WINDOWS_MAX, Opened, Source, with_what_follows};
 use crate::report::{HistoryUsed, Model, Prediction};
 
@@ -171,7 +171,8 @@ impl Recorded {
         let earlier = |scenario: &Scenario, starts: &[Duration], done: &(dyn Fn() + Sync)| {
             self.forecast_earlier(scenario, starts, done)
         };
-        let hindsight = |simulated: &Forecast, horizon| self.hindsight(simulated, horizon);
+        let age = options.as_of.unwrap_or(AsOf::Now).age(self.end())?;
+        let hindsight = |simulated: &Forecast, horizon| self.hindsight(simulated, horizon, age);
         let basis = Basis {
             source_begins: self.source_begins,
             earlier: (!self.earlier.is_empty()).then_some(&earlier as EarlierOf<'_>),
@@ -201,9 +202,15 @@ impl Recorded {
         Ok(Subject { scenario, writes, starts, warnings: self.warnings.clone() })
     }
 
-    /// The starts of a forecast as they look afterwards.
-    pub(super) fn hindsight(&self, forecast: &Forecast, horizon: Duration) -> Hindsight {
-        Hindsight::new(&self.timeline, self.part.start, forecast, horizon)
+    /// The starts of a forecast as they look afterwards, to who makes another one so long after the history's end.
+    pub(super) fn hindsight(&self, forecast: &Forecast, horizon: Duration, age: Duration) -> Hindsight {
+        Hindsight::new(&self.timeline, self.part.start, forecast, horizon, age)
+    }
+
+    /// Until when the guest is known.
+    pub(super) fn end(&self) -> jiff::Timestamp {
+        let last = self.timeline.recorded().last().map(|entry| i128::from(entry.window.end_unix_ns));
+        last.and_then(|end| jiff::Timestamp::from_nanosecond(end).ok()).unwrap_or_else(|| self.timeline.end())
     }
 
     /// Outcomes of the starts before the last part, of which a part at a time is held.

@@ -73,8 +73,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let options = &args.subject.options;
     let dir = args.subject.history.as_ref().context("rules are judged on a history: give its directory")?;
     ensure!(
-        options.start.is_everywhere(),
-        "--start has no meaning here: every starting point of the history is looked at"
+        options.start.is_everywhere() && options.as_of.is_none(),
+        "--start and --as-of have no meaning here: every starting point of the history is looked at"
     );
     ensure!(
         options.algorithm.is_none() && options.manager.is_none() && options.settings.is_empty(),

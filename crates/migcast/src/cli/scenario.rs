@@ -24,9 +24,9 @@ use migcast_model::simulate::Scenario;
 use migcast_model::speed::SpeedScatter;
 use migcast_model::units::{ByteCount, BytesPerSec, PageCount, PagesPerSec};
 
-use super::backtest::Hindsight;
+use super::backtest::{Chosen, Hindsight};
 use crate::platform_file::PlatformFile;
-use crate::report::{HistoryUsed, Model, Prediction, RatesUsed, Starting};
+use crate::report::{HistoryUsed, Model, Prediction, RatesUsed};
 
 /// Where limits are judged if nothing is said.
 pub(super) const QUANTILE: f64 = 0.95;
@@ -71,6 +71,10 @@ pub(super) struct Options {
     /// short history), at every window, in the last minute over and over, or at one point
     #[arg(long, value_name = "best|all|now|OFFSET|TIMESTAMP", default_value = "best", value_parser = parse_start)]
     pub(super) start: Start,
+    /// The moment at which the migration starts: whether the history tells what the guest does then depends on how long ago it
+    /// ended [default: now; of a backtest the history's end]
+    #[arg(long, value_name = "now|end|TIMESTAMP", value_parser = parse_as_of)]
+    pub(super) as_of: Option<AsOf>,
     /// A migration that still copies after this counts as not converging [default: three times what the whole memory
     /// takes, at least 60s; until it is over where the algorithm ends by itself, or its manager ends it]
     #[arg(long, value_name = "TIME", value_parser = parse_positive)]
@@ -136,6 +140,40 @@ impl Start {
     /// Whether it leaves out nothing that was recorded.
     pub(super) fn is_everywhere(self) -> bool {
         matches!(self, Start::Best | Start::All)
+    }
+}
+
+/// What `--as-of` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AsOf {
+    Now,
+    /// As if the history went on until the migration.
+    End,
+    At(jiff::Timestamp),
+}
+
+impl AsOf {
+    /// How long ago a history that ends at `end` then ended.
+    pub(super) fn age(self, end: jiff::Timestamp) -> anyhow::Result<Duration> {
+        let moment = match self {
+            AsOf::End => return Ok(Duration::ZERO),
+            // A clock that is behind the recorder's.
+            AsOf::Now => jiff::Timestamp::now().max(end),
+            AsOf::At(moment) => moment,
+        };
+        Duration::try_from(moment.duration_since(end)).ok().with_context(|| {
+            format!("--as-of: {moment} lies before the end of the history, {end}; migcast history trim --to cuts it")
+        })
+    }
+}
+
+fn parse_as_of(text: &str) -> Result<AsOf, String> {
+    match text {
+        "now" => Ok(AsOf::Now),
+        "end" => Ok(AsOf::End),
+        _ => text.parse().map(AsOf::At).map_err(|_| {
+            format!("`{text}` is not a moment: write now, end (of the history), or a time such as 2026-01-31T12:00:00Z")
+        }),
     }
 }
 
@@ -206,6 +244,10 @@ impl Options {
         ensure!(
             has_pages || self.from.is_none(),
             "--from needs a recorded history: there are pages and an index of nothing else"
+        );
+        ensure!(
+            self.as_of.is_none() || (has_pages && self.start == Start::Best && self.model != Some(ModelName::Avg)),
+            "--as-of belongs to --start best and --model hist with a recorded history"
         );
         if !has_history {
             ensure!(self.model != Some(ModelName::Hist), "--model hist needs a history: give its directory");
@@ -461,7 +503,7 @@ impl Request {
         progress.finish_and_clear();
         let hindsight = hindsight.map(|hindsight| hindsight(&simulated, horizon));
         let to_choose = hindsight.as_ref().filter(|_| self.options.start == Start::Best);
-        let (starting, chosen) = to_choose.map_or((Starting::AsAsked, None), Hindsight::best);
+        let Chosen { starting, starts: chosen, margins } = to_choose.map_or_else(Chosen::as_asked, Hindsight::best);
         let (forecast, simulated, starts) = match chosen {
             Some(chosen) => (simulated.only(&chosen), Some(simulated), chosen),
             None => (simulated, None, starts),
@@ -487,6 +529,7 @@ impl Request {
             starting,
             model,
             forecast,
+            margins,
             simulated,
             sampling,
             speed,

@@ -59,8 +59,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         PlotFormat::of(path)?;
     }
     ensure!(
-        args.subject.options.start.is_everywhere(),
-        "--start has no meaning here: a promise is about every starting point of the history"
+        args.subject.options.start.is_everywhere() && args.subject.options.as_of.is_none(),
+        "--start and --as-of have no meaning here: a promise is about every starting point of the history"
     );
     let promise = Promise {
         time: args.max_time.as_secs_f64(),

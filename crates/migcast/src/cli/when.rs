@@ -84,8 +84,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     ensure!(args.subject.history.is_some(), "a constant rate is the same at any hour: give a history");
     ensure!(
-        args.subject.options.start.is_everywhere(),
-        "--start has no meaning here: every starting point of the history is looked at"
+        args.subject.options.start.is_everywhere() && args.subject.options.as_of.is_none(),
+        "--start and --as-of have no meaning here: every starting point of the history is looked at"
     );
     let prediction = args.subject.forecast(Duration::ZERO)?;
     let zone = args.time_zone.clone().unwrap_or(TimeZone::UTC);

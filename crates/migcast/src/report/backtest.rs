@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 
-use migcast_model::backtest::{Backtest, Choice, Score};
+use migcast_model::backtest::{Backtest, Choice, Margin, Score};
 use migcast_model::quantity::{show_bytes, show_count, show_rate};
 use serde::Serialize;
 
 use super::Prediction;
+use super::json::Widened;
 
 /// How a choice is called.
 pub(super) fn name(choice: Choice) -> String {
@@ -15,6 +16,7 @@ pub(super) fn name(choice: Choice) -> String {
         Choice::Last(span) if span.as_secs() >= 3_600 => format!("the last {} h", span.as_secs() / 3_600),
         Choice::Last(span) => format!("the last {} min", span.as_secs() / 60),
         Choice::SamePhase => "the same phase".to_owned(),
+        Choice::LikePhase => "about the same phase".to_owned(),
         Choice::SameHour => "the same hour, earlier days".to_owned(),
         Choice::SameHourOfWeek => "the same hour of the week".to_owned(),
     }
@@ -27,7 +29,7 @@ pub(crate) fn write_backtest(out: &mut impl Write, of: &Prediction, found: &Back
     writeln!(out, "Backtest of {} ({memory}) over {link}, {}\n", guest.name, of.scenario.algorithm.name())?;
     writeln!(
         out,
-        "{:30}{:>10}{:>13}{:>13}{:>13}{:>13}{:>13}{:>12}{:>9}",
+        "{:30}{:>10}{:>13}{:>13}{:>13}{:>13}{:>13}{:>18}{:>12}{:>9}",
         "forecast from",
         "forecasts",
         "time, error",
@@ -35,13 +37,14 @@ pub(crate) fn write_backtest(out: &mut impl Write, of: &Prediction, found: &Back
         "sent, error",
         "time inside",
         "down inside",
+        "time widened",
         "time width",
         "loss"
     )?;
     for score in &found.scores {
         writeln!(
             out,
-            "{:30}{:>10}{:>13}{:>13}{:>13}{:>13}{:>13}{:>12}{:>9.4}",
+            "{:30}{:>10}{:>13}{:>13}{:>13}{:>13}{:>13}{:>18}{:>12}{:>9.4}",
             name(score.choice),
             score.points,
             percent(score.time_error),
@@ -49,6 +52,7 @@ pub(crate) fn write_backtest(out: &mut impl Write, of: &Prediction, found: &Back
             percent(score.sent_error),
             percent(score.time_inside),
             percent(score.downtime_inside),
+            factors(score.margins.time).unwrap_or_else(|| "-".to_owned()),
             percent(score.time_width),
             score.loss,
         )?;
@@ -64,8 +68,19 @@ pub(crate) fn write_backtest(out: &mut impl Write, of: &Prediction, found: &Back
     }
     writeln!(
         out,
-        "errors and width are medians; inside = within the 5 to 95 % band, width = its own as a share of its median; loss = pinball loss of log time; what came is simulated, too, so no platform's scatter is in it"
+        "errors and width are medians; inside = within the 5 to 95 % band; widened = by what its ends are moved until a twentieth of what came lies beyond each, width = its own then, as a share of its median; loss = pinball loss of log time; what came is simulated, too, so no platform's scatter is in it"
     )
+}
+
+/// Less of a margin is none in two decimals.
+const MARGIN_SEEN: f64 = 0.005;
+
+/// By what factors the ends of a band are moved, for people; `None` where they hardly are.
+pub(super) fn factors(margin: Margin) -> Option<String> {
+    let Margin { below, above } = margin;
+    let upper = if above.is_finite() { format!("x{:.2}", above.exp()) } else { "never".to_owned() };
+    let is_seen = |by: f64| by >= MARGIN_SEEN;
+    (is_seen(below) || is_seen(above)).then(|| format!("x{:.2} to {upper}", (-below).exp()))
 }
 
 /// A share in percent; "never" where a migration that does not converge is in it.
@@ -93,6 +108,7 @@ struct Row {
     sent_error: f64,
     time_inside: f64,
     downtime_inside: f64,
+    widened: Widened,
     /// `null` where it does not end.
     time_width: Option<f64>,
     pinball_loss: f64,
@@ -110,10 +126,11 @@ pub(crate) fn write_backtest_json(out: &mut impl Write, of: &Prediction, found: 
         sent_error: score.sent_error,
         time_inside: score.time_inside,
         downtime_inside: score.downtime_inside,
+        widened: Widened::by(&score.margins),
         time_width: Some(score.time_width).filter(|width| width.is_finite()),
         pinball_loss: score.loss,
-        gain: score.gain.0,
-        gain_standard_error: Some(score.gain.1).filter(|error| error.is_finite()),
+        gain: score.gain.mean,
+        gain_standard_error: Some(score.gain.standard_error).filter(|error| error.is_finite()),
     };
     let document = Document {
         format: "migcast.backtest/1",

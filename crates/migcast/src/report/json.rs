@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use migcast_model::algorithm::{Algorithm, Setting};
+use migcast_model::backtest::{Margin, Margins};
 use migcast_model::bounds::Bound;
 use migcast_model::forecast::Distribution as ModelDistribution;
 use migcast_model::outcome::{Completed, Iteration as ModelIteration};
@@ -26,10 +27,13 @@ struct Document<'a> {
     platform: PlatformFile,
     starts: usize,
     converged: usize,
-    /// How the starting points were chosen: "as asked", "best", or why not: "history too short", "too few now".
+    /// How the starting points were chosen: "as asked", "best", or why not: "history too short", "history too
+    /// old", "too few now".
     starts_chosen: &'static str,
     /// Which starts of the history were used because they forecast this guest best; `null` unless the choice was "best".
     backtest: Option<Backtested>,
+    /// By what factors the ends of bands were moved out, because the past came out otherwise than its own past says.
+    widened: Widened,
     migration_time_seconds: Distribution,
     migration_time_reported_seconds: Distribution,
     downtime_seconds: Distribution,
@@ -62,6 +66,33 @@ struct Backtested {
     time_inside: f64,
     downtime_inside: f64,
     time_error: f64,
+}
+
+/// How bands were widened by what came in the past.
+#[derive(Serialize)]
+pub(super) struct Widened {
+    migration_time: Ends,
+    downtime: Ends,
+    sent_bytes: Ends,
+}
+
+impl Widened {
+    pub(super) fn by(margins: &Margins) -> Widened {
+        let Margins { time, downtime, sent } = *margins;
+        Widened { migration_time: ends(time), downtime: ends(downtime), sent_bytes: ends(sent) }
+    }
+}
+
+/// Factors by which the ends of a band were moved out; `null` is beyond everything.
+#[derive(Serialize)]
+struct Ends {
+    p5: Option<f64>,
+    p95: Option<f64>,
+}
+
+fn ends(margin: Margin) -> Ends {
+    let factor = |by: f64| Some(by.exp()).filter(|factor| factor.is_finite());
+    Ends { p5: factor(margin.below).map(|by| 1.0 / by), p95: factor(margin.above) }
 }
 
 #[derive(Serialize)]
@@ -221,9 +252,11 @@ fn document(prediction: &Prediction) -> Document<'_> {
             Starting::AsAsked => "as asked",
             Starting::Best(_) => "best",
             Starting::TooShort => "history too short",
+            Starting::TooOld => "history too old",
             Starting::TooFewNow(_) => "too few now",
         },
         backtest: backtested(&prediction.starting),
+        widened: Widened::by(&prediction.margins),
         migration_time_seconds: scattered(Quantity::MigrationTime),
         migration_time_reported_seconds: scattered(Quantity::MigrationTimeReported),
         downtime_seconds: scattered(Quantity::Downtime),

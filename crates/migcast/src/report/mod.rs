@@ -17,7 +17,7 @@ mod when;
 
 use std::time::Duration;
 
-use migcast_model::backtest::{Choice, Score};
+use migcast_model::backtest::{Choice, Margin, Margins, Score};
 use migcast_model::bounds::Bounds;
 use migcast_model::forecast::{Distribution, Forecast, Scatter};
 use migcast_model::outcome::{Completed, Outcome};
@@ -63,6 +63,8 @@ pub(crate) struct Prediction {
     pub(crate) starting: Starting,
     pub(crate) model: Model,
     pub(crate) forecast: Forecast,
+    /// How much more may come than its starting points say, where their past tells.
+    pub(crate) margins: Margins,
     /// The same from every start that was simulated, where the forecast is made from some of them.
     pub(crate) simulated: Option<Forecast>,
     /// What tracking only some of the pages costs.
@@ -88,6 +90,8 @@ pub(crate) enum Starting {
     AsAsked,
     /// Everywhere: the history is too short to tell from which starts this guest is forecast best.
     TooShort,
+    /// Everywhere: the history ended too long ago to tell what the guest does now.
+    TooOld,
     /// Everywhere: this choice forecasts best, but has too few starts now.
     TooFewNow(Choice),
     /// Those that forecast this guest best, and how they did.
@@ -204,14 +208,22 @@ impl Prediction {
     /// A limited quantity's distribution, platform's scatter and sampling error included.
     pub(crate) fn distribution(&self, quantity: Quantity) -> Distribution {
         let scattered = self.forecast.scattered(|done| quantity.seconds(done), self.scatter(quantity));
-        scattered.at_least(self.lowest(quantity).as_secs_f64())
+        widened(scattered, self.margin(quantity)).at_least(self.lowest(quantity).as_secs_f64())
     }
 
     /// The same at one quantile in (0, 1]: what a limit is judged by. `None` where that does not converge.
     pub(crate) fn at_quantile(&self, quantity: Quantity, q: f64) -> Option<f64> {
         let scatter = self.scatter(quantity);
-        let reached = self.forecast.scattered_quantile(|done| quantity.seconds(done), scatter, q)?;
-        Some(reached.max(self.lowest(quantity).as_secs_f64()))
+        let reached = self.forecast.scattered_quantile(|done| quantity.seconds(done), scatter, q);
+        let reached = self.margin(quantity).widened(reached.unwrap_or(f64::INFINITY), q);
+        Some(reached.max(self.lowest(quantity).as_secs_f64())).filter(|reached| reached.is_finite())
+    }
+
+    fn margin(&self, quantity: Quantity) -> Margin {
+        match quantity {
+            Quantity::MigrationTime | Quantity::MigrationTimeReported => self.margins.time,
+            Quantity::Downtime | Quantity::DowntimeReported => self.margins.downtime,
+        }
     }
 
     /// What it is at least, however it scatters.
@@ -227,7 +239,7 @@ impl Prediction {
     pub(crate) fn sent_bytes(&self) -> Distribution {
         let sd = self.speed.sent.hypot(self.sampling.sent);
         let scatter = if sd > 0.0 { Scatter::Relative(sd) } else { Scatter::None };
-        self.forecast.scattered(|done| done.sent_bytes.get() as f64, scatter)
+        widened(self.forecast.scattered(|done| done.sent_bytes.get() as f64, scatter), self.margins.sent)
     }
 
     fn scatter(&self, quantity: Quantity) -> Scatter {
@@ -320,4 +332,13 @@ impl Prediction {
     pub(crate) fn limits_met(&self) -> bool {
         self.limits.iter().all(|limit| limit.met)
     }
+}
+
+/// A distribution whose band has this margin. The mean is left as it is.
+fn widened(of: Distribution, margin: Margin) -> Distribution {
+    let at =
+        |value: Option<f64>, q| Some(margin.widened(value.unwrap_or(f64::INFINITY), q)).filter(|end| end.is_finite());
+    let (p5, p95) = (at(of.p5, 0.05), at(of.p95, 0.95));
+    let min = of.min.zip(p5).map(|(min, p5)| min.min(p5)).or(p5);
+    Distribution { min, p5, p95, max: of.max.zip(p95).map(|(max, p95)| max.max(p95)), ..of }
 }

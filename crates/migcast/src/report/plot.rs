@@ -164,7 +164,7 @@ fn draw_over_start<B: DrawingBackend>(
     let mut chart = axes(panel, (right, "start of the migration, seconds into the history"), (top, label))?;
     let distribution = prediction.distribution(quantity);
     if let (Some(low), Some(high)) = (distribution.p5, distribution.p95) {
-        let band = Rectangle::new([(0.0, low * unit), (right, high * unit)], BAND.filled());
+        let band = Rectangle::new([(0.0, low * unit), (right, (high * unit).min(top))], BAND.filled());
         chart.draw_series(std::iter::once(band))?;
     }
     for run in points.split(|(_, value)| value.is_none()) {

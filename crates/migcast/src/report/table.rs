@@ -111,7 +111,7 @@ pub(super) fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -
     let (goodput, buffer) = (show_rate(link.goodput()), show_bytes(link.sender_buffer));
     writeln!(out, "assumed")?;
     write_model(out, &prediction.model, &prediction.sampling)?;
-    if let Some(starts) = describe_starting(&prediction.starting) {
+    if let Some(starts) = describe_starting(prediction) {
         writeln!(out, "  starts     {starts}")?;
     }
     writeln!(out, "  algorithm  {} ({})", scenario.algorithm.name(), prediction.algorithm_origin)?;
@@ -131,10 +131,13 @@ pub(super) fn write_assumptions(out: &mut impl Write, prediction: &Prediction) -
     writeln!(out, "  platform   {}: set-up {before}, resume {resume}", platform.name)
 }
 
-fn describe_starting(starting: &Starting) -> Option<String> {
-    Some(match starting {
+fn describe_starting(prediction: &Prediction) -> Option<String> {
+    let starting = match &prediction.starting {
         Starting::AsAsked => return None,
         Starting::TooShort => "everywhere in the history, which is too short for a backtest".to_owned(),
+        Starting::TooOld => {
+            "everywhere in the history, which ended too long ago to tell what the guest does now".to_owned()
+        }
         Starting::TooFewNow(choice) => {
             format!("everywhere in the history: {} would be better, but has too few now", backtest::name(*choice))
         }
@@ -142,11 +145,14 @@ fn describe_starting(starting: &Starting) -> Option<String> {
             let (inside, points) = (100.0 * score.time_inside, score.points);
             let (which, error) = (backtest::name(score.choice), 100.0 * score.time_error);
             format!(
-                "{which}: of its past what forecasts this guest best; {inside:.0} % inside 5-95 %, {error:.1} % off in the \
-                 median, in {points} forecasts"
+                "{which}: of its past what forecasts this guest best; {error:.1} % off in the median, {inside:.0} % inside 5-95 \
+                 %, in {points} forecasts"
             )
         }
-    })
+    };
+    let widened = backtest::factors(prediction.margins.time);
+    let widened = widened.map_or_else(String::new, |by| format!("; its band of times widened {by} to hold what came"));
+    Some(starting + &widened)
 }
 
 /// The main settings, and whatever was changed.
