@@ -9,7 +9,8 @@ use migcast_history::observed::Observed;
 use migcast_model::calibrate::review::interval_of_share;
 use serde::{Deserialize, Serialize};
 
-use crate::prediction::{self, Band, Predicted};
+use crate::past::Past;
+use crate::prediction::{self, Band, Baselines, Predicted};
 
 /// One migration with what had been predicted of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,8 +21,8 @@ pub struct Case {
     pub observed: Observed,
 }
 
-/// Forecasts each of `observed` from the history its guest left *before* it, which lies in `folder`; what is asked alike
-/// is asked once.
+/// Forecasts each of `observed` from what its guest had left *before* it in its history, which lies in `folder`; what is asked
+/// alike is asked once.
 ///
 /// # Errors
 /// An observed migration names no history, or `program` cannot forecast from it.
@@ -33,12 +34,16 @@ pub fn forecast(
 ) -> Result<Vec<Case>> {
     let mut cases: Vec<Case> = Vec::new();
     for observed in observed {
-        let known = cases.iter().find(|case| is_asked_alike(&case.observed, &observed));
-        let predicted = match known {
-            Some(known) => known.predicted.clone(),
+        let history = observed.history.as_ref().context("an observed migration names no history")?;
+        let past = Past::at(&folder.join(history), observed.requested)?;
+        let alike =
+            || cases.iter().filter(|case| is_asked_alike(&case.observed, &observed)).map(|case| &case.predicted);
+        // What was recorded up to another migration says something else; where the edge lies stays as it was.
+        let predicted = match alike().find(|known| !past.is_fresh() && known.baselines_lately.is_none()) {
+            Some(known) => known.clone(),
             None => {
-                let history = observed.history.as_ref().context("an observed migration names no history")?;
-                prediction::predict(program, &folder.join(history), &observed, platform)?
+                let beside = alike().next().map(|known| known.converges_beside);
+                prediction::predict(program, &past, &observed, platform, beside)?
             }
         };
         cases.push(Case { predicted, observed });
@@ -46,7 +51,7 @@ pub fn forecast(
     Ok(cases)
 }
 
-/// Whether the same forecast answers both.
+/// Whether the same forecast answers both, if nothing was recorded between them.
 fn is_asked_alike(one: &Observed, other: &Observed) -> bool {
     let asked = |of: &Observed| {
         (of.history.clone(), of.link_bits_per_second, of.settings.clone(), of.give_up_seconds.map(f64::to_bits))
@@ -229,12 +234,30 @@ const TIMES: [Rule; 4] = [
     ("time, 2023 predictor", |predicted| predicted.baselines.piecewise),
 ];
 
+/// Those that are fed with a history's last seconds.
+const LATELY: [Rule; 2] = [
+    ("time, AVG of the last seconds", |predicted| lately(predicted).avg),
+    ("time, 2023 predictor of the last seconds", |predicted| lately(predicted).piecewise),
+];
+
+/// Of a history that ended before, nothing is known of what the guest did lately but all that it did.
+fn lately(predicted: &Predicted) -> &Baselines {
+    predicted.baselines_lately.as_ref().unwrap_or(&predicted.baselines)
+}
+
+/// The rules that these cases tell apart.
+fn times(cases: &[&Case]) -> Vec<Rule> {
+    let know_lately = cases.iter().any(|case| case.predicted.baselines_lately.is_some());
+    TIMES.into_iter().chain(LATELY.into_iter().filter(|_| know_lately)).collect()
+}
+
 /// How well the times of those migrations were foretold of whose pages [`MUCH_REPEATED`] or more were sent again: how many
 /// there are, and the median error of our forecast and of each simpler rule, in percent.
-fn where_much_is_repeated(completed: &[&Case]) -> (usize, [Option<f64>; 4]) {
+fn where_much_is_repeated(completed: &[&Case]) -> (usize, Vec<(&'static str, Option<f64>)>) {
     let repeated: Vec<&Case> =
         completed.iter().copied().filter(|case| case.repeated_share() >= MUCH_REPEATED).collect();
-    (repeated.len(), TIMES.map(|rule| median_error(&repeated, rule.1, |o| o.migration_time_seconds)))
+    let error = |rule: Rule| (rule.0, median_error(&repeated, rule.1, |o| o.migration_time_seconds));
+    (repeated.len(), times(completed).into_iter().map(error).collect())
 }
 
 /// What the goals for real migrations ask for, of those that completed.
@@ -255,8 +278,8 @@ impl Goals {
     pub fn of(cases: &[Case]) -> Goals {
         let completed: Vec<&Case> = cases.iter().filter(|case| case.observed.completed).collect();
         let (much_repeated, errors) = where_much_is_repeated(&completed);
-        let [ours, simpler @ ..] = errors.map(|error| error.unwrap_or(f64::NAN));
-        let best = simpler.into_iter().fold(f64::INFINITY, f64::min);
+        let errors: Vec<f64> = errors.into_iter().map(|(_, error)| error.unwrap_or(f64::NAN)).collect();
+        let (ours, best) = (errors[0], errors[1..].iter().copied().fold(f64::INFINITY, f64::min));
         Goals { completed: completed.len(), in_band: in_band(&completed), much_repeated, repeated_errors: (ours, best) }
     }
 }
@@ -268,15 +291,15 @@ pub fn summary(cases: &[Case]) -> String {
     let show = |error: Option<f64>| error.map_or_else(|| "-".to_owned(), |error| format!("{error:.1} %"));
     let down = median_error(&completed, |p| p.downtime_seconds.p50, |o| o.downtime_seconds);
     let bytes = median_error(&completed, |p| p.sent_bytes.p50, |o| o.sent_bytes.map(|bytes| bytes as f64));
-    let time = |cases: &[&Case], rule: Rule| median_error(cases, rule.1, |o| o.migration_time_seconds);
-    let rows = [(TIMES[0].0, time(&completed, TIMES[0])), ("downtime", down), ("bytes", bytes)];
-    let baselines = TIMES[1..].iter().map(|rule| (rule.0, time(&completed, *rule)));
+    let time = |rule: Rule| (rule.0, median_error(&completed, rule.1, |o| o.migration_time_seconds));
+    let rows = [time(TIMES[0]), ("downtime", down), ("bytes", bytes)];
+    let baselines = times(&completed).into_iter().skip(1).map(time);
     for (name, error) in rows.into_iter().chain(baselines) {
         let _ = writeln!(out, "median |error|, {name}: {}", show(error));
     }
     let (repeated, errors) = where_much_is_repeated(&completed);
     if repeated > 0 {
-        let errors = TIMES.iter().zip(errors).map(|(rule, error)| format!("{} {}", rule.0, show(error)));
+        let errors = errors.into_iter().map(|(name, error)| format!("{name} {}", show(error)));
         let _ = writeln!(
             out,
             "the same where {} % or more is sent again ({repeated}): {}",
@@ -373,6 +396,7 @@ mod tests {
             iterations: band(4.0, 1.0),
             readings: vec![reading(3.0, 30e6), reading(3.5, 14e6)],
             baselines: Baselines { memory_over_link: Some(10.0), avg: Some(5.0), piecewise: None },
+            baselines_lately: None,
         };
         Case { predicted, observed }
     }

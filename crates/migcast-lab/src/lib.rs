@@ -22,6 +22,7 @@ pub mod load;
 pub mod machine;
 pub mod migration;
 pub mod packages;
+pub mod past;
 pub mod prediction;
 pub mod process;
 pub mod qmp;

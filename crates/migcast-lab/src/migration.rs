@@ -106,7 +106,7 @@ impl<'a> Prepared<'a> {
     /// # Errors
     /// The target does not start, or a monitor refuses.
     pub fn new(
-        mut source: Machine,
+        source: Machine,
         route: Route<'a>,
         spec: &Spec,
         images: &Images,
@@ -117,16 +117,14 @@ impl<'a> Prepared<'a> {
         let incoming = Spec { incoming: Some("defer".to_owned()), namespace, qmp: None, ..spec.clone() };
         let mut target = Machine::start(images, &incoming, interrupt)?;
         // Some capabilities have to be known before the target listens.
-        let capabilities = terms.features.capabilities();
-        target.monitor().execute("migrate-set-capabilities", &capabilities)?;
-        source.monitor().execute("migrate-set-capabilities", &capabilities)?;
+        target.monitor().execute("migrate-set-capabilities", &terms.features.capabilities())?;
         target.monitor().execute("migrate-incoming", &json!({ "uri": route.uri() }))?;
-        let parameters = json!({
-            "max-bandwidth": terms.max_bandwidth.get(),
-            "downtime-limit": u64::try_from(terms.downtime_limit.as_millis())?,
-        });
-        source.monitor().execute("migrate-set-parameters", &parameters)?;
         Ok(Prepared { source, target, route, spec: spec.clone(), terms })
+    }
+
+    /// The guest that is to be migrated; until then it is its user's.
+    pub fn source(&self) -> &Machine {
+        &self.source
     }
 
     /// The processes of both ends.
@@ -134,11 +132,18 @@ impl<'a> Prepared<'a> {
         [self.source.pid(), self.target.pid()]
     }
 
-    /// Requests the migration. The CPU time of all processes but `ours` counts as that of others.
+    /// Tells the source its settings and requests the migration. The CPU time of all processes but `ours` counts as that of others.
     ///
     /// # Errors
     /// The source refuses.
     pub fn begin(mut self, ours: &[u32]) -> Result<Underway<'a>> {
+        let parameters = json!({
+            "max-bandwidth": self.terms.max_bandwidth.get(),
+            "downtime-limit": u64::try_from(self.terms.downtime_limit.as_millis())?,
+        });
+        let capabilities = self.terms.features.capabilities();
+        self.source.monitor().execute("migrate-set-capabilities", &capabilities)?;
+        self.source.monitor().execute("migrate-set-parameters", &parameters)?;
         let (vcpu, load_average) = (self.source.vcpu(), load_average());
         let cpu = CpuTime::now(ours);
         let requested = SystemTime::now();

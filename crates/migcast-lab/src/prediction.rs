@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::link::PAYLOAD_SHARE;
+use crate::past::Past;
 use crate::process;
 
 /// A quantity as forecast: median and 5 to 95 % band; `None` is "does not converge".
@@ -41,8 +42,8 @@ pub struct Predicted {
     pub starts: u64,
     /// Those that converge.
     pub converged: u64,
-    /// Whether most starts converge over a link (and under a cap) slower by a quarter, and faster by a quarter: where both agree
-    /// with `converged` the case lies away from the edge.
+    /// Whether most of all starts converge over a link (and under a cap) slower by a quarter, and faster by a quarter: where
+    /// both agree with `converged` the case lies away from the edge.
     pub converges_beside: [bool; 2],
     /// All pages of the guest.
     pub memory_pages: u64,
@@ -58,8 +59,11 @@ pub struct Predicted {
     pub iterations: Band,
     /// Of the median start: each reading of the dirty log while the guest runs, the first left out.
     pub readings: Vec<Reading>,
-    /// Rules simpler than ours.
+    /// Rules simpler than ours, fed with the whole history.
     pub baselines: Baselines,
+    /// The same, fed with its last seconds, where it went on until just before the migration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baselines_lately: Option<Baselines>,
 }
 
 /// A reading of the dirty log.
@@ -86,33 +90,47 @@ pub struct Baselines {
 /// Horizon for a migration of which nobody noted when it would have been given up.
 const HORIZON_SECONDS: f64 = 60.0;
 
+/// How much of a past's end the simpler rules are fed with beside all of it: what they would measure themselves.
+const LATELY: Duration = Duration::from_secs(10);
+
 /// Asks `migcast predict`, then the simpler rules.
+///
+/// From a past that goes on until the migration it forecasts as `migcast predict` does, from the starting points that are
+/// most like the present where the guest's past shows those to be better; from an older one everywhere in it.
+/// `converges_beside` is what [`Predicted`] says, where that is known already.
 ///
 /// # Errors
 /// The program fails or the history cannot be read.
-pub fn predict(program: &Path, history: &Path, of: &Observed, platform: Option<&Path>) -> Result<Predicted> {
-    let ask = |model: &str, link: u64| ask(program, history, of, platform, model, link);
-    let link = of.link_bits_per_second;
-    let ours = ask("hist", link)?;
-    let avg = ask("avg", link)?;
+pub fn predict(
+    program: &Path,
+    past: &Past,
+    of: &Observed,
+    platform: Option<&Path>,
+    converges_beside: Option<[bool; 2]>,
+) -> Result<Predicted> {
+    const EVERYWHERE: [&str; 2] = ["--start", "all"];
+    let ask = |how: &[&str], link: u64| ask(program, past.dir(), of, platform, how, link);
+    let (link, requested) = (of.link_bits_per_second, of.requested.to_string());
+    let how = if past.is_fresh() { ["--as-of", requested.as_str()] } else { EVERYWHERE };
+    let ours = ask(&how, link)?;
     let converges = |link: u64| {
-        let said = ask("hist", link)?;
+        let said = ask(&EVERYWHERE, link)?;
         Ok::<_, anyhow::Error>(2 * number(&said, "converged")? >= number(&said, "starts")?)
+    };
+    let converges_beside = match converges_beside {
+        Some(known) => known,
+        None => [converges(link / 5 * 4)?, converges(link / 4 * 5)?],
     };
     let band = |key: &str| {
         let value = |name: &str| ours[key][name].as_f64();
         Band { p50: value("p50"), p5: value("p5"), p95: value("p95") }
     };
-    let opened = History::open(history)?;
-    let replay = opened.page_replay(opened.timeline()?.all())?.from_last_zero_map();
-    let goodput = BytesPerSec::from_bits(of.link_bits_per_second).scale(PAYLOAD_SHARE);
-    let limit = of.settings.iter().find_map(|setting| setting.strip_prefix("downtime-limit="));
-    let limit = parse_duration(limit.context("an observed migration has no downtime-limit")?)?;
-    let memory = replay.memory().bytes(ByteCount::new(opened.manifest().page_size_bytes));
+    let baselines = |past: &Past| Baselines::of(program, past, of, platform);
+    let lately = past.is_fresh().then(|| baselines(&past.last(LATELY)?)).transpose()?;
     Ok(Predicted {
         starts: number(&ours, "starts")?,
         converged: number(&ours, "converged")?,
-        converges_beside: [converges(link / 5 * 4)?, converges(link / 4 * 5)?],
+        converges_beside,
         memory_pages: number(&ours["guest"], "memory_pages")?,
         migration_time_seconds: band("migration_time_seconds"),
         downtime_seconds: band("downtime_seconds"),
@@ -120,12 +138,26 @@ pub fn predict(program: &Path, history: &Path, of: &Observed, platform: Option<&
         sent_bytes: band("sent_bytes"),
         iterations: band("iterations"),
         readings: readings(&ours["iterations_of_median"]),
-        baselines: Baselines {
+        baselines: baselines(past)?,
+        baselines_lately: lately,
+    })
+}
+
+impl Baselines {
+    fn of(program: &Path, past: &Past, of: &Observed, platform: Option<&Path>) -> Result<Baselines> {
+        let avg = ask(program, past.dir(), of, platform, &["--model", "avg"], of.link_bits_per_second)?;
+        let opened = History::open(past.dir())?;
+        let replay = opened.page_replay(opened.timeline()?.all())?.from_last_zero_map();
+        let goodput = BytesPerSec::from_bits(of.link_bits_per_second).scale(PAYLOAD_SHARE);
+        let limit = of.settings.iter().find_map(|setting| setting.strip_prefix("downtime-limit="));
+        let limit = parse_duration(limit.context("an observed migration has no downtime-limit")?)?;
+        let memory = replay.memory().bytes(ByteCount::new(opened.manifest().page_size_bytes));
+        Ok(Baselines {
             memory_over_link: Some(memory.transfer_time_ceil(goodput).as_secs_f64()),
             avg: avg["migration_time_seconds"]["p50"].as_f64(),
             piecewise: piecewise(&replay, goodput, limit),
-        },
-    })
+        })
+    }
 }
 
 /// The iterations between the first, which begins with everything, and the last, for which the guest is stopped.
@@ -150,11 +182,11 @@ fn ask(
     history: &Path,
     of: &Observed,
     platform: Option<&Path>,
-    model: &str,
+    how: &[&str],
     link: u64,
 ) -> Result<Value> {
     let mut command = Command::new(program);
-    command.arg("predict").arg(history).args(["--json", "--start", "all", "--model", model]);
+    command.arg("predict").arg(history).arg("--json").args(how);
     command.args(["--link", &format!("{link}bit/s"), "--horizon"]);
     command.arg(format!("{}s", of.give_up_seconds.unwrap_or(HORIZON_SECONDS)));
     for setting in &of.settings {

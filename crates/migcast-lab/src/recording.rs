@@ -6,6 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use migcast_history::merge::merge;
+use migcast_history::reader::History;
 use rustix::process::Signal;
 
 use crate::check::Check;
@@ -65,6 +67,21 @@ pub fn command(
     command.arg("record").arg("--qmp").arg(machine.qmp()).arg("--out").arg(history).args(["--name", name]);
     command.args(["--duration", &format!("{}ms", span.as_millis())]).args(options);
     command
+}
+
+/// Lays `more`, recorded of the same guest later, behind `history`.
+///
+/// # Errors
+/// One of them cannot be read, they were not recorded alike, or the disk is full. Until both are together `history` stays as
+/// it was.
+pub fn lay_behind(history: &Path, more: &Path) -> Result<()> {
+    let together = history.with_extension("together");
+    if together.exists() {
+        fs::remove_dir_all(&together).with_context(|| together.display().to_string())?;
+    }
+    // On another host the guest runs under another process, which has an id of its own.
+    merge(&[History::open(history)?, History::open(more)?], true, &together)?;
+    fs::remove_dir_all(history).and_then(|()| fs::rename(&together, history)).context("laying a recording behind")
 }
 
 /// Boots a guest, records it into `out` once it is ready, and ends it. An interrupt ends the recording in order;

@@ -16,6 +16,7 @@ use migcast_lab::interrupt::Interrupt;
 use migcast_lab::link::{End, ShapedLink};
 use migcast_lab::machine::{Images, Machine, Spec};
 use migcast_lab::migration::{self, Migrated, NO_CAP, Terms};
+use migcast_lab::past::Past;
 use migcast_lab::{prediction, process, recording};
 use migcast_model::units::BytesPerSec;
 
@@ -57,8 +58,9 @@ fn verify(pattern: &str) -> Case {
     assert_eq!(at, End::There);
     drop(machine);
     println!("{}", migration::describe(&observed));
+    let past = Past::at(&history, observed.requested).unwrap();
     let predicted =
-        prediction::predict(&program, &history, &observed, None).unwrap_or_else(|error| panic!("{error:#}"));
+        prediction::predict(&program, &past, &observed, None, None).unwrap_or_else(|error| panic!("{error:#}"));
     Case { predicted, observed }
 }
 

@@ -8,11 +8,13 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use migcast_history::observed::{self, Observed};
 use migcast_lab::comparison::{self, Case};
+use migcast_lab::connection::{PORT, Route};
 use migcast_lab::features::{Features, ask_alike};
 use migcast_lab::interrupt::Interrupt;
 use migcast_lab::link::{End, ShapedLink};
 use migcast_lab::machine::Machine;
-use migcast_lab::migration::{self, NO_CAP, Terms};
+use migcast_lab::migration::{self, NO_CAP, Prepared, Terms};
+use migcast_lab::runtime::RuntimeDir;
 use migcast_lab::{process, recording, throttle};
 use migcast_model::quantity::{parse_duration, parse_rate};
 use migcast_model::units::BytesPerSec;
@@ -62,6 +64,9 @@ struct RecorderOptions {
     /// Length of a window; the recorder's own if nothing is said
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     window: Option<Duration>,
+    /// Record for so long before each migration, too, until it begins: what the guest is doing then is part of the forecast
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "dirty_log")]
+    lead: Option<Duration>,
 }
 
 impl RecorderOptions {
@@ -91,7 +96,7 @@ pub(crate) fn verify(args: &Verify, interrupt: &Interrupt) -> Result<()> {
     self::compare(&compare)
 }
 
-/// What really happened, held against what each history foretells.
+/// What really happened, held against what each history foretold.
 #[derive(Debug, Args)]
 pub(crate) struct Compare {
     /// A folder that `verify` has filled
@@ -129,7 +134,7 @@ fn parse_without(text: &str) -> Result<Without, String> {
     Ok(Without { guest: guest.to_owned(), link })
 }
 
-/// Forecasts each observed migration from the history its guest left *before* it, and prints the table.
+/// Forecasts each observed migration from what its guest had left in its history *before* it, and prints the table.
 pub(crate) fn compare(args: &Compare) -> Result<()> {
     let program = recording::program()?;
     let mut observed = observed::read(&args.dir.join(OBSERVED))?;
@@ -169,12 +174,25 @@ fn verify_guest(args: &Verify, name: &str, link: &ShapedLink, interrupt: &Interr
     let history = record(&args.out, (name, args.record), &args.recorder.options(), &program, &machine)?;
     let mut at = End::Here;
     for terms in missing {
-        let migrated = migration::migrate(machine, at, link, &spec, &images, terms, interrupt)?;
+        link.shape(terms.link)?;
+        let route = Route { link, from: at, port: PORT };
+        let prepared = Prepared::new(machine, route, &spec, &images, terms, interrupt)?;
+        let (ends, folder) = (prepared.pids(), RuntimeDir::make()?);
+        let lead = folder.path().join("lead");
+        if let Some(span) = args.recorder.lead {
+            let guest = (name, span);
+            let mut record = recording::command(&program, prepared.source(), &lead, guest, &args.recorder.options());
+            process::run(&mut record)?;
+        }
+        let migrated = prepared.begin(&ends)?.finish(interrupt)?;
         let mut observed = migrated.observed;
         (machine, at) = (migrated.machine, migrated.at);
         observed.history = Some(PathBuf::from(history.file_name().context("a history has a name")?));
         eprintln!("{}", migration::describe(&observed));
         observed::append(&args.out.join(OBSERVED), &observed)?;
+        if args.recorder.lead.is_some() {
+            recording::lay_behind(&history, &lead)?;
+        }
     }
     Ok(())
 }
