@@ -14,7 +14,7 @@ use migcast_model::algorithm::Algorithm;
 use migcast_model::forecast::{Forecast, thinned};
 use migcast_model::guest::Guest;
 use migcast_model::outcome::Outcome;
-use migcast_model::quantity::show_duration;
+use migcast_model::quantity::{parse_duration, show_duration};
 use migcast_model::simulate::Scenario;
 use migcast_model::units::{ByteCount, PageCount};
 
@@ -26,6 +26,11 @@ use crate::report::{HistoryUsed, Model, Prediction};
 
 /// Over how long `--model avg` takes a history's rate if nothing is said.
 const AVG_SPAN: Duration = Duration::from_secs(1);
+/// The setting of algorithms that stop a guest when what is left can be sent in a time.
+const DOWNTIME_LIMIT: &str = "downtime-limit";
+/// So many times a downtime limit is shorter than windows that are too long for it: at 30 ms windows of 25 ms were forecast
+/// well, of 100 ms were not (docs/accuracy.md).
+const SHORT_BESIDE: u32 = 2;
 /// The setting of algorithms that slow the vCPUs.
 const VCPU_BUSY: &str = "vcpu-busy";
 /// So many times as many starting points are used where one costs so little.
@@ -166,6 +171,7 @@ impl Recorded {
             let (used, all) = (starts.len(), self.used.windows);
             warnings.push(format!("{used} of {all} starting points were simulated, evenly spread"));
         }
+        warnings.extend(self.coarse_windows(&algorithm.0));
         let model = Model::Hist(self.used.clone());
         let sampling = |scenario: &Scenario, starts: &[Duration]| source.sampling_error(scenario, starts);
         let earlier = |scenario: &Scenario, starts: &[Duration], done: &(dyn Fn() + Sync)| {
@@ -234,6 +240,24 @@ impl Recorded {
             begins = end;
         }
         Ok(outcomes)
+    }
+
+    /// Says so where a guest is to stand for a time that is short beside the windows, in which it is not recorded when a page
+    /// was written.
+    fn coarse_windows(&self, algorithm: &Algorithm) -> Option<String> {
+        let settings = algorithm.settings();
+        let limit = settings.iter().find(|setting| setting.key == DOWNTIME_LIMIT)?;
+        let limit = parse_duration(&limit.value).ok()?;
+        let window = self.used.recorded / u32::try_from(self.used.windows).ok()?;
+        (!limit.is_zero() && limit * SHORT_BESIDE <= window).then(|| {
+            format!(
+                "in windows of {} it is inferred when pages were written: whether a guest gets below {} as it writes on is \
+                 forecast too seldom; record with --window {}ms",
+                show_duration(window),
+                show_duration(limit),
+                limit.as_millis().max(1)
+            )
+        })
     }
 
     /// Tells an algorithm that slows the vCPUs how busy they were, unless the user has. Returns what it was told.
