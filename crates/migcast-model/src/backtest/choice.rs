@@ -89,11 +89,14 @@ impl<'a> Past<'a> {
 fn nearest<'a>(runs: &[&'a Run], now: &Moment, one_in: usize) -> Vec<&'a Run> {
     let Some(state) = now.state else { return Vec::new() };
     let distance = |of: [f64; 2]| (of[0] - state[0]).powi(2) + (of[1] - state[1]).powi(2);
-    // Of those that are alike the latest.
-    let latest_first = runs.iter().rev();
-    let mut near: Vec<(f64, &Run)> = latest_first.filter_map(|run| Some((distance(run.state?), *run))).collect();
+    let mut near: Vec<(f64, &Run)> = runs.iter().filter_map(|run| Some((distance(run.state?), *run))).collect();
     let most = (near.len() / one_in).max(RUNS_MIN).min(near.len());
-    near.sort_by(|one, other| one.0.total_cmp(&other.0));
+    if most < near.len() {
+        // Of those that are alike the latest.
+        near.select_nth_unstable_by(most, |(one, run), (other, later)| {
+            one.total_cmp(other).then(later.start.cmp(&run.start))
+        });
+    }
     near.into_iter().take(most).map(|(_, run)| run).collect()
 }
 
