@@ -107,6 +107,12 @@ impl Timeline {
         crate::reader::timestamp(self.end_unix_ns())
     }
 
+    /// End of the last recorded window: until when the guest is known.
+    pub fn recorded_end(&self) -> Option<jiff::Timestamp> {
+        let last = self.entries.iter().rfind(|entry| entry.window.state == State::Recorded);
+        last.map(|entry| crate::reader::timestamp(entry.window.end_unix_ns))
+    }
+
     /// Start of the first window, nanoseconds since the Unix epoch.
     pub fn start_unix_ns(&self) -> i64 {
         self.entries.first().map_or(0, |entry| entry.window.start_unix_ns)

@@ -151,3 +151,30 @@ pub fn describe(out: &Path, spec: &Spec, made: &Made, command: &str, check: Opti
     let path = out.join("MADE.md");
     fs::write(&path, text).with_context(|| path.display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use migcast_history::trim::trim;
+
+    use super::*;
+
+    #[test]
+    fn what_is_laid_behind_a_history_goes_on_from_it() {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/histories/steady");
+        let whole = History::open(&shipped).unwrap();
+        let timeline = whole.timeline().unwrap();
+        let (start, end) = (timeline.start_unix_ns(), timeline.end_unix_ns());
+        let folder = tempfile::tempdir().unwrap();
+        let (history, lead) = (folder.path().join("steady-1"), folder.path().join("lead"));
+        trim(&whole, start..start + 20_000_000_000, &history).unwrap();
+        trim(&whole, end - 5_000_000_000..end, &lead).unwrap();
+        // What somebody left who was ended in between is no hindrance.
+        fs::create_dir(history.with_extension("together")).unwrap();
+        lay_behind(&history, &lead).unwrap();
+        let together = History::open(&history).unwrap().timeline().unwrap();
+        assert_eq!((together.start(), together.end()), (timeline.start(), timeline.end()));
+        let (gaps, missing) = together.in_state(migcast_history::windows::State::Gap);
+        assert!(gaps == 1 && (34.0..36.0).contains(&missing.as_secs_f64()), "{gaps}, {missing:?}");
+        assert!(!history.with_extension("together").exists());
+    }
+}

@@ -21,6 +21,8 @@ use migcast_model::units::BytesPerSec;
 
 use super::guest::{self, Boot};
 
+/// What is recorded just before a migration, in a folder of its own.
+const LEAD: &str = "lead";
 /// The file of observed migrations within a results folder.
 const OBSERVED: &str = "observed.jsonl";
 
@@ -177,21 +179,22 @@ fn verify_guest(args: &Verify, name: &str, link: &ShapedLink, interrupt: &Interr
         link.shape(terms.link)?;
         let route = Route { link, from: at, port: PORT };
         let prepared = Prepared::new(machine, route, &spec, &images, terms, interrupt)?;
-        let (ends, folder) = (prepared.pids(), RuntimeDir::make()?);
-        let lead = folder.path().join("lead");
-        if let Some(span) = args.recorder.lead {
-            let guest = (name, span);
-            let mut record = recording::command(&program, prepared.source(), &lead, guest, &args.recorder.options());
-            process::run(&mut record)?;
-        }
+        let ends = prepared.pids();
+        let lead = args.recorder.lead.map(|span| {
+            let folder = RuntimeDir::make()?;
+            let (lead, options) = (folder.path().join(LEAD), args.recorder.options());
+            process::run(&mut recording::command(&program, prepared.source(), &lead, (name, span), &options))?;
+            Ok::<_, anyhow::Error>(folder)
+        });
+        let lead = lead.transpose()?;
         let migrated = prepared.begin(&ends)?.finish(interrupt)?;
         let mut observed = migrated.observed;
         (machine, at) = (migrated.machine, migrated.at);
         observed.history = Some(PathBuf::from(history.file_name().context("a history has a name")?));
         eprintln!("{}", migration::describe(&observed));
         observed::append(&args.out.join(OBSERVED), &observed)?;
-        if args.recorder.lead.is_some() {
-            recording::lay_behind(&history, &lead)?;
+        if let Some(folder) = lead {
+            recording::lay_behind(&history, &folder.path().join(LEAD))?;
         }
     }
     Ok(())

@@ -116,8 +116,8 @@ impl Hindsight {
             at += entry.window.length();
             written += f64::from(entry.window.written);
         }
-        let last = timeline.recorded().last().map_or(timeline.end_unix_ns(), |entry| entry.window.end_unix_ns);
-        let end = Passed { at, wall_seconds: last as f64 / 1e9, written };
+        let last = timeline.recorded_end().unwrap_or_else(|| timeline.end());
+        let end = Passed { at, wall_seconds: last.as_nanosecond() as f64 / 1e9, written };
         windows.push(end);
         let passed = Windows(windows);
         let length = |outcome: &Outcome| outcome.completed().map_or(horizon, |done| done.migration_time);

@@ -215,8 +215,7 @@ impl Recorded {
 
     /// Until when the guest is known.
     pub(super) fn end(&self) -> jiff::Timestamp {
-        let last = self.timeline.recorded().last().map(|entry| i128::from(entry.window.end_unix_ns));
-        last.and_then(|end| jiff::Timestamp::from_nanosecond(end).ok()).unwrap_or_else(|| self.timeline.end())
+        self.timeline.recorded_end().unwrap_or_else(|| self.timeline.end())
     }
 
     /// Outcomes of the starts before the last part, of which a part at a time is held.
@@ -351,8 +350,7 @@ fn replayed_part(start: Start, timeline: &Timeline) -> anyhow::Result<Range<u32>
     let from = timeline.end_unix_ns().saturating_sub(NOW_SPAN.as_nanos() as i64);
     let first = timeline.recorded().find(|entry| entry.window.start_unix_ns >= from);
     let first = first.with_context(|| {
-        let last = timeline.recorded().last().map(|entry| i128::from(entry.window.end_unix_ns));
-        let last = last.and_then(|last| jiff::Timestamp::from_nanosecond(last).ok());
+        let last = timeline.recorded_end();
         let last = last.map_or_else(|| "nowhere in it either".to_owned(), |last| format!("last at {last:.0}"));
         format!(
             "--start now: nothing was recorded in the history's last minute, {last}; use --start all or record anew"
