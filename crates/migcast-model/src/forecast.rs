@@ -1,6 +1,7 @@
 //! A forecast: the distribution of outcomes over many starting points of a source.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rayon::prelude::*;
@@ -97,8 +98,10 @@ impl Forecast {
         done: impl Fn() + Sync,
     ) -> Forecast {
         assert!(!starts.is_empty(), "a forecast has at least one start");
+        // One alone has nobody to share with.
+        let first_pass = (starts.len() > 1).then(Arc::default);
         let simulate = |start: &Duration| {
-            let outcome = scenario.run(source, *start);
+            let outcome = scenario.run_sharing(first_pass.as_ref(), source, *start);
             done();
             (*start, outcome)
         };

@@ -1,7 +1,9 @@
 //! One simulated migration on a link of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::algorithm::qemu::FirstPass;
 use crate::algorithm::{Algorithm, Ends, Request};
 use crate::bounds::Bounds;
 use crate::due::DueSource;
@@ -58,12 +60,28 @@ impl Scenario {
     /// # Panics
     /// If guest and source differ in size.
     pub fn run<S: DueSource + ?Sized>(&self, source: &S, start: Duration) -> Outcome {
+        self.run_sharing(None, source, start)
+    }
+
+    /// The same as one of several of this scenario, which share the work on their first passes.
+    ///
+    /// # Panics
+    /// If guest and source differ in size.
+    pub fn run_sharing<S: DueSource + ?Sized>(
+        &self,
+        first_pass: Option<&Arc<FirstPass>>,
+        source: &S,
+        start: Duration,
+    ) -> Outcome {
         assert_eq!(self.guest.memory, source.memory(), "the source is this guest's");
-        let scheme = self.algorithm.scheme();
-        let due = source.due_set(start, scheme.tracking());
-        let request = Request { guest: &self.guest, link: &self.link, platform: &self.platform };
-        let migration = self.algorithm.migration(&request, due);
+        let due = source.due_set(start, self.algorithm.scheme().tracking());
+        let migration = self.algorithm.migration(&self.request(first_pass), due);
         simulate(migration, self.link.goodput(), SimTime::ZERO + self.horizon)
+    }
+
+    /// What is asked of the hypervisor.
+    pub fn request<'a>(&'a self, first_pass: Option<&'a Arc<FirstPass>>) -> Request<'a> {
+        Request { guest: &self.guest, link: &self.link, platform: &self.platform, first_pass }
     }
 }
 

@@ -7,12 +7,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use migcast_model::algorithm::{Algorithm, Request};
+use migcast_model::algorithm::Algorithm;
 use migcast_model::dirty::wws::PartRecorder;
 use migcast_model::dirty::{
     CountedSource, DirtySource, PageReplay, PageReplayBuilder, SpanCounts, WwsIndex, WwsIndexBuilder, ZeroChange,
 };
 use migcast_model::due::DueSource;
+use migcast_model::forecast::Forecast;
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
 use migcast_model::migration::{Event, Migration, Progress};
@@ -293,7 +294,7 @@ fn a_step_taken_at_once_is_no_longer_than_a_step() {
     let (_, index) = recorded(|_| Vec::new(), 1);
     let scenario = scenario(index.memory(), "qemu-10.1", &[("max-bandwidth", "none")]);
     let due = index.due_set(Duration::ZERO, scenario.algorithm.scheme().tracking());
-    let request = Request { guest: &scenario.guest, link: &scenario.link, platform: &scenario.platform };
+    let request = scenario.request(None);
     let mut migration = scenario.algorithm.migration(&request, due);
     let step = Duration::from_millis(60);
     loop {
@@ -351,7 +352,7 @@ fn leapt_and_stepped(
     let one = |start: u32| {
         let start = WINDOW * 7 * start;
         let stepped = {
-            let request = Request { guest: &scenario.guest, link: &scenario.link, platform: &scenario.platform };
+            let request = scenario.request(None);
             let due = index.due_set(start, scenario.algorithm.scheme().tracking());
             let migration = Watched(scenario.algorithm.migration(&request, due));
             simulate(migration, scenario.link.goodput(), SimTime::ZERO + scenario.horizon)
@@ -389,6 +390,30 @@ fn behind_a_slow_sender_a_leap_comes_to_the_same_as_its_windows() {
     let slow = Platform { page_cost: Duration::from_micros(2), ..Platform::default() };
     for (leapt, stepped) in leapt_and_stepped((hot_cold, 1.0), "qemu-10.0", &[("max-bandwidth", "none"), TCG], slow) {
         assert_same(&leapt, &stepped);
+    }
+}
+
+#[test]
+fn migrations_that_share_their_first_pass_end_as_each_would_alone() {
+    let (pages, memory) = (PageCount::new(PAGES), PageCount::new(PAGES * 64));
+    let mut index = WwsIndexBuilder::new(pages, memory);
+    windows(quiet).for_each(|(written, _)| index.window(WINDOW, &written, &[]));
+    let index = index.build().expect("it has windows");
+    let starts: Vec<Duration> = (0..60).map(|start| WINDOW * 7 * start).collect();
+    let manual = ("dirty-log", "kvm-manual");
+    for (version, log, cap) in [
+        ("qemu-7.2", TCG, "none"),
+        ("qemu-8.2", TCG, "none"),
+        ("qemu-10.1", TCG, "none"),
+        ("qemu-10.1", TCG, "500MB/s"),
+        ("qemu-10.1", manual, "none"),
+    ] {
+        let scenario = scenario(memory, version, &[("max-bandwidth", cap), log]);
+        let scenario = Scenario { horizon: Duration::from_secs(600), ..scenario };
+        let shared = Forecast::new(&scenario, &index, &starts, || {});
+        for (start, outcome) in shared.starts() {
+            assert_eq!(*outcome, scenario.run(&index, *start), "{version}, {log:?}, cap {cap}, from {start:?}");
+        }
     }
 }
 

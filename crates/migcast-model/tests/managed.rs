@@ -48,7 +48,7 @@ fn told(at: u64, command: Command) -> Outcome {
     let guest = Guest { name: "g".into(), memory: trace.memory(), page_size: Guest::PAGE_SIZE };
     let tracking = Tracking { log: DirtyLog::Tcg, ..Tracking::default() };
     let due = Bitmap::tracking(&source, Duration::ZERO, tracking);
-    let request = Request { guest: &guest, link: &link, platform: &Platform::free() };
+    let request = Request { guest: &guest, link: &link, platform: &Platform::free(), first_pass: None };
     let migration = algorithm().migration(&request, Box::new(due));
     simulate(Managed::new(migration, Script::new(&[(at, command)])), RATE, SimTime::ZERO + ms(15_000))
 }

@@ -11,10 +11,12 @@ pub mod xen;
 pub mod xen_classic;
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dyn_clone::DynClone;
 
+use qemu::FirstPass;
 use setting::Field;
 pub use setting::Setting;
 
@@ -96,6 +98,8 @@ pub struct Request<'a> {
     pub link: &'a Link,
     /// Between which hosts.
     pub platform: &'a Platform,
+    /// What is kept for others that ask for the same, from another starting point, and are granted the same rate.
+    pub first_pass: Option<&'a Arc<FirstPass>>,
 }
 
 /// What a hypervisor calls what it does.

@@ -22,7 +22,6 @@ use std::time::Duration;
 pub use sharing::{Flow, max_min};
 pub use topology::{NodeId, Pipe, Topology};
 
-use crate::algorithm::Request;
 use crate::due::DueSource;
 use crate::migration::{Event, Migration};
 use crate::outcome::Outcome;
@@ -266,7 +265,7 @@ impl<'a> Machine<'a> {
     fn of(job: &Job<'a>, waited: Duration) -> Machine<'a> {
         let scenario = job.scenario;
         let due = job.source.due_set(job.start + waited, scenario.algorithm.scheme().tracking());
-        let request = Request { guest: &scenario.guest, link: &scenario.link, platform: &scenario.platform };
+        let request = scenario.request(None);
         let migration = scenario.algorithm.migration(&request, due);
         Machine { migration, horizon: SimTime::ZERO + scenario.horizon }
     }

@@ -1,9 +1,13 @@
 //! The migration thread, stepped.
 
+mod first_pass;
 mod leap;
 mod march;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+pub use first_pass::FirstPass;
 
 use super::dirty_limit::Limiter;
 use super::rules::{RateAccounting, Rules, Window};
@@ -63,6 +67,8 @@ pub struct Qemu<D> {
     iterations: Vec<Iteration>,
     /// When the last window opened that may repeat.
     mark: Option<leap::Mark>,
+    /// Shared with others of the same scenario.
+    first_pass: Option<Arc<FirstPass>>,
 }
 
 /// Where the migration thread is.
@@ -134,7 +140,14 @@ impl<D: DueSet> Qemu<D> {
             sent_bytes: ByteCount::ZERO,
             iterations: Vec::with_capacity(ITERATIONS_OFTEN),
             mark: None,
+            first_pass: None,
         }
+    }
+
+    /// The same, whose first pass shares its work with those of other migrations. All of them are of one scenario.
+    #[must_use]
+    pub fn sharing(self, first_pass: Option<Arc<FirstPass>>) -> Self {
+        Qemu { first_pass, ..self }
     }
 
     /// Time passes while the guest runs.

@@ -22,7 +22,7 @@ mod stream;
 mod throttle;
 
 pub use dirty_limit::DirtyLimit;
-pub use machine::Qemu;
+pub use machine::{FirstPass, Qemu};
 pub use precopy::Precopy;
 pub use rules::{CompletionRule, RateAccounting, Rules, SyncRule, Version, Window};
 pub use settings::{Multifd, Postcopy, Settings, UNLIMITED, Xbzrle};

@@ -48,8 +48,9 @@ impl Scheme for Precopy {
     }
 
     fn migration<'a>(&self, request: &Request<'a>, due: Box<dyn DueSet + 'a>) -> Box<dyn Migration + 'a> {
-        let Request { guest, link, platform } = *request;
-        Box::new(Qemu::new(self.version.rules(), self.settings, guest.clone(), link, platform.clone(), due))
+        let Request { guest, link, platform, first_pass } = *request;
+        let qemu = Qemu::new(self.version.rules(), self.settings, guest.clone(), link, platform.clone(), due);
+        Box::new(qemu.sharing(first_pass.cloned()))
     }
 
     fn tracking(&self) -> Tracking {
