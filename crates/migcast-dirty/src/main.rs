@@ -7,6 +7,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::iter::Peekable;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -59,25 +60,16 @@ fn writes_for_ever(memory: &mut WorkingSet, pattern: Pattern, seed: u64, mut log
     log.write_all(head.as_bytes())?;
     println!("lab: ready");
 
+    let mut pace = Pace::of(&pattern);
     let mut schedule = Schedule::new(pattern, seed).peekable();
     let start = Instant::now();
-    // The schedule's time is the clock's time less what was dropped.
-    let mut dropped = Duration::ZERO;
     let mut done: u64 = 0;
     let (mut next_log, mut next_map) = (LOG_EVERY, MAP_EVERY);
     loop {
-        let now = start.elapsed();
-        if let Some(write) = schedule.peek() {
-            let late = (now - dropped).saturating_sub(write.due);
-            if late > BACKLOG_MAX {
-                dropped += late;
-            }
-        }
-        let schedule_now = now - dropped;
-        while let Some(write) = schedule.next_if(|write| write.due <= schedule_now) {
+        pace.write_what_is_due(start, &mut schedule, |page| {
             done += 1;
-            memory.write(write.page, done);
-        }
+            memory.write(page, done);
+        });
         let now = start.elapsed();
         if now >= next_log {
             log.write_all(format!("wrote {} {done}\n", now.as_nanos()).as_bytes())?;
@@ -88,7 +80,55 @@ fn writes_for_ever(memory: &mut WorkingSet, pattern: Pattern, seed: u64, mut log
             log.write_all(format!("moved {moved}\n").as_bytes())?;
             next_map = now + MAP_EVERY;
         }
-        sleep(TICK);
+        pace.rest();
+    }
+}
+
+/// What decides when a write is carried out.
+enum Pace {
+    /// The time at which it is due. The schedule's time is the clock's time less what was dropped.
+    Clock { dropped: Duration },
+    /// So many steps of a computation since the last one.
+    Computation { steps: u32, random: Random },
+}
+
+impl Pace {
+    fn of(pattern: &Pattern) -> Pace {
+        match pattern {
+            Pattern::Computing { steps, .. } => Pace::Computation { steps: *steps, random: Random::new(0) },
+            _ => Pace::Clock { dropped: Duration::ZERO },
+        }
+    }
+
+    fn write_what_is_due(&mut self, start: Instant, schedule: &mut Peekable<Schedule>, mut write: impl FnMut(u32)) {
+        match self {
+            Pace::Clock { dropped } => {
+                let now = start.elapsed();
+                if let Some(next) = schedule.peek() {
+                    let late = (now - *dropped).saturating_sub(next.due);
+                    if late > BACKLOG_MAX {
+                        *dropped += late;
+                    }
+                }
+                let schedule_now = now - *dropped;
+                while let Some(due) = schedule.next_if(|write| write.due <= schedule_now) {
+                    write(due.page);
+                }
+            }
+            Pace::Computation { steps, random } => {
+                for _ in 0..*steps {
+                    std::hint::black_box(random.bits());
+                }
+                schedule.next().into_iter().for_each(|next| write(next.page));
+            }
+        }
+    }
+
+    /// Waits for the next write, if it is the clock that tells when.
+    fn rest(&self) {
+        if matches!(self, Pace::Clock { .. }) {
+            sleep(TICK);
+        }
     }
 }
 

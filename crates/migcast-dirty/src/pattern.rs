@@ -9,6 +9,8 @@ use std::time::Duration;
 pub const PAGES_MAX: u32 = 1 << 30;
 /// Fastest rate, in writes per second.
 pub const RATE_MAX: u32 = 10_000_000;
+/// Most steps of computation between two writes: some seconds of them.
+pub const STEPS_MAX: u32 = 1_000_000_000;
 
 /// What is written. Pages are numbered from 0 within the working set; rates are page writes per second.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +44,14 @@ pub enum Pattern {
     },
     /// Uniform writing whose rate and working set change, over and over.
     Phases(Vec<Phase>),
+    /// Computing without end, and never waiting for a clock: a guest that is slowed writes less. Each write hits any page of
+    /// the working set with the same chance.
+    Computing {
+        /// Steps of the computation from one write to the next, at least 1.
+        steps: u32,
+        /// The working set in pages, at least 1.
+        pages: u32,
+    },
 }
 
 /// One part of [`Pattern::Phases`].
@@ -60,9 +70,10 @@ impl Pattern {
     pub fn pages(&self) -> u32 {
         match self {
             Pattern::Idle => 0,
-            Pattern::Uniform { pages, .. } | Pattern::Sequential { pages, .. } | Pattern::HotCold { pages, .. } => {
-                *pages
-            }
+            Pattern::Uniform { pages, .. }
+            | Pattern::Sequential { pages, .. }
+            | Pattern::HotCold { pages, .. }
+            | Pattern::Computing { pages, .. } => *pages,
             Pattern::Phases(phases) => phases.iter().map(|phase| phase.pages).max().unwrap_or(0),
         }
     }
@@ -74,6 +85,7 @@ impl fmt::Display for Pattern {
             Pattern::Idle => write!(f, "idle"),
             Pattern::Uniform { rate, pages } => write!(f, "uniform:rate={rate},pages={pages}"),
             Pattern::Sequential { rate, pages } => write!(f, "sequential:rate={rate},pages={pages}"),
+            Pattern::Computing { steps, pages } => write!(f, "computing:steps={steps},pages={pages}"),
             Pattern::HotCold { rate, pages, hot_pages, hot_writes } => {
                 write!(f, "hot-cold:rate={rate},pages={pages},hot-pages={hot_pages},hot-writes={hot_writes}")
             }
@@ -105,8 +117,9 @@ impl fmt::Display for PatternError {
 
 impl Error for PatternError {}
 
-const ALLOWED_KIND: &str = "idle, uniform:…, sequential:…, hot-cold:… or phases:…";
+const ALLOWED_KIND: &str = "idle, uniform:…, sequential:…, hot-cold:…, phases:… or computing:…";
 const ALLOWED_RATE: &str = "a whole number of writes per second from 1 to 10000000";
+const ALLOWED_STEPS: &str = "a whole number of steps from 1 to 1000000000";
 const ALLOWED_PAGES: &str = "a whole number of pages from 1 (hot-cold: 2) to 2^30";
 const ALLOWED_SHARE: &str = "a share from 0 to 1";
 const ALLOWED_PHASE: &str = "LENGTH@RATE/PAGES with a length in ms or s, joined by '+', at least one with a rate";
@@ -136,6 +149,11 @@ impl FromStr for Pattern {
                 })
             }
             "phases" => phases(rest),
+            "computing" => {
+                let fields = Fields::parse(rest, &["steps", "pages"])?;
+                let steps = fields.number("steps", 1, STEPS_MAX, ALLOWED_STEPS)?;
+                Ok(Pattern::Computing { steps, pages: fields.pages(1)? })
+            }
             _ => Err(PatternError { field: "kind", value: text.to_owned(), allowed: ALLOWED_KIND }),
         }
     }
@@ -177,7 +195,7 @@ impl<'a> Fields<'a> {
             let found = pair
                 .split_once('=')
                 .and_then(|(key, value)| known.iter().find(|&&name| name == key).map(|&name| (name, value)));
-            let allowed = "rate=…,pages=… (hot-cold also hot-pages=… and hot-writes=…)";
+            let allowed = "rate=…,pages=… (hot-cold also hot-pages=… and hot-writes=…; computing steps=… for the rate)";
             fields.push(found.ok_or_else(|| PatternError { field: "field", value: pair.to_owned(), allowed })?);
         }
         Ok(Fields(fields))
@@ -220,6 +238,7 @@ mod tests {
             "sequential:rate=9000,pages=12000",
             "hot-cold:rate=6000,pages=60000,hot-pages=0.1,hot-writes=0.9",
             "phases:20000ms@200/2000+10000ms@6000/40000",
+            "computing:steps=20000,pages=60000",
         ] {
             let pattern: Pattern = text.parse().unwrap();
             assert_eq!(pattern.to_string(), text);
@@ -246,6 +265,8 @@ mod tests {
             ("phases:5@1/1", "phase '5@1/1'"),
             ("phases:5s@0/1", "phase '5s@0/1'"),
             ("uniform:rate=1,pages=2000000000", "pages '2000000000'"),
+            ("computing:steps=0,pages=5", "steps '0'"),
+            ("computing:rate=5,pages=5", "field 'rate=5'"),
         ] {
             let error = text.parse::<Pattern>().unwrap_err().to_string();
             assert!(error.contains(part) && error.contains("allowed is"), "{error}");

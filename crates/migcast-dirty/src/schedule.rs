@@ -7,7 +7,7 @@ use crate::pattern::{Pattern, Phase};
 /// One write that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Write {
-    /// When, counted from the schedule's start.
+    /// When, counted from the schedule's start; at once where it is computation that paces the writes.
     pub due: Duration,
     /// Which page of the working set.
     pub page: u32,
@@ -48,6 +48,9 @@ impl Iterator for Schedule {
                 (*rate, random.hot_or_cold(*pages, *hot_pages, *hot_writes))
             }
             Pattern::Phases(_) => return Some(self.next_in_phases()),
+            Pattern::Computing { pages, .. } => {
+                return Some(Write { due: Duration::ZERO, page: random.below(*pages) });
+            }
         };
         let due = due(self.given, rate);
         self.given += 1;
@@ -131,6 +134,13 @@ mod tests {
         let of = |seed| Schedule::new(pattern.clone(), seed).take(100).collect::<Vec<_>>();
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));
+    }
+
+    #[test]
+    fn what_computation_paces_is_due_at_once() {
+        let writes = first("computing:steps=60000,pages=50", 200);
+        assert!(writes.iter().all(|write| write.due.is_zero() && write.page < 50));
+        assert!(writes.iter().any(|write| write.page != writes[0].page));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub enum Load {
 }
 
 /// All guests. The first few are the microbenchmark; the others stand for the paper's four loads and a database.
-pub const GUESTS: [Guest; 10] = [
+pub const GUESTS: [Guest; 11] = [
     Guest {
         name: "steady",
         about: "2,000 writes/s, uniform over 20,000 pages",
@@ -50,6 +50,12 @@ pub const GUESTS: [Guest; 10] = [
         about: "10 s quiet (300 writes/s), 5 s busy (8,000 writes/s over 40,000 pages), over and over",
         memory_mib: 512,
         load: Load::Dirty("phases:10s@300/2000+5s@8000/40000"),
+    },
+    Guest {
+        name: "computing",
+        about: "computes and never waits, a write to one of 60,000 pages every so many steps: some 4,000/s",
+        memory_mib: 512,
+        load: Load::Dirty("computing:steps=60000,pages=60000"),
     },
     Guest {
         name: "idle",

@@ -138,8 +138,16 @@ impl WriteLog {
         let mut due = Schedule::new(self.pattern.clone(), self.seed).skip(writes.len()).peekable();
         let Some(first) = due.peek().map(|write| write.due) else { return writes };
         let zero = self.guest_zero_unix_ns() + last.guest_ns;
-        let at = |due: Duration| i64::try_from((due - first).as_nanos()).ok()?.checked_add(zero);
-        let more = due.map_while(|write| Some(LoggedWrite { unix_ns: at(write.due)?, page: write.page }));
+        // One that computes goes on as fast as it was.
+        let apart =
+            matches!(self.pattern, Pattern::Computing { .. }).then(|| last.guest_ns / last.done.max(1).cast_signed());
+        let at = |(index, due): (i64, Duration)| match apart {
+            Some(apart) => apart.max(1).checked_mul(index + 1)?.checked_add(zero),
+            None => i64::try_from((due - first).as_nanos()).ok()?.checked_add(zero),
+        };
+        let more = (0..)
+            .zip(due)
+            .map_while(|(index, write)| Some(LoggedWrite { unix_ns: at((index, write.due))?, page: write.page }));
         writes.extend(more.take_while(|write| write.unix_ns < end_unix_ns));
         writes
     }
@@ -201,6 +209,19 @@ mod tests {
             line(1033, "wrote 30000000 4"),
             line(1034, "wro"),
         ]
+    }
+
+    #[test]
+    fn a_guest_that_computes_goes_on_as_fast_as_it_was() {
+        let lines = log().into_iter().map(|line| match line.text.starts_with("pattern") {
+            true => Line { text: "pattern computing:steps=9,pages=3".to_owned(), ..line },
+            false => line,
+        });
+        let log = WriteLog::parse(&lines.collect::<Vec<_>>()).unwrap();
+        // Four writes in 30 ms: the next ones 7.5 ms apart, from the last line on.
+        let end = log.span_unix_ns().1 + 20_000_000;
+        let writes: Vec<_> = log.writes_until(end).iter().map(|write| end - write.unix_ns).collect();
+        assert_eq!(writes[4..], [12_500_000, 5_000_000]);
     }
 
     #[test]
