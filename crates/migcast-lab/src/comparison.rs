@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -49,6 +50,24 @@ pub fn forecast(
         cases.push(Case { predicted, observed });
     }
     Ok(cases)
+}
+
+/// Each of `observed` with the forecast that `path` keeps of it, a case a line.
+///
+/// # Errors
+/// The file cannot be read, or holds no forecast of one of them.
+pub fn kept(path: &Path, observed: impl IntoIterator<Item = Observed>) -> Result<Vec<Case>> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let case =
+        |(index, line)| serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), index + 1));
+    let cases: Vec<Case> = text.lines().enumerate().map(case).collect::<Result<_>>()?;
+    let of = |observed: Observed| {
+        let case = cases.iter().find(|case| case.observed == observed).cloned();
+        case.with_context(|| {
+            format!("{}: no forecast of the migration requested at {}", path.display(), observed.requested)
+        })
+    };
+    observed.into_iter().map(of).collect()
 }
 
 /// Whether the same forecast answers both, if nothing was recorded between them.

@@ -10,6 +10,7 @@ pub mod capture;
 pub mod check;
 pub mod comparison;
 pub mod connection;
+pub mod cores;
 pub mod disk;
 pub mod evidence;
 pub mod features;

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 
 use crate::accel::{Accel, Qemu};
 use crate::cache::Cache;
+use crate::cores::VcpuCore;
 use crate::disk;
 use crate::guest::{Guest, Load};
 use crate::initramfs;
@@ -81,6 +82,8 @@ pub struct Spec {
     pub incoming: Option<String>,
     /// The network namespace QEMU runs in; the host's if nothing is said.
     pub namespace: Option<String>,
+    /// The core its vCPU runs on; any if nothing is said.
+    pub vcpu_core: Option<VcpuCore>,
 }
 
 impl Spec {
@@ -96,6 +99,7 @@ impl Spec {
             qmp: None,
             incoming: None,
             namespace: None,
+            vcpu_core: None,
         }
     }
 
@@ -167,7 +171,11 @@ impl Machine {
                 );
             }
         };
-        Ok(Machine { qemu: running, monitor, console, log, qmp, version: qemu.version, folder })
+        let mut machine = Machine { qemu: running, monitor, console, log, qmp, version: qemu.version, folder };
+        if let Some(core) = spec.vcpu_core {
+            core.give_to(machine.vcpu().context("QEMU does not name the vCPU's thread")?)?;
+        }
+        Ok(machine)
     }
 
     /// Waits until the guest's load has warmed up.

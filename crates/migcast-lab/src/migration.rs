@@ -220,6 +220,7 @@ pub(crate) fn watch(
     loop {
         if send_queue_at_stop.is_none() && monitor.events().iter().any(|event| event.name == "STOP") {
             send_queue_at_stop = connection::send_queue(route);
+            throttle.stop();
             next_look = Instant::now();
         }
         let passes =

@@ -1,17 +1,27 @@
-//! How much a recording slows a guest: its own work with the recorder on and off, in alternating blocks.
+//! How much a recording slows a guest, or a migration while it copies: its own work with it and without it, in alternating
+//! blocks.
 
 use std::fmt::{self, Display};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use migcast_model::units::BytesPerSec;
 use rustix::process::Signal;
 
+use crate::connection::{PORT, Route};
+use crate::features::Features;
 use crate::interrupt::Interrupt;
+use crate::link::{End, ShapedLink};
 use crate::machine::{Images, Machine, Spec};
+use crate::migration::{NO_CAP, Prepared, Terms};
 use crate::process::Running;
 use crate::serial::Line;
 
+/// Beside a recorder.
+pub const RECORDING: &str = "with the recorder on";
+/// A guest that computes, and writes more than any link here carries: no migration of it ends.
+pub const ENDLESS: &str = "computing:steps=8000,pages=60000";
 /// More writes than an emulated guest can do: its work is what it gets done.
 pub const SATURATING: &str = "uniform:rate=5000000,pages=20000";
 /// Part of a block that is left out after each switch.
@@ -19,9 +29,14 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// From the recorder's start to the first block: its trials and its baseline.
 const BEGIN: Duration = Duration::from_secs(5);
 
-/// Relative slowdowns of neighbouring blocks: 0.01 means 1 % less work with the recorder on.
+/// A downtime limit that no guest that writes gets below, in milliseconds: its migration copies until it is given up.
+const LIMIT_NEVER_MS: u64 = 1;
+
+/// Relative slowdowns of neighbouring blocks: 0.01 means 1 % less work beside what slows the guest.
 #[derive(Clone, Debug)]
 pub struct Slowdown {
+    /// Beside what, as one says it.
+    pub beside: String,
     /// One per pair of blocks.
     pub pairs: Vec<f64>,
 }
@@ -32,8 +47,9 @@ impl Display for Slowdown {
         let percent = |share: f64| format!("{:+.2} %", share * 100.0);
         write!(
             f,
-            "the guest did {} less work with the recorder on (95 % interval {} to {}, {} pairs of blocks)",
+            "the guest did {} less work {} (95 % interval {} to {}, {} pairs of blocks)",
             percent(mean),
+            self.beside,
             percent(mean - half),
             percent(mean + half),
             self.pairs.len()
@@ -87,7 +103,62 @@ pub fn measure(
         let (on, off) = if pair[0].0 { (pair[0].1, pair[1].1) } else { (pair[1].1, pair[0].1) };
         1.0 - on / off
     };
-    Ok(Slowdown { pairs: rates?.chunks_exact(2).map(slowdown).collect() })
+    Ok(Slowdown { beside: RECORDING.to_owned(), pairs: rates?.chunks_exact(2).map(slowdown).collect() })
+}
+
+/// Boots the guest and measures what it does while a migration over `rate` copies that is given up after a `block`, against
+/// the mean of the blocks before and after it, in which a target awaits it, as often as `pairs` says.
+///
+/// # Errors
+/// A machine fails, a migration ends before it is given up, or we are interrupted.
+pub fn of_migration(
+    (spec, images): (&Spec, &Images),
+    (link, rate): (&ShapedLink, BytesPerSec),
+    (pairs, block): (u32, Duration),
+    interrupt: &Interrupt,
+) -> Result<Slowdown> {
+    let mut machine = Machine::start(images, spec, interrupt)?;
+    machine.wait_ready(interrupt)?;
+    link.shape(rate)?;
+    let terms = Terms {
+        link: rate,
+        downtime_limit: Duration::from_millis(LIMIT_NEVER_MS),
+        max_bandwidth: BytesPerSec::new(NO_CAP),
+        give_up: block + SETTLE,
+        features: Features::default(),
+    };
+    let (mut alone, mut migrated) = (Vec::new(), Vec::new());
+    for _ in 0..pairs {
+        let route = Route { link, from: End::Here, port: PORT };
+        let prepared = Prepared::new(machine, route, spec, images, terms, interrupt)?;
+        alone.push(block_of(prepared.source(), block, interrupt)?);
+        let ends = prepared.pids();
+        let done = prepared.begin(&ends)?.finish(interrupt)?;
+        ensure!(
+            !done.observed.completed,
+            "a migration that was to copy for {block:?} ended: take a guest that writes more"
+        );
+        let requested = SystemTime::from(done.observed.requested);
+        machine = done.machine;
+        migrated.push(rate_between(&machine, requested + SETTLE, requested + SETTLE + block)?);
+    }
+    alone.push(block_of(&machine, block, interrupt)?);
+    let before_and_after = alone.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0);
+    let pairs = before_and_after.zip(migrated).map(|(alone, migrated)| 1.0 - migrated / alone).collect();
+    let beside = format!("while it was migrated over {} Mbit/s", rate.bits() / 1_000_000);
+    Ok(Slowdown { beside, pairs })
+}
+
+/// What the guest does in a block from now on.
+fn block_of(machine: &Machine, block: Duration, interrupt: &Interrupt) -> Result<f64> {
+    ensure!(!interrupt.wait(SETTLE), "interrupted");
+    let start = SystemTime::now();
+    ensure!(!interrupt.wait(block), "interrupted");
+    rate_between(machine, start, SystemTime::now())
+}
+
+fn rate_between(machine: &Machine, from: SystemTime, to: SystemTime) -> Result<f64> {
+    rate(&machine.log().lines(), from, to)
 }
 
 /// Writes per second the guest reports between two moments.
@@ -123,6 +194,10 @@ mod tests {
 
     #[test]
     fn the_interval_of_equal_pairs_has_no_width() {
-        assert_eq!(Slowdown { pairs: vec![0.5; 30] }.interval(), (0.5, 0.0));
+        let slowdown = Slowdown { beside: "beside it".to_owned(), pairs: vec![0.5; 30] };
+        assert_eq!(slowdown.interval(), (0.5, 0.0));
+        let line =
+            "the guest did +50.00 % less work beside it (95 % interval +50.00 % to +50.00 %, 30 pairs of blocks)";
+        assert_eq!(slowdown.to_string(), line);
     }
 }

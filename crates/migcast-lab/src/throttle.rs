@@ -34,18 +34,24 @@ impl ThrottleLog {
         ThrottleLog { vcpu, requested, began: 0.0, percent: 0, used, steps: Vec::new() }
     }
 
-    /// Takes an answer to `query-migrate`.
+    /// Takes an answer to `query-migrate`. (Of a guest that stands there is nothing to note.)
     pub(crate) fn look(&mut self, status: &Value) {
         // The key is missing while nothing is slowed.
         let percent = status["cpu-throttle-percentage"].as_u64().unwrap_or_default();
-        if status["status"] == "active" && percent != self.percent {
+        if status["status"] == "active" && percent != self.percent && self.used.is_some() {
             self.end_step(self.vcpu.and_then(Thread::seconds), SystemTime::now());
             self.percent = percent;
         }
     }
 
-    /// The guest has stopped, or the migration was given up. Where it was never slowed that is one step, which tells how much
-    /// of the time a guest runs that is being migrated.
+    /// The guest stands: what the vCPU runs from now on is nothing, and is not counted.
+    pub(crate) fn stop(&mut self) {
+        self.end_step(self.vcpu.and_then(Thread::seconds), SystemTime::now());
+        self.used = None;
+    }
+
+    /// The migration is over, or was given up. Where the guest was never slowed there is one step, which tells how much of
+    /// the time a guest runs that is being migrated.
     pub(crate) fn finish(mut self) -> Vec<ThrottleStep> {
         self.end_step(self.vcpu.and_then(Thread::seconds), SystemTime::now());
         self.steps
@@ -94,5 +100,13 @@ mod tests {
         log.look(&json!({ "status": "active", "cpu-throttle-percentage": 20 }));
         log.look(&json!({ "status": "cancelling" }));
         assert_eq!(log.finish().iter().map(|step| step.percent).collect::<Vec<_>>(), [0, 20]);
+        let mut log = begin();
+        log.stop();
+        log.look(&json!({ "status": "active", "cpu-throttle-percentage": 20 }));
+        assert_eq!(
+            log.finish().iter().map(|step| step.percent).collect::<Vec<_>>(),
+            [0],
+            "nothing of a guest that stands"
+        );
     }
 }

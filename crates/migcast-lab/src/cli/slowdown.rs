@@ -1,14 +1,17 @@
-//! `migcast-lab slowdown`: what a recording costs the guest.
+//! `migcast-lab slowdown`: what a recording costs the guest, or a migration.
 
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
+use migcast_lab::cores::Reserved;
 use migcast_lab::interrupt::Interrupt;
+use migcast_lab::link::ShapedLink;
 use migcast_lab::machine::Spec;
 use migcast_lab::{recording, slowdown};
-use migcast_model::quantity::parse_duration;
+use migcast_model::quantity::{parse_duration, parse_rate};
+use migcast_model::units::BytesPerSec;
 
 use super::guest::{self, Boot};
 
@@ -27,11 +30,17 @@ pub(crate) struct Slowdown {
     /// Handed on to `migcast record`
     #[arg(long, default_value = "5%")]
     cpu_limit: String,
+    /// What a migration over such links costs a guest that computes, instead of a recording
+    #[arg(long, value_name = "LINK", value_parser = parse_rate, conflicts_with_all = ["sample", "cpu_limit"])]
+    migrate: Vec<BytesPerSec>,
     #[command(flatten)]
     boot: Boot,
 }
 
 pub(crate) fn slowdown(args: &Slowdown, interrupt: &Interrupt) -> Result<()> {
+    if !args.migrate.is_empty() {
+        return by_migrations(args, interrupt);
+    }
     let spec = args.boot.spec("steady")?;
     let pattern = spec.pattern.clone().map_or_else(|| slowdown::SATURATING.parse(), Ok)?;
     let spec = Spec { pattern: Some(pattern), ..spec };
@@ -40,5 +49,19 @@ pub(crate) fn slowdown(args: &Slowdown, interrupt: &Interrupt) -> Result<()> {
     recorder.args(["record", "--sample", &args.sample, "--cpu-limit", &args.cpu_limit]);
     let measured = slowdown::measure((&spec, &images), recorder, (args.pairs, args.block), interrupt)?;
     println!("{measured}");
+    Ok(())
+}
+
+/// The same beside migrations, over each link in turn.
+fn by_migrations(args: &Slowdown, interrupt: &Interrupt) -> Result<()> {
+    let reserved = Reserved::take()?;
+    let spec = args.boot.spec("computing")?;
+    let pattern = spec.pattern.clone().map_or_else(|| slowdown::ENDLESS.parse(), Ok)?;
+    let spec = Spec { pattern: Some(pattern), vcpu_core: reserved.as_ref().map(Reserved::core), ..spec };
+    let (images, link) = (guest::images(spec.guest)?, ShapedLink::make(args.migrate[0])?);
+    for rate in &args.migrate {
+        let blocks = (args.pairs, args.block);
+        println!("{}", slowdown::of_migration((&spec, &images), (&link, *rate), blocks, interrupt)?);
+    }
     Ok(())
 }

@@ -9,10 +9,11 @@ use clap::Args;
 use migcast_history::observed::{self, Observed};
 use migcast_lab::comparison::{self, Case};
 use migcast_lab::connection::{PORT, Route};
+use migcast_lab::cores::Reserved;
 use migcast_lab::features::{Features, ask_alike};
 use migcast_lab::interrupt::Interrupt;
 use migcast_lab::link::{End, ShapedLink};
-use migcast_lab::machine::Machine;
+use migcast_lab::machine::{Machine, Spec};
 use migcast_lab::migration::{self, NO_CAP, Prepared, Terms};
 use migcast_lab::runtime::RuntimeDir;
 use migcast_lab::{process, recording, throttle};
@@ -90,11 +91,14 @@ struct AskedCase {
 pub(crate) fn verify(args: &Verify, interrupt: &Interrupt) -> Result<()> {
     fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let link = ShapedLink::make(BytesPerSec::from_bits(1_000_000_000))?;
+    let reserved = Reserved::take()?;
     for name in &args.guests {
-        verify_guest(args, name, &link, interrupt)?;
+        let spec = Spec { vcpu_core: reserved.as_ref().map(Reserved::core), ..args.boot.spec(name)? };
+        verify_guest(args, &spec, &link, interrupt)?;
     }
+    drop(reserved);
     let (dir, platform) = (args.out.clone(), args.platform.clone());
-    let compare = Compare { dir, platform, without: Vec::new(), json: None, explain: false };
+    let compare = Compare { dir, platform, without: Vec::new(), json: None, kept: None, explain: false };
     self::compare(&compare)
 }
 
@@ -115,6 +119,9 @@ pub(crate) struct Compare {
     /// Write every case with its prediction into this file, a JSON object a line
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Take the predictions from such a file instead of making them anew
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["platform", "json"])]
+    kept: Option<PathBuf>,
 }
 
 /// A guest, over one link or all.
@@ -138,10 +145,12 @@ fn parse_without(text: &str) -> Result<Without, String> {
 
 /// Forecasts each observed migration from what its guest had left in its history *before* it, and prints the table.
 pub(crate) fn compare(args: &Compare) -> Result<()> {
-    let program = recording::program()?;
     let mut observed = observed::read(&args.dir.join(OBSERVED))?;
     observed.retain(|observed| !args.without.iter().any(|without| without.is(observed)));
-    let mut cases = comparison::forecast(&program, &args.dir, observed, args.platform.as_deref())?;
+    let mut cases = match &args.kept {
+        Some(kept) => comparison::kept(kept, observed)?,
+        None => comparison::forecast(&recording::program()?, &args.dir, observed, args.platform.as_deref())?,
+    };
     let disturbed: Vec<Case> = cases.extract_if(.., |case| case.is_disturbed()).collect();
     for case in disturbed {
         let (cores, described) =
@@ -162,23 +171,23 @@ pub(crate) fn compare(args: &Compare) -> Result<()> {
 }
 
 /// Boots one guest, records it, and migrates it to and fro.
-fn verify_guest(args: &Verify, name: &str, link: &ShapedLink, interrupt: &Interrupt) -> Result<()> {
+fn verify_guest(args: &Verify, spec: &Spec, link: &ShapedLink, interrupt: &Interrupt) -> Result<()> {
+    let name = spec.guest.name;
     let missing = missing(args, name)?;
     if missing.is_empty() {
         eprintln!("{name}: every migration asked for is in the results already");
         return Ok(());
     }
-    let spec = args.boot.spec(name)?;
     let images = guest::images(spec.guest)?;
     let program = recording::program()?;
-    let mut machine = Machine::start(&images, &spec, interrupt)?;
+    let mut machine = Machine::start(&images, spec, interrupt)?;
     machine.wait_ready(interrupt)?;
     let history = record(&args.out, (name, args.record), &args.recorder.options(), &program, &machine)?;
     let mut at = End::Here;
     for terms in missing {
         link.shape(terms.link)?;
         let route = Route { link, from: at, port: PORT };
-        let prepared = Prepared::new(machine, route, &spec, &images, terms, interrupt)?;
+        let prepared = Prepared::new(machine, route, spec, &images, terms, interrupt)?;
         let ends = prepared.pids();
         let lead = args.recorder.lead.map(|span| {
             let folder = RuntimeDir::make()?;

@@ -11,7 +11,7 @@ use super::files::Files;
 use super::guest::Guest;
 use super::trial::start;
 use crate::interrupt::Interrupt;
-use crate::slowdown::Slowdown;
+use crate::slowdown::{RECORDING, Slowdown};
 
 /// The guest that tells of its progress.
 const GUEST: &str = "work";
@@ -47,7 +47,7 @@ fn slowdown(said: &[String]) -> Result<Slowdown> {
         let (on, off) = if pair[0].0 { (pair[0].1, pair[1].1) } else { (pair[1].1, pair[0].1) };
         1.0 - on / off
     };
-    Ok(Slowdown { pairs: blocks.chunks_exact(2).map(of).collect() })
+    Ok(Slowdown { beside: RECORDING.to_owned(), pairs: blocks.chunks_exact(2).map(of).collect() })
 }
 
 fn job(guest: &Guest, pairs: u32) -> String {
