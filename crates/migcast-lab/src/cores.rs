@@ -1,8 +1,8 @@
 //! A core for the vCPU alone.
 //!
 //! Source, target, the link's soft interrupts and the laboratory share the cores of one small computer. Left to the scheduler,
-//! a vCPU that computes lost 3 to 26 % of its time to them while it was migrated, now more, now less, and so wrote less than
-//! it was recorded to write. On hosts with cores to spare, or with pinned vCPUs, nothing of that happens.
+//! a vCPU that computes lost up to a quarter of its time to them while it was migrated, now more, now less, and so wrote less
+//! than it was recorded to write. On hosts with cores to spare, or with pinned vCPUs, nothing of that happens.
 
 use anyhow::{Context, Result};
 use rustix::process::Pid;

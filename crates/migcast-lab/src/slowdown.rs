@@ -29,7 +29,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// From the recorder's start to the first block: its trials and its baseline.
 const BEGIN: Duration = Duration::from_secs(5);
 
-/// A downtime limit that no guest that writes gets below, in milliseconds: its migration copies until it is given up.
+/// The least downtime limit, in milliseconds: one that writes enough never gets below it, and copies until it is given up.
 const LIMIT_NEVER_MS: u64 = 1;
 
 /// Relative slowdowns of neighbouring blocks: 0.01 means 1 % less work beside what slows the guest.

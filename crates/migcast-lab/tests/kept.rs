@@ -134,6 +134,20 @@ fn so_do_forecasts_with_a_cap_auto_converge_multifd_and_post_copy() {
     }
 }
 
+#[test]
+fn a_kept_forecast_goes_with_its_migration_and_no_other() {
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/lab");
+    let observed = |name: &str| observed::read(&lab.join(name).join("observed.jsonl")).unwrap();
+    let kept = lab.join("lead/forecast.jsonl");
+    let mut asked = observed("lead");
+    asked.reverse();
+    let cases = comparison::kept(&kept, asked.clone()).unwrap();
+    assert_eq!(cases.iter().map(|case| &case.observed).collect::<Vec<_>>(), asked.iter().collect::<Vec<_>>());
+    let other = observed("dirty-log").remove(0);
+    let error = comparison::kept(&kept, [other.clone()]).unwrap_err().to_string();
+    assert!(error.contains(&format!("no forecast of the migration requested at {}", other.requested)), "{error}");
+}
+
 /// The median errors of time, downtime and bytes, in percent, are at most these.
 fn assert_medians(cases: &[Case], most: [f64; 3]) {
     let completed: Vec<&Case> = cases.iter().filter(|case| case.observed.completed).collect();
