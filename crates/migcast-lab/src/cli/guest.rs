@@ -97,7 +97,7 @@ pub(crate) fn run(command: &Command, interrupt: &Interrupt) -> Result<()> {
     match command {
         Command::List => {
             for guest in &GUESTS {
-                println!("{:<11} {:>4} MiB  {}", guest.name, guest.memory_mib, guest.about);
+                say!("{:<11} {:>4} MiB  {}", guest.name, guest.memory_mib, guest.about);
             }
             Ok(())
         }
@@ -119,7 +119,7 @@ fn build(name: Option<&str>) -> Result<()> {
         eprintln!("building {}", guest.name);
         Images::obtain(&cache, guest)?;
     }
-    println!("built in {}", cache.root().display());
+    say!("built in {}", cache.root().display());
     Ok(())
 }
 
@@ -132,14 +132,14 @@ fn keep_running(spec: &Spec, span: Option<Duration>, verbose: bool, interrupt: &
     let images = images(spec.guest)?;
     let begin = Instant::now();
     let mut machine = Machine::start(&images, spec, interrupt)?;
-    println!("qmp {}", machine.qmp().display());
-    println!("pid {}", machine.qemu().id());
+    say!("qmp {}", machine.qmp().display());
+    say!("pid {}", machine.qemu().id());
     let ready = machine.wait_ready(interrupt);
     if verbose && ready.is_err() {
         print_lines("console", machine.console());
     }
     ready?;
-    println!("ready after {:.1} s", begin.elapsed().as_secs_f64());
+    say!("ready after {:.1} s", begin.elapsed().as_secs_f64());
 
     let end = span.map(|span| Instant::now() + span);
     while !interrupt.wait(Duration::from_millis(100)) {
@@ -159,6 +159,6 @@ fn keep_running(spec: &Spec, span: Option<Duration>, verbose: bool, interrupt: &
 
 fn print_lines(name: &str, line: &SerialLine) {
     for line in line.lines() {
-        println!("{name}: {}", line.text);
+        say!("{name}: {}", line.text);
     }
 }

@@ -1,6 +1,11 @@
 //! The laboratory's command line. Results go to standard output, progress to standard error; exit code 1 with one
 //! line on failure, 130 when interrupted.
 
+/// Prints a line, like `println!`, for whoever still reads.
+macro_rules! say {
+    ($($line:tt)*) => { $crate::cli::print(format_args!($($line)*)) };
+}
+
 mod guest;
 mod life;
 mod record;
@@ -11,6 +16,8 @@ mod together;
 mod verify;
 mod xen;
 
+use std::fmt;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -52,6 +59,14 @@ enum Command {
     Xen(xen::Command),
     /// Hold what `verify` saw against the forecasts once more, e.g. with another platform
     Compare(verify::Compare),
+}
+
+/// A reader that has heard enough (`| head`) ends nothing: a guest that is being migrated is migrated to its end.
+fn print(line: fmt::Arguments<'_>) {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => eprintln!("migcast-lab: standard output: {error}"),
+        _ => {}
+    }
 }
 
 /// Parses the command line, runs the command and turns an error into one line.

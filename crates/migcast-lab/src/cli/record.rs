@@ -96,7 +96,7 @@ pub(crate) struct CheckRecord {
 pub(crate) fn check_record(args: &CheckRecord) -> Result<()> {
     let history = History::open(&args.history).with_context(|| args.history.display().to_string())?;
     let outcome = check(&history, &WriteLog::load(&args.log)?)?;
-    println!("{outcome}");
+    say!("{outcome}");
     let percent = outcome.error_max() * 100.0;
     ensure!(percent <= args.error_max, "a write set is off by {percent:.2} %, allowed are {} %", args.error_max);
     ensure!(

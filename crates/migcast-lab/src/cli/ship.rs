@@ -77,7 +77,7 @@ fn checked(spec: &Spec, made: &Made, new: &Path) -> Result<Option<Check>> {
         return Ok(None);
     }
     let check = check(&History::open(new)?, &WriteLog::parse(&made.log)?)?;
-    println!("{check}");
+    say!("{check}");
     let sound = check.error_max() <= ERROR_MAX && check.missed == 0 && check.invented == 0;
     ensure!(sound, "the recording is not what the guest wrote");
     Ok(Some(check))

@@ -48,7 +48,7 @@ pub(crate) fn slowdown(args: &Slowdown, interrupt: &Interrupt) -> Result<()> {
     let mut recorder = Command::new(recording::program()?);
     recorder.args(["record", "--sample", &args.sample, "--cpu-limit", &args.cpu_limit]);
     let measured = slowdown::measure((&spec, &images), recorder, (args.pairs, args.block), interrupt)?;
-    println!("{measured}");
+    say!("{measured}");
     Ok(())
 }
 
@@ -61,7 +61,7 @@ fn by_migrations(args: &Slowdown, interrupt: &Interrupt) -> Result<()> {
     let (images, link) = (guest::images(spec.guest)?, ShapedLink::make(args.migrate[0])?);
     for rate in &args.migrate {
         let blocks = (args.pairs, args.block);
-        println!("{}", slowdown::of_migration((&spec, &images), (&link, *rate), blocks, interrupt)?);
+        say!("{}", slowdown::of_migration((&spec, &images), (&link, *rate), blocks, interrupt)?);
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ pub(crate) fn compare_stream(args: &CompareStream) -> Result<()> {
     for file in &args.files {
         let evidence = Evidence::load(file)?;
         let retraced = retrace::retrace(&evidence, &hosts).with_context(|| file.display().to_string())?;
-        println!("{}: {}\n{retraced}", file.display(), evidence.about);
+        say!("{}: {}\n{retraced}", file.display(), evidence.about);
     }
     Ok(())
 }

@@ -128,9 +128,9 @@ fn compare(folder: &Path, platform: Option<&Path>) -> Result<()> {
         };
         lines.extend(comparison::forecast_again(&mut cases, ask)?);
     }
-    lines.iter().for_each(|line| println!("{line}"));
+    lines.iter().for_each(|line| say!("{line}"));
     ensure!(!cases.is_empty(), "{}: no trial that says anything", folder.display());
-    println!("{}\n{}", comparison::table(&cases), comparison::summary(&cases));
+    say!("{}\n{}", comparison::table(&cases), comparison::summary(&cases));
     Ok(())
 }
 

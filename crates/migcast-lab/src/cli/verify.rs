@@ -155,17 +155,17 @@ pub(crate) fn compare(args: &Compare) -> Result<()> {
     for case in disturbed {
         let (cores, described) =
             (case.observed.other_cpu_cores.unwrap_or_default(), migration::describe(&case.observed));
-        println!("left out, {cores:.2} cores were used by others: {described}");
+        say!("left out, {cores:.2} cores were used by others: {described}");
     }
     if let Some(path) = &args.json {
         let lines: Result<Vec<String>, _> = cases.iter().map(serde_json::to_string).collect();
         fs::write(path, lines?.join("\n") + "\n").with_context(|| path.display().to_string())?;
     }
-    println!("{}\n{}", comparison::table(&cases), comparison::summary(&cases));
+    say!("{}\n{}", comparison::table(&cases), comparison::summary(&cases));
     if args.explain {
-        println!("{}", comparison::explanations(&cases));
+        say!("{}", comparison::explanations(&cases));
         let slowed = cases.iter().filter_map(|case| Some((case, throttle::describe(&case.observed.throttle)?)));
-        slowed.for_each(|(case, line)| println!("- {}: {line}", case.title()));
+        slowed.for_each(|(case, line)| say!("- {}: {line}", case.title()));
     }
     Ok(())
 }

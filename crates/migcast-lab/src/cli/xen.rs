@@ -75,7 +75,7 @@ pub(crate) struct Slowdown {
 
 pub(crate) fn run(command: &Command, interrupt: &Interrupt) -> Result<()> {
     match command {
-        Command::Guests => GUESTS.iter().for_each(|guest| println!("{:12}{}", guest.name, guest.about)),
+        Command::Guests => GUESTS.iter().for_each(|guest| say!("{:12}{}", guest.name, guest.about)),
         Command::Verify(args) => verify(args, interrupt)?,
         Command::Compare(args) => compare(args)?,
         Command::Slowdown(args) => slow(args, interrupt)?,
@@ -129,6 +129,6 @@ fn compare(args: &Compare) -> Result<()> {
 fn slow(args: &Slowdown, interrupt: &Interrupt) -> Result<()> {
     let cache = Cache::open()?;
     let measured = slowdown::measure(&Files::obtain(&cache)?, &recording::program()?, args.pairs, interrupt)?;
-    println!("{measured}");
+    say!("{measured}");
     Ok(())
 }
