@@ -18,8 +18,6 @@ use crate::migration::{NO_CAP, Prepared, Terms};
 use crate::process::Running;
 use crate::serial::Line;
 
-/// Beside a recorder.
-pub const RECORDING: &str = "with the recorder on";
 /// A guest that computes, and writes more than any link here carries: no migration of it ends.
 pub const ENDLESS: &str = "computing:steps=8000,pages=60000";
 /// More writes than an emulated guest can do: its work is what it gets done.
@@ -58,6 +56,15 @@ impl Display for Slowdown {
 }
 
 impl Slowdown {
+    /// Of work per second in neighbouring blocks with a recorder on and off, on first or off first.
+    pub(crate) fn of_recorder(blocks: &[(bool, f64)]) -> Slowdown {
+        let slowdown = |pair: &[(bool, f64)]| {
+            let (on, off) = if pair[0].0 { (pair[0].1, pair[1].1) } else { (pair[1].1, pair[0].1) };
+            1.0 - on / off
+        };
+        Slowdown { beside: "with the recorder on".to_owned(), pairs: blocks.chunks_exact(2).map(slowdown).collect() }
+    }
+
     /// Mean and half the width of its 95 % interval (normal; for 20 pairs or more).
     pub fn interval(&self) -> (f64, f64) {
         let n = self.pairs.len() as f64;
@@ -99,11 +106,7 @@ pub fn measure(
     recorder.wait(Duration::from_secs(30))?.context("migcast record did not end within 30 s")?;
     let lines = machine.log().lines();
     let rates: Result<Vec<_>> = blocks.iter().map(|(on, from, to)| Ok((*on, rate(&lines, *from, *to)?))).collect();
-    let slowdown = |pair: &[(bool, f64)]| {
-        let (on, off) = if pair[0].0 { (pair[0].1, pair[1].1) } else { (pair[1].1, pair[0].1) };
-        1.0 - on / off
-    };
-    Ok(Slowdown { beside: RECORDING.to_owned(), pairs: rates?.chunks_exact(2).map(slowdown).collect() })
+    Ok(Slowdown::of_recorder(&rates?))
 }
 
 /// Boots the guest and measures what it does while a migration over `rate` copies that is given up after a `block`, against

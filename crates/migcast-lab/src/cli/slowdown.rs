@@ -41,9 +41,7 @@ pub(crate) fn slowdown(args: &Slowdown, interrupt: &Interrupt) -> Result<()> {
     if !args.migrate.is_empty() {
         return by_migrations(args, interrupt);
     }
-    let spec = args.boot.spec("steady")?;
-    let pattern = spec.pattern.clone().map_or_else(|| slowdown::SATURATING.parse(), Ok)?;
-    let spec = Spec { pattern: Some(pattern), ..spec };
+    let spec = spec(&args.boot, "steady", slowdown::SATURATING)?;
     let images = guest::images(spec.guest)?;
     let mut recorder = Command::new(recording::program()?);
     recorder.args(["record", "--sample", &args.sample, "--cpu-limit", &args.cpu_limit]);
@@ -52,12 +50,18 @@ pub(crate) fn slowdown(args: &Slowdown, interrupt: &Interrupt) -> Result<()> {
     Ok(())
 }
 
+/// The guest `name`, with the pattern that is asked for or this one.
+fn spec(boot: &Boot, name: &str, pattern: &str) -> Result<Spec> {
+    let spec = boot.spec(name)?;
+    let pattern = spec.pattern.clone().map_or_else(|| pattern.parse(), Ok)?;
+    Ok(Spec { pattern: Some(pattern), ..spec })
+}
+
 /// The same beside migrations, over each link in turn.
 fn by_migrations(args: &Slowdown, interrupt: &Interrupt) -> Result<()> {
     let reserved = Reserved::take()?;
-    let spec = args.boot.spec("computing")?;
-    let pattern = spec.pattern.clone().map_or_else(|| slowdown::ENDLESS.parse(), Ok)?;
-    let spec = Spec { pattern: Some(pattern), vcpu_core: reserved.as_ref().map(Reserved::core), ..spec };
+    let spec = spec(&args.boot, "computing", slowdown::ENDLESS)?;
+    let spec = Spec { vcpu_core: reserved.as_ref().map(Reserved::core), ..spec };
     let (images, link) = (guest::images(spec.guest)?, ShapedLink::make(args.migrate[0])?);
     for rate in &args.migrate {
         let blocks = (args.pairs, args.block);

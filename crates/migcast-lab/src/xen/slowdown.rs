@@ -11,7 +11,7 @@ use super::files::Files;
 use super::guest::Guest;
 use super::trial::start;
 use crate::interrupt::Interrupt;
-use crate::slowdown::{RECORDING, Slowdown};
+use crate::slowdown::Slowdown;
 
 /// The guest that tells of its progress.
 const GUEST: &str = "work";
@@ -43,11 +43,7 @@ fn slowdown(said: &[String]) -> Result<Slowdown> {
         let numbers = numbers.filter(|numbers| numbers.len() == 4).with_context(|| format!("not a block: '{line}'"))?;
         blocks.push((words[0] == "on", (numbers[3] - numbers[1]) / (numbers[2] - numbers[0])));
     }
-    let of = |pair: &[(bool, f64)]| {
-        let (on, off) = if pair[0].0 { (pair[0].1, pair[1].1) } else { (pair[1].1, pair[0].1) };
-        1.0 - on / off
-    };
-    Ok(Slowdown { beside: RECORDING.to_owned(), pairs: blocks.chunks_exact(2).map(of).collect() })
+    Ok(Slowdown::of_recorder(&blocks))
 }
 
 fn job(guest: &Guest, pairs: u32) -> String {
