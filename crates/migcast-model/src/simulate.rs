@@ -74,14 +74,19 @@ impl Scenario {
         start: Duration,
     ) -> Outcome {
         assert_eq!(self.guest.memory, source.memory(), "the source is this guest's");
-        let due = source.due_set(start, self.algorithm.scheme().tracking());
-        let migration = self.algorithm.migration(&self.request(first_pass), due);
-        simulate(migration, self.link.goodput(), SimTime::ZERO + self.horizon)
+        simulate(self.migration(first_pass, source, start), self.link.goodput(), SimTime::ZERO + self.horizon)
     }
 
-    /// What is asked of the hypervisor.
-    pub fn request<'a>(&'a self, first_pass: Option<&'a Arc<FirstPass>>) -> Request<'a> {
-        Request { guest: &self.guest, link: &self.link, platform: &self.platform, first_pass }
+    /// One migration that is requested `start` into the source, to be run by whoever grants it a rate.
+    pub fn migration<'a, S: DueSource + ?Sized>(
+        &'a self,
+        first_pass: Option<&'a Arc<FirstPass>>,
+        source: &'a S,
+        start: Duration,
+    ) -> Box<dyn Migration + 'a> {
+        let due = source.due_set(start, self.algorithm.scheme().tracking());
+        let request = Request { guest: &self.guest, link: &self.link, platform: &self.platform, first_pass };
+        self.algorithm.migration(&request, due)
     }
 }
 

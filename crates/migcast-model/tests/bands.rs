@@ -293,9 +293,7 @@ fn parts_without_the_first_ones_say_the_same_of_what_is_left() {
 fn a_step_taken_at_once_is_no_longer_than_a_step() {
     let (_, index) = recorded(|_| Vec::new(), 1);
     let scenario = scenario(index.memory(), "qemu-10.1", &[("max-bandwidth", "none")]);
-    let due = index.due_set(Duration::ZERO, scenario.algorithm.scheme().tracking());
-    let request = scenario.request(None);
-    let mut migration = scenario.algorithm.migration(&request, due);
+    let mut migration = scenario.migration(None, &index, Duration::ZERO);
     let step = Duration::from_millis(60);
     loop {
         let until = migration.progress().now + Duration::from_millis(1);
@@ -351,12 +349,8 @@ fn leapt_and_stepped(
     let scenario = Scenario { link: Link { line_rate, ..scenario.link }, ..scenario };
     let one = |start: u32| {
         let start = WINDOW * 7 * start;
-        let stepped = {
-            let request = scenario.request(None);
-            let due = index.due_set(start, scenario.algorithm.scheme().tracking());
-            let migration = Watched(scenario.algorithm.migration(&request, due));
-            simulate(migration, scenario.link.goodput(), SimTime::ZERO + scenario.horizon)
-        };
+        let watched = Watched(scenario.migration(None, &index, start));
+        let stepped = simulate(watched, scenario.link.goodput(), SimTime::ZERO + scenario.horizon);
         let leapt = scenario.run(&index, start);
         let done = |outcome: &Outcome| outcome.completed().expect("it converges").clone();
         (done(&leapt), done(&stepped))

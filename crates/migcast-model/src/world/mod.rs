@@ -263,11 +263,8 @@ struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     fn of(job: &Job<'a>, waited: Duration) -> Machine<'a> {
-        let scenario = job.scenario;
-        let due = job.source.due_set(job.start + waited, scenario.algorithm.scheme().tracking());
-        let request = scenario.request(None);
-        let migration = scenario.algorithm.migration(&request, due);
-        Machine { migration, horizon: SimTime::ZERO + scenario.horizon }
+        let migration = job.scenario.migration(None, job.source, job.start + waited);
+        Machine { migration, horizon: SimTime::ZERO + job.scenario.horizon }
     }
 
     /// Runs on at `rate` to its next turn, or until `until`. A page that is under way then is finished.

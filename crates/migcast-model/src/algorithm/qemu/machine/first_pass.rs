@@ -16,7 +16,7 @@ use crate::units::{ByteCount, BytesPerSec, SimTime};
 /// Shorter strides are taken as fast as they are looked up.
 const STEPS_MIN: usize = 8;
 /// Of longer ones the beginning is kept, in some megabytes: an hour of steps.
-pub(super) const STEPS_MAX: usize = 1 << 16;
+const STEPS_MAX: usize = 1 << 16;
 
 /// What first passes of one scenario have in common, whatever their starting points.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ type Strides = BTreeMap<SimTime, (Standing, Arc<[Step]>)>;
 
 /// Where a stride begins, as far as its steps depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
+struct Standing {
     now: SimTime,
     queue: SendQueue,
     window: Window,
@@ -49,18 +49,46 @@ pub(super) struct Step {
     reach: ByteCount,
 }
 
+/// A stride of the first pass that is about to be taken.
+pub(super) enum Ahead {
+    /// Somebody took one that begins likewise.
+    Known(Arc<[Step]>),
+    /// Nobody has: its steps are noted.
+    New(Notes),
+}
+
+/// The steps of a stride as it is taken.
+pub(super) struct Notes {
+    first_pass: Arc<FirstPass>,
+    begins: Standing,
+    steps: Vec<Step>,
+}
+
 impl FirstPass {
-    /// The stride that begins so, if one has been taken.
-    pub(super) fn from(&self, standing: Standing) -> Option<Arc<[Step]>> {
+    fn from(&self, standing: Standing) -> Option<Arc<[Step]>> {
         // Nobody can have left it half written.
         let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
         kept.get(&standing.now).filter(|(known, _)| *known == standing).map(|(_, steps)| Arc::clone(steps))
     }
+}
 
-    pub(super) fn keep(&self, standing: Standing, steps: Vec<Step>) {
+impl Notes {
+    /// The step that has just led `machine` to `now`.
+    pub(super) fn note<D>(&mut self, machine: &Qemu<D>, gone: u64, now: SimTime) {
+        if self.steps.len() < STEPS_MAX {
+            let Qemu { queue, window, threshold, .. } = *machine;
+            let reach = ByteCount::new(gone * machine.guest.page_size.get()) + threshold;
+            let reach = self.steps.last().map_or(reach, |before| before.reach.max(reach));
+            self.steps.push(Step { gone, now, queue, window, threshold, reach });
+        }
+    }
+
+    /// Leaves them to the others.
+    pub(super) fn keep(self) {
+        let Notes { first_pass, begins, steps } = self;
         if steps.len() >= STEPS_MIN {
-            let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
-            kept.entry(standing.now).or_insert_with(|| (standing, steps.into()));
+            let mut kept = first_pass.0.write().unwrap_or_else(PoisonError::into_inner);
+            kept.entry(begins.now).or_insert_with(|| (begins, steps.into()));
         }
     }
 }
@@ -74,16 +102,15 @@ pub(super) fn taken(steps: &[Step], rules: Rules, (alike, due): (u64, ByteCount)
 }
 
 impl<D> Qemu<D> {
-    pub(super) fn standing(&self, granted: BytesPerSec) -> Standing {
+    /// Looks up the stride that begins here, if others share this first pass.
+    pub(super) fn stride_ahead(&self, granted: BytesPerSec) -> Option<Ahead> {
+        let first_pass = self.first_pass.as_ref().filter(|_| self.syncs == 1)?;
         let Qemu { now, queue, window, threshold, .. } = *self;
-        Standing { now, queue, window, threshold, granted }
-    }
-
-    /// The step that has just led here.
-    pub(super) fn step_taken(&self, gone: u64, now: SimTime, before: Option<&Step>) -> Step {
-        let Qemu { queue, window, threshold, .. } = *self;
-        let reach = ByteCount::new(gone * self.guest.page_size.get()) + threshold;
-        Step { gone, now, queue, window, threshold, reach: before.map_or(reach, |before| before.reach.max(reach)) }
+        let begins = Standing { now, queue, window, threshold, granted };
+        Some(match first_pass.from(begins) {
+            Some(steps) => Ahead::Known(steps),
+            None => Ahead::New(Notes { first_pass: Arc::clone(first_pass), begins, steps: Vec::new() }),
+        })
     }
 
     /// Stands where this step led, but for the clock.
