@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use migcast_model::algorithm::Algorithm;
 use migcast_model::dirty::{PageReplay, PageReplayBuilder, WwsIndex, WwsIndexBuilder};
 use migcast_model::due::DueSource;
+use migcast_model::forecast::Forecast;
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
 use migcast_model::platform::Platform;
@@ -78,6 +79,27 @@ fn replay(pages: u64, writes: u64) -> PageReplay {
     builder.build().expect("it has windows")
 }
 
+/// Starting points of one forecast of a large guest, each by itself and with a first pass that they share, on all cores.
+fn shared_first_pass(log: &str) {
+    const PAGES: u64 = 16 << 20;
+    const STARTS: u32 = 3_000;
+    let mut builder = WwsIndexBuilder::new(PageCount::new(PAGES), PageCount::new(PAGES));
+    windows(PAGES, 2_000, STARTS.into()).for_each(|written| builder.window(WINDOW, &written, &[]));
+    let index = builder.build().expect("it has windows");
+    let scenario = scenario(PAGES, "qemu-10.0", &[("dirty-log", log), ("max-bandwidth", "none")], 10_000);
+    let starts: Vec<Duration> = (0..STARTS).map(|start| WINDOW * start).collect();
+    let began = Instant::now();
+    let alone: Vec<_> = starts.par_iter().map(|start| (*start, scenario.run(&index, *start))).collect();
+    let alone_took = began.elapsed();
+    let began = Instant::now();
+    let shared = Forecast::new(&scenario, &index, &starts, || {});
+    let took = began.elapsed();
+    assert_eq!(shared.starts(), alone, "they end alike");
+    let ratio = alone_took.as_secs_f64() / took.as_secs_f64();
+    let [alone, shared] = [alone_took, took].map(|took| took.as_secs_f64() * 1e3);
+    println!("| {log} | {STARTS} | {alone:.0} ms | {shared:.0} ms | {ratio:.2} |");
+}
+
 /// Arguments name the algorithms that are timed; all of them without any.
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
@@ -108,4 +130,7 @@ fn main() {
         }
         eprintln!("{name}: index of an hour built from its pages in {built:.1?}");
     }
+    println!("\n| 64 GiB, qemu-10.0 | starts | each alone | sharing the first pass | ratio |");
+    println!("| --- | --- | --- | --- | --- |");
+    ["tcg", "kvm-manual"].into_iter().for_each(shared_first_pass);
 }
