@@ -2,14 +2,21 @@
 //!
 //! The decoder believes a page's header: it reserves the uncompressed size and fills a dictionary of the stated length.
 //! A forged page of a few bytes would take gigabytes that way.
+//!
+//! Pages are decompressed here: the decoder makes a compressor and a decompressor for each column chunk, and a day of
+//! history has twenty thousand, of a few kilobytes each.
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
-use parquet::basic::Encoding;
+use parquet::basic::{Compression, Encoding};
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
-use std::sync::Arc;
+use zstd::bulk::Decompressor;
 
 /// Uncompressed bytes a page may have. Writers make pages of about 1 MiB.
 const PAGE_BYTES_MAX: u64 = 64 << 20;
@@ -19,19 +26,70 @@ const PAGE_BYTES_MAX: u64 = 64 << 20;
 const ENCODINGS: [Encoding; 4] =
     [Encoding::PLAIN, Encoding::RLE, Encoding::RLE_DICTIONARY, Encoding::DELTA_BINARY_PACKED];
 
+thread_local! {
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// Gives a column chunk's pages, or an error where one claims too much.
-pub(crate) struct BoundedPages(SerializedPageReader<Headers>);
+pub(crate) struct BoundedPages {
+    pages: SerializedPageReader<Headers>,
+    headers: Arc<Headers>,
+    is_compressed: bool,
+}
 
 impl BoundedPages {
     /// The pages of a chunk of `rows` rows in a file.
     pub(crate) fn new(file: Bytes, chunk: &ColumnChunkMetaData, rows: usize) -> Result<BoundedPages> {
-        Ok(BoundedPages(SerializedPageReader::new(Arc::new(Headers(file)), chunk, rows, None)?))
+        let headers = Arc::new(Headers { file, page_bytes: AtomicUsize::new(0) });
+        let is_compressed = matches!(chunk.compression(), Compression::ZSTD(_));
+        let as_it_lies = |chunk: &ColumnChunkMetaData| {
+            chunk.clone().into_builder().set_compression(Compression::UNCOMPRESSED).build()
+        };
+        let pages = match is_compressed {
+            true => SerializedPageReader::new(Arc::clone(&headers), &as_it_lies(chunk)?, rows, None)?,
+            false => SerializedPageReader::new(Arc::clone(&headers), chunk, rows, None)?,
+        };
+        Ok(BoundedPages { pages, headers, is_compressed })
     }
+
+    /// The page without its compression.
+    fn decompressed(&self, mut page: Page) -> Result<Page> {
+        let buf = match &mut page {
+            Page::DataPageV2 { is_compressed: false, .. } => return Ok(page),
+            Page::DataPageV2 { def_levels_byte_len, rep_levels_byte_len, .. }
+                if (*def_levels_byte_len, *rep_levels_byte_len) != (0, 0) =>
+            {
+                return Err(refused("levels, which no column of the format has"));
+            }
+            Page::DataPage { buf, .. } | Page::DataPageV2 { buf, .. } | Page::DictionaryPage { buf, .. } => buf,
+        };
+        // Its header was the last that was read.
+        *buf = decompress(buf, self.headers.page_bytes.load(Ordering::Relaxed))?;
+        Ok(page)
+    }
+}
+
+/// `bytes` after decompression, so many.
+fn decompress(bytes: &[u8], length: usize) -> Result<Bytes> {
+    if length == 0 {
+        return Ok(Bytes::new());
+    }
+    let unpacked = DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            None => kept.insert(Decompressor::new()?),
+        };
+        decompressor.decompress(bytes, length)
+    })?;
+    if unpacked.len() == length { Ok(unpacked.into()) } else { Err(refused("fewer bytes than it says")) }
 }
 
 impl PageReader for BoundedPages {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
-        let page = self.0.get_next_page()?;
+        let mut page = self.pages.get_next_page()?;
+        if self.is_compressed {
+            page = page.map(|page| self.decompressed(page)).transpose()?;
+        }
         match &page {
             // A value takes at least a byte. (The format has booleans in no dictionary.)
             Some(Page::DictionaryPage { buf, num_values, .. }) if *num_values as usize > buf.len() => {
@@ -48,11 +106,11 @@ impl PageReader for BoundedPages {
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
-        self.0.peek_next_page()
+        self.pages.peek_next_page()
     }
 
     fn skip_next_page(&mut self) -> Result<()> {
-        self.0.skip_next_page()
+        self.pages.skip_next_page()
     }
 }
 
@@ -75,11 +133,15 @@ fn refused(what: &str) -> ParquetError {
 
 /// A file of which the page reader reads page headers as streams and page data by length: so every header passes
 /// [`ChunkReader::get_read`].
-struct Headers(Bytes);
+struct Headers {
+    file: Bytes,
+    /// Uncompressed bytes of the page whose header was read last.
+    page_bytes: AtomicUsize,
+}
 
 impl Length for Headers {
     fn len(&self) -> u64 {
-        self.0.len() as u64
+        self.file.len() as u64
     }
 }
 
@@ -87,9 +149,12 @@ impl ChunkReader for Headers {
     type T = <Bytes as ChunkReader>::T;
 
     fn get_read(&self, start: u64) -> Result<Self::T> {
-        let header = usize::try_from(start).ok().and_then(|start| self.0.get(start..));
+        let header = usize::try_from(start).ok().and_then(|start| self.file.get(start..));
         match header.and_then(uncompressed_size) {
-            Some(0..=PAGE_BYTES_MAX) => self.0.get_read(start),
+            Some(bytes @ 0..=PAGE_BYTES_MAX) => {
+                self.page_bytes.store(bytes as usize, Ordering::Relaxed);
+                self.file.get_read(start)
+            }
             Some(_) => Err(refused("more than 64 MiB")),
             None => Err(refused("a header that does not begin with type and size")),
         }
@@ -99,8 +164,8 @@ impl ChunkReader for Headers {
         // The decoder's own implementation panics on a range outside of the file.
         let start = usize::try_from(start).ok();
         let range = start.and_then(|start| Some(start..start.checked_add(length)?));
-        let inside = range.filter(|range| range.end <= self.0.len());
-        inside.map(|range| self.0.slice(range)).ok_or_else(|| refused("bytes outside of the file"))
+        let inside = range.filter(|range| range.end <= self.file.len());
+        inside.map(|range| self.file.slice(range)).ok_or_else(|| refused("bytes outside of the file"))
     }
 }
 
