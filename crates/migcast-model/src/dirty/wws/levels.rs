@@ -82,6 +82,10 @@ impl Counts {
 
     /// Counts writes of a known gap that were somewhere in these windows, evenly spread over them.
     pub(super) fn spread(&mut self, windows: Range<u32>, bucket: u16, writes: u32) {
+        if windows.len() == 1 {
+            self.count(windows.start, bucket, writes);
+            return;
+        }
         let (level, length) = (level_of(bucket), u64::from(windows.len() as u32));
         let (mut from, mut left) = (windows.start, writes);
         while from < windows.end && left > 0 {
@@ -252,12 +256,10 @@ impl Level {
             })
             .collect();
         let mut columns = vec![first];
-        for Column { before, across } in alone {
+        for mut next in alone {
             let last = columns.last().expect("it begins with one");
-            let next = Column {
-                before: last.before.iter().zip(&before).map(|(all, these)| all.wrapping_sub(*these)).collect(),
-                across: last.across.iter().zip(&across).map(|(below, these)| below + these).collect(),
-            };
+            next.before.iter_mut().zip(&last.before).for_each(|(these, all)| *these = all.wrapping_sub(*these));
+            next.across.iter_mut().zip(&last.across).for_each(|(these, below)| *these += below);
             columns.push(next);
         }
         Level { grid, columns }
@@ -275,25 +277,43 @@ fn reaching_back(grid: Grid, before: &[u32], bucket: u16) -> Vec<f32> {
     let gaps: Vec<f64> = (0..samples).map(gap).map(|gap| gap.min(windows)).collect();
     // From the beginning of every cell on a gap ends as many cells further, as far in the cell, if that is a whole one.
     let ends: Vec<Place> = gaps.iter().map(|gap| grid.on(*gap)).collect();
-    let whole_cells = grid.windows as usize >> grid.shift;
-    let count = |Place { cell, part }: Place| {
-        f64::from(before[cell]) + part * f64::from(before[cell + 1].wrapping_sub(before[cell]))
-    };
-    let total = f64::from(before[grid.cells()]);
+    // Sums wrap around; what reaches back is at most once each page.
+    let writes = |from: usize, to: usize| f64::from(before[to].wrapping_sub(before[from]));
+    let up_to = |from: usize, Place { cell, part }: Place| writes(from, cell) + part * writes(cell, cell + 1);
     let across = |cell: usize| {
         let from = grid.begin(cell);
-        let here = f64::from(before[cell]);
-        let behind = gaps.iter().zip(&ends).map(|(gap, end)| {
-            let place = Place { cell: cell + end.cell, part: end.part };
-            if place.cell < whole_cells {
-                return count(place) - here;
-            }
+        let behind = gaps.iter().map(|gap| {
             let to = from + gap;
-            if to <= windows { count(grid.place(to)) - here } else { total - here + count(grid.place(to - windows)) }
+            if to <= windows {
+                up_to(cell, grid.place(to))
+            } else {
+                writes(cell, grid.cells()) + up_to(0, grid.place(to - windows))
+            }
         });
         (behind.sum::<f64>() / f64::from(samples)) as f32
     };
-    if total == 0.0 { vec![0.0; grid.cells() + 1] } else { (0..=grid.cells()).map(across).collect() }
+    if before.iter().all(|sum| *sum == 0) {
+        return vec![0.0; grid.cells() + 1];
+    }
+    let last = ends.last().map_or(0, |end| end.cell);
+    let whole = (grid.windows as usize >> grid.shift).saturating_sub(last);
+    let mut all = Vec::with_capacity(grid.cells() + 1);
+    let mut sums = [0.0; BLOCK];
+    for from in (0..whole).step_by(BLOCK) {
+        let cells = from..whole.min(from + BLOCK);
+        let sums = &mut sums[..cells.len()];
+        sums.fill(0.0);
+        for Place { cell, part } in &ends {
+            let (here, end) = (&before[cells.clone()], cells.start + cell);
+            let (there, next) = (&before[end..][..here.len()], &before[end + 1..][..here.len()]);
+            for (sum, ((here, there), next)) in sums.iter_mut().zip(here.iter().zip(there).zip(next)) {
+                *sum += f64::from(there.wrapping_sub(*here)) + part * f64::from(next.wrapping_sub(*there));
+            }
+        }
+        all.extend(sums.iter().map(|sum| (*sum / f64::from(samples)) as f32));
+    }
+    all.extend((whole..=grid.cells()).map(across));
+    all
 }
 
 /// All levels of a history that starts over at its end.

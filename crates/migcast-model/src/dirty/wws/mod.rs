@@ -134,18 +134,20 @@ impl WwsIndexBuilder {
         let (from, end) = (first + window, self.counts.windows());
         let to = from.saturating_add(1 << level_of(bucket)).min(end);
         // Of a page that was written before the first part it is not known when.
-        let start = gap::bucket_start(bucket);
+        let (start, width) = (gap::bucket_start(bucket), gap::bucket_width(bucket));
         let middle = from + (to - from) / 2;
-        let up_to = |longest: u32| longest.saturating_add(1).saturating_sub(start).min(gap::bucket_width(bucket));
-        let (seen, possible) = match self.before {
-            0 => (1, 1),
-            before => (up_to(middle), up_to(before.saturating_add(middle)).max(1)),
+        let up_to = |longest: u32| longest.saturating_add(1).saturating_sub(start).min(width);
+        let seen = if self.before == 0 { width } else { up_to(middle) };
+        let writes = if seen == width {
+            writes
+        } else {
+            let possible = up_to(self.before.saturating_add(middle)).max(1);
+            (u64::from(writes) * u64::from(seen) / u64::from(possible)) as u32
         };
-        let writes = (u64::from(writes) * u64::from(seen) / u64::from(possible)) as u32;
         if writes > 0 {
             self.counts.spread(from..to, bucket, writes);
             self.totals[usize::from(bucket)] += u64::from(writes);
-            let each = f64::from(writes) / f64::from(to - from);
+            let each = if to - from == 1 { f64::from(writes) } else { f64::from(writes) / f64::from(to - from) };
             self.known[from as usize] += each;
             self.known[to as usize] -= each;
         }
@@ -518,6 +520,26 @@ mod tests {
         }
         assert!((told(300.0, 0.5) - 1.0).abs() < 1e-6);
         assert!((told(300.0, 0.1) - 0.6).abs() < 0.01, "six times a window, ln 601: {}", told(300.0, 0.1));
+    }
+
+    #[test]
+    fn more_writes_than_a_sum_of_32_bits_holds_wrap_around_unseen() {
+        // Four million pages in every one of 1,200 windows: the sums begin anew at the 1,074th.
+        let (pages, windows) = (4_000_000, 0..1_200);
+        let part = WwsPart {
+            before: 10_000,
+            cell: 8,
+            windows: vec![part::PartWindow { nanos: 100_000_000, written: pages }; windows.len()],
+            gaps: windows.map(|window| GapCount { window, bucket: gap::bucket(1), writes: pages }).collect(),
+            ..WwsPart::default()
+        };
+        let mut builder = WwsIndexBuilder::new(PageCount::new(5_000_000), PageCount::new(5_000_000));
+        builder.part(&part);
+        let index = builder.build().unwrap();
+        for start in [0, 500, 1_070, 1_073, 1_074, 1_190] {
+            let told = index.counts(WINDOW * start).written(GuestTime::ZERO, at(5.0));
+            assert!((told / f64::from(pages) - 1.0).abs() < 1e-6, "from {start}: {told}");
+        }
     }
 
     #[test]
