@@ -61,7 +61,7 @@ pub const BANDS: usize = 64;
 /// One value for each band.
 pub type PerBand = [f64; BANDS];
 
-/// Pages that fall on the bands in proportion. Who wants few bands of many spans divides for those alone.
+/// Pages that fall on the bands in proportion. Who wants few of the bands divides for those alone.
 #[derive(Clone, Copy, Debug)]
 pub struct ByBand {
     pages: f64,
@@ -109,6 +109,11 @@ pub trait SpanCounts {
     /// The same by band.
     fn written_by_band(&self, since: GuestTime, until: GuestTime) -> ByBand;
 
+    /// Those of one band: who wants a few bands of many spans asks for those alone.
+    fn written_in_band(&self, since: GuestTime, until: GuestTime, band: usize) -> f64 {
+        self.written_by_band(since, until).pages(band)
+    }
+
     /// Likewise, all of them.
     fn written_per_band(&self, since: GuestTime, until: GuestTime) -> PerBand {
         let by_band = self.written_by_band(since, until);
@@ -118,6 +123,11 @@ pub trait SpanCounts {
     /// Whether any page is ever zero.
     fn has_zero(&self) -> bool {
         true
+    }
+
+    /// Whether the same pages are zero at any moment, from every starting point.
+    fn zero_is_fixed(&self) -> bool {
+        !self.has_zero()
     }
 
     /// Pages that are zero, by band.

@@ -18,6 +18,8 @@ use crate::units::{GuestTime, PageCount};
 
 /// How long what is known of zero pages may be used, in guest time.
 const ZERO_KNOWN_FOR: Duration = Duration::from_millis(250);
+/// Of so many cells that are alike each band is asked for alone, of more all bands at once.
+const FEW: usize = 8;
 /// Less than this of a page is the rounding of sums.
 const NOTHING: f64 = 1e-6;
 
@@ -57,6 +59,20 @@ pub struct Bands<C> {
     others: Rounded,
 }
 
+/// Where a scan stands whose log has not been read yet: nothing of what was written has come into it.
+#[derive(Clone, Debug)]
+pub struct FirstScan {
+    cells: Vec<Cell>,
+    at: usize,
+    due: u64,
+    synced: GuestTime,
+    asked: GuestTime,
+    zero_counted: GuestTime,
+    chunks: Option<Chunks>,
+    cache: Option<Encoding>,
+    sent: Rounded,
+}
+
 /// A stretch of the memory of which one thing is known.
 #[derive(Clone, Copy, Debug)]
 struct Cell {
@@ -85,10 +101,20 @@ struct Spans {
 #[derive(Clone, Copy, Debug)]
 struct Span {
     since: GuestTime,
-    /// Distinct pages.
-    pages: f64,
-    /// Of those the share that was left zero.
+    /// Of the pages written the share that was left zero.
     left_zero: f64,
+    told: Told,
+}
+
+/// Distinct pages written in a span.
+#[derive(Clone, Copy, Debug)]
+enum Told {
+    /// So many, in the one band there is.
+    Whole(f64),
+    /// By band, at this place of [`Spans::by_band`].
+    ByBand(usize),
+    /// Each band is asked for alone.
+    EachAlone,
 }
 
 /// Pages by kind, in parts of pages.
@@ -165,9 +191,9 @@ struct Chunks {
 
 /// Distinct pages written up to one reading of the log since the few moments that its chunks have in common.
 #[derive(Clone, Debug, Default)]
-struct Told(Vec<(GuestTime, f64)>);
+struct Shared(Vec<(GuestTime, f64)>);
 
-impl Told {
+impl Shared {
     /// Those since a moment, which are counted once.
     fn since(&mut self, since: GuestTime, count: impl Fn(GuestTime) -> f64) -> f64 {
         let known = self.0.iter().find(|(known, _)| *known == since);
@@ -297,12 +323,12 @@ impl<C: SpanCounts> Bands<C> {
     }
 
     /// Since when the writes of a cell are due at `now`.
-    fn due_since(&self, cell: &Cell, now: GuestTime, told: &mut Told) -> Option<GuestTime> {
+    fn due_since(&self, cell: &Cell, now: GuestTime, shared: &mut Shared) -> Option<GuestTime> {
         if !cell.passed {
             return cell.since;
         }
         let cleared = self.chunks.as_ref().and_then(|chunks| chunks.cleared[cell.band]);
-        Some(cleared.map_or(self.synced, |cleared| self.remembered_since(cell.since, cleared, now, told)))
+        Some(cleared.map_or(self.synced, |cleared| self.remembered_since(cell.since, cleared, now, shared)))
     }
 
     /// Since when a log seems to remember at `now`, of which at `cleared` what the last sync told was cleared: since then
@@ -312,18 +338,18 @@ impl<C: SpanCounts> Bands<C> {
         since: Option<GuestTime>,
         cleared: GuestTime,
         now: GuestTime,
-        told: &mut Told,
+        shared: &mut Shared,
     ) -> GuestTime {
         let (synced, Some(since)) = (self.synced, since) else { return cleared };
         let written = |from, to| self.counts.written(from, to);
-        let (most, least) = (told.since(synced, |synced| written(synced, now)), written(cleared, now));
+        let (most, least) = (shared.since(synced, |synced| written(synced, now)), written(cleared, now));
         if most <= least {
             return cleared;
         }
         // Told and written again since `cleared`: of that as much as if it had begun at the sync.
         let as_long = synced + now.since(cleared);
         let remembered =
-            told.since(since, |since| written(since, now)) + written(synced, as_long) - written(since, as_long);
+            shared.since(since, |since| written(since, now)) + written(synced, as_long) - written(since, as_long);
         let forgotten = ((most - remembered) / (most - least)).clamp(0.0, 1.0);
         synced + cleared.since(synced).mul_f64(forgotten)
     }
@@ -334,19 +360,23 @@ impl<C: SpanCounts> Bands<C> {
         one.since == other.since && one.passed == other.passed && cleared(one) == cleared(other)
     }
 
-    /// The place in `spans` of what was written in (since, until].
-    fn ask(&self, spans: &mut Spans, since: GuestTime, until: GuestTime) -> usize {
-        spans.asked.iter().rposition(|span| span.since == since).unwrap_or_else(|| {
-            let pages = if self.bands == 1 {
-                self.counts.written(since, until)
-            } else {
-                let by_band = self.counts.written_by_band(since, until);
-                spans.by_band.push(by_band);
-                by_band.all()
-            };
-            spans.asked.push(Span { since, pages, left_zero: self.counts.left_zero(since, until) });
-            spans.asked.len() - 1
-        })
+    /// What was written in (since, until], for so many cells.
+    fn ask(&self, spans: &mut Spans, (since, until): (GuestTime, GuestTime), cells: usize) -> Span {
+        if let Some(known) = spans.asked.iter().rfind(|span| span.since == since) {
+            return *known;
+        }
+        let left_zero = self.counts.left_zero(since, until);
+        let told = if self.bands == 1 {
+            Told::Whole(self.counts.written(since, until))
+        } else if cells <= FEW {
+            return Span { since, left_zero, told: Told::EachAlone };
+        } else {
+            spans.by_band.push(self.counts.written_by_band(since, until));
+            Told::ByBand(spans.by_band.len() - 1)
+        };
+        let span = Span { since, left_zero, told };
+        spans.asked.push(span);
+        span
     }
 
     /// Sets what is due to what was written since each cell remembers, and starts anew from `now`.
@@ -359,10 +389,13 @@ impl<C: SpanCounts> Bands<C> {
         for alike in cells.chunk_by_mut(|one, next| self.is_alike(one, next)) {
             let since = since(self, &alike[0]);
             if let Some(since) = since {
-                let place = self.ask(&mut spans, since, now);
-                let (Span { pages, left_zero: zero, .. }, by_band) = (spans.asked[place], spans.by_band.get(place));
+                let Span { left_zero: zero, told, .. } = self.ask(&mut spans, (since, now), alike.len());
                 for cell in &mut *alike {
-                    let written = by_band.map_or(pages, |by_band| by_band.pages(cell.band));
+                    let written = match told {
+                        Told::Whole(pages) => pages,
+                        Told::ByBand(place) => spans.by_band[place].pages(cell.band),
+                        Told::EachAlone => self.counts.written_in_band(since, now, cell.band),
+                    };
                     let pages = written.min(self.band_pages) * cell.share;
                     let data = pages * (1.0 - zero);
                     cell.due = Mix { data: data * (1.0 - encoded), zero: pages * zero, encoded: data * encoded };
@@ -500,8 +533,8 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
     fn sync(&mut self, at: GuestTime) -> PageCount {
         let before = self.due;
         self.cut();
-        let mut told = Told::default();
-        self.renew(at, |bands, cell| bands.due_since(cell, at, &mut told));
+        let mut shared = Shared::default();
+        self.renew(at, |bands, cell| bands.due_since(cell, at, &mut shared));
         self.join();
         self.count_zero(at);
         PageCount::new(self.due.saturating_sub(before))
@@ -558,9 +591,9 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
     }
 
     fn replace(&mut self, at: GuestTime) -> PageCount {
-        let mut told = Told::default();
+        let mut shared = Shared::default();
         self.renew(at, |bands, cell| match cell.passed {
-            true => bands.due_since(cell, at, &mut told),
+            true => bands.due_since(cell, at, &mut shared),
             false => Some(bands.synced),
         });
         self.at = 0;
@@ -629,5 +662,30 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
         let in_cell = cells.find(|pages| *pages >= NOTHING).unwrap_or(0.0);
         // Where the scan's place matters and all of the memory is one cell, as much as a band would have.
         Some(PageCount::new(in_cell.min(self.alike_most).ceil() as u64))
+    }
+
+    fn first_scan(&self) -> Option<FirstScan> {
+        let Bands { at, due, synced, asked, zero_counted, cache, sent, .. } = *self;
+        let (cells, chunks) = (&self.cells, &self.chunks);
+        self.counts.zero_is_fixed().then(|| FirstScan {
+            cells: cells.clone(),
+            at,
+            due,
+            synced,
+            asked,
+            zero_counted,
+            chunks: chunks.clone(),
+            cache,
+            sent,
+        })
+    }
+
+    fn go_on_from(&mut self, scan: &FirstScan) -> bool {
+        let FirstScan { at, due, synced, asked, zero_counted, cache, sent, .. } = *scan;
+        self.cells.clone_from(&scan.cells);
+        self.chunks.clone_from(&scan.chunks);
+        (self.at, self.due, self.synced, self.asked) = (at, due, synced, asked);
+        (self.zero_counted, self.cache, self.sent) = (zero_counted, cache, sent);
+        true
     }
 }

@@ -7,7 +7,7 @@ mod bands;
 mod bitmap;
 mod cache;
 
-pub use bands::Bands;
+pub use bands::{Bands, FirstScan};
 pub use bitmap::Bitmap;
 
 use std::ops::AddAssign;
@@ -215,6 +215,17 @@ pub trait DueSet: DynClone {
     fn alike(&self) -> Option<PageCount> {
         None
     }
+
+    /// Where the scan stands before the log is read for the first time, if it would stand there from every starting point
+    /// of its source. `None` where pages are told apart, or are zero now and not then.
+    fn first_scan(&self) -> Option<FirstScan> {
+        None
+    }
+
+    /// Goes on from where another set over the same source stood. Says whether it can.
+    fn go_on_from(&mut self, _scan: &FirstScan) -> bool {
+        false
+    }
 }
 
 /// A dirty source over which a migration can be simulated: it feeds a set of due pages.
@@ -297,5 +308,13 @@ where
 
     fn alike(&self) -> Option<PageCount> {
         (**self).alike()
+    }
+
+    fn first_scan(&self) -> Option<FirstScan> {
+        (**self).first_scan()
+    }
+
+    fn go_on_from(&mut self, scan: &FirstScan) -> bool {
+        (**self).go_on_from(scan)
     }
 }

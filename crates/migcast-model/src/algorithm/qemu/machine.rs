@@ -67,7 +67,7 @@ pub struct Qemu<D> {
     iterations: Vec<Iteration>,
     /// When the last window opened that may repeat.
     mark: Option<leap::Mark>,
-    /// Shared with others of the same scenario.
+    /// Shared with others of the same scenario, until the log is read.
     first_pass: Option<Arc<FirstPass>>,
 }
 
@@ -142,12 +142,6 @@ impl<D: DueSet> Qemu<D> {
             mark: None,
             first_pass: None,
         }
-    }
-
-    /// The same, whose first pass shares its work with those of other migrations. All of them are of one scenario.
-    #[must_use]
-    pub fn sharing(self, first_pass: Option<Arc<FirstPass>>) -> Self {
-        Qemu { first_pass, ..self }
     }
 
     /// Time passes while the guest runs.
@@ -248,7 +242,7 @@ impl<D: DueSet> Qemu<D> {
     }
 
     /// migration_iteration_run. Says whether the dirty log was read.
-    fn decide(&mut self) -> bool {
+    fn decide(&mut self, granted: BytesPerSec) -> bool {
         if self.moved.is_some() {
             self.phase = match self.due.due().is_zero() {
                 true => Phase::Arriving,
@@ -260,6 +254,7 @@ impl<D: DueSet> Qemu<D> {
         let every_step = self.rules.postcopy_syncs_every_step && self.settings.postcopy.is_on();
         let syncs = every_step || self.rules.needs_sync(self.remaining(), self.threshold);
         if syncs {
+            self.leave_first_pass(granted);
             self.sync_live();
         }
         let completes = self.rules.stops(self.remaining(), self.threshold);
@@ -519,8 +514,9 @@ impl<D: DueSet + Clone> Migration for Qemu<D> {
                     return Event::IterationEnded;
                 }
                 Phase::Deciding => {
+                    self.skip_first_pass(granted, until);
                     self.leap(granted, until);
-                    if self.decide() {
+                    if self.decide(granted) {
                         return Event::IterationEnded;
                     }
                 }
@@ -567,6 +563,7 @@ impl<D: DueSet + Clone> Migration for Qemu<D> {
     }
 
     fn command(&mut self, command: Command) {
+        self.goes_its_own_way();
         match command {
             Command::DowntimeLimit(limit) => self.settings.downtime_limit = limit.min(Settings::DOWNTIME_LIMIT_MAX),
             // Refused without the capability, which has to be on from the start.

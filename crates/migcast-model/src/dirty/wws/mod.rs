@@ -430,8 +430,18 @@ impl SpanCounts for IndexCounts<'_> {
         ByBand::new(written, self.index.shares.of_span(from, to))
     }
 
+    fn written_in_band(&self, since: GuestTime, until: GuestTime, band: usize) -> f64 {
+        let (from, to) = self.span(since, until);
+        let written = self.index.distinct(from, to) * self.weight * self.scale;
+        written * self.index.shares.of_band(from, to, band)
+    }
+
     fn has_zero(&self) -> bool {
         self.index.ever_zero > 0
+    }
+
+    fn zero_is_fixed(&self) -> bool {
+        self.index.starts_from_end || !self.has_zero()
     }
 
     fn zero_per_band(&self, at: GuestTime) -> PerBand {
@@ -612,6 +622,23 @@ mod tests {
             let told = index.counts(WINDOW * from as u32).written(GuestTime::ZERO, at(length as f64));
             let counted = distinct(&windows, from, from + length);
             prop_assert!((told - counted).abs() < 1e-3, "{} against {}", told, counted);
+        }
+
+        #[test]
+        fn a_band_asked_for_alone_has_what_it_has_among_the_others(
+            windows in prop::collection::vec(prop::collection::btree_set(0u32..256, 0..40), 1..1_500),
+            start in 0.0..1_500.0f64,
+            length in 0.0..1_800.0f64,
+        ) {
+            let windows: Vec<Vec<u32>> = windows.into_iter().map(|set| set.into_iter().collect()).collect();
+            let index = index(256, &windows);
+            let counts = index.counts(WINDOW.mul_f64(start % windows.len() as f64));
+            let (since, until) = (at(0.0), at(length));
+            let all = counts.written_per_band(since, until);
+            for (band, among) in all.into_iter().enumerate() {
+                let alone = counts.written_in_band(since, until, band);
+                prop_assert!((alone - among).abs() < 1e-6, "band {}: {} and {}", band, alone, among);
+            }
         }
     }
 }

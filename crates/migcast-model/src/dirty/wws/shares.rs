@@ -190,6 +190,7 @@ impl SharesBuilder {
             octaves,
             covered: Vec::with_capacity(self.stretches.len() * octaves),
             sums: vec![[0.0; BANDS]; octaves],
+            all: vec![0.0; octaves],
             times: self.stretches.iter().map(|stretch| stretch.times).collect(),
             ends: self.stretches.iter().map(|stretch| stretch.times.ends()).collect(),
             all_times: self.stretches.iter().fold(TimesWritten::default(), |all, stretch| all.with(&stretch.times)),
@@ -214,6 +215,15 @@ impl SharesBuilder {
                 shares.sums.push(std::array::from_fn(sum));
                 shares.covered.push(covered);
             }
+            let covered = &shares.covered[index * octaves..];
+            let covered: Vec<PerBand> = covered.iter().map(|covered| covered.map(f64::from)).collect();
+            for cell in &self.cells[of_stretch.start as usize..of_stretch.end as usize] {
+                let (written, before) = (cell.written.map(f64::from), shares.all.len() - octaves);
+                let sums =
+                    (before..).zip(&covered).map(|(before, covered)| shares.all[before] + dot(&written, covered));
+                let sums: Vec<f64> = sums.collect();
+                shares.all.extend(sums);
+            }
         }
         shares
     }
@@ -223,6 +233,31 @@ impl SharesBuilder {
 fn ceil(number: f64) -> usize {
     let whole = number as usize;
     whole + usize::from(whole as f64 != number)
+}
+
+/// Where a span of windows lies.
+#[derive(Clone, Copy, Debug)]
+struct Reach {
+    /// Its cells are first..end.
+    first: usize,
+    end: usize,
+    first_stretch: usize,
+    last_stretch: usize,
+    /// The octaves around its length. Between two of them the write set grows as a straight line would over the logarithm's
+    /// mantissa.
+    low: usize,
+    high: usize,
+    /// How far it is to `high`, 0 to 1.
+    weight: f64,
+}
+
+/// The sum of the products, in eight lanes of which each is summed up by itself.
+fn dot(one: &PerBand, other: &PerBand) -> f64 {
+    let mut lanes = [0.0; 8];
+    for (one, other) in one.as_chunks::<8>().0.iter().zip(other.as_chunks::<8>().0) {
+        lanes = std::array::from_fn(|lane| lanes[lane] + one[lane] * other[lane]);
+    }
+    lanes.iter().sum()
 }
 
 /// How the writes of a span fall on the bands, and what else cells and stretches say.
@@ -247,6 +282,8 @@ pub(super) struct Shares {
     covered: Vec<[f32; BANDS]>,
     /// Writes × that, of the stretches before; (stretches + 1) × octaves.
     sums: Vec<PerBand>,
+    /// The same over all bands, of the cells before; (cells + 1) × octaves.
+    all: Vec<f64>,
     times: Vec<TimesWritten>,
     ends: Vec<Ends>,
     all_times: TimesWritten,
@@ -278,16 +315,47 @@ impl Shares {
         self.stretch_of[self.cell_of(window)] as usize
     }
 
-    /// Parts of the bands in the pages written in windows (from, to]; all nothing where nothing was written.
+    /// Where windows (from, to] lie.
     #[inline]
-    pub(super) fn of_span(&self, from: f64, to: f64) -> PerBand {
-        // Between two octaves the write set grows as a straight line would over the logarithm's mantissa.
+    fn reach(&self, from: f64, to: f64) -> Reach {
         let span = (to - from).max(1.0);
         let low = ((span as u64).ilog2() as usize).min(self.octaves - 1);
         let high = (low + 1).min(self.octaves - 1);
         let weight = (span / (1u64 << low) as f64 - 1.0).clamp(0.0, 1.0);
         let (first, end) = self.cells_of(from, to);
         let [first_stretch, last_stretch] = [first, end - 1].map(|cell| self.stretch_of[cell] as usize);
+        Reach { first, end, first_stretch, last_stretch, low, high, weight }
+    }
+
+    /// The share of one band in the pages written in windows (from, to]; an equal one where nothing was written.
+    #[inline]
+    pub(super) fn of_band(&self, from: f64, to: f64, band: usize) -> f64 {
+        let reach = self.reach(from, to);
+        let Reach { first, end, first_stretch, last_stretch, low, high, weight } = reach;
+        let sum = |octave: usize| self.all[end * self.octaves + octave] - self.all[first * self.octaves + octave];
+        let all = sum(low) + (sum(high) - sum(low)) * weight;
+        if all <= 0.0 {
+            return 1.0 / BANDS as f64;
+        }
+        let part = |cells: Range<usize>, stretch: usize| {
+            let [low, high] = [low, high].map(|octave| self.covered[stretch * self.octaves + octave][band]);
+            let writes = self.written[cells.end][band].wrapping_sub(self.written[cells.start][band]);
+            f64::from(writes) * (f64::from(low) + f64::from(high - low) * weight)
+        };
+        if first_stretch == last_stretch {
+            return part(first..end, first_stretch) / all;
+        }
+        let head = part(first..self.first_cells[first_stretch + 1] as usize, first_stretch);
+        let tail = part(self.first_cells[last_stretch] as usize..end, last_stretch);
+        let at = |stretch: usize, octave: usize| self.sums[stretch * self.octaves + octave][band];
+        let [low, high] = [low, high].map(|octave| at(last_stretch, octave) - at(first_stretch + 1, octave));
+        (head + tail + low + (high - low) * weight) / all
+    }
+
+    /// Parts of the bands in the pages written in windows (from, to]; all nothing where nothing was written.
+    #[inline]
+    pub(super) fn of_span(&self, from: f64, to: f64) -> PerBand {
+        let Reach { first, end, first_stretch, last_stretch, low, high, weight } = self.reach(from, to);
         let mut shares = [0.0; BANDS];
         let mut add = |cells: Range<usize>, stretch: usize| {
             let (before, until) = (&self.written[cells.start], &self.written[cells.end]);

@@ -1,157 +1,186 @@
-//! Strides of the first pass, kept for the next migration of the same scenario.
+//! Where the first pass leads, kept for the next migration of the same scenario.
 //!
-//! Until the log is read for the first time nothing that a guest writes has a part in it: where pages are all alike, clock,
-//! buffer and window go the same way from every starting point. A forecast has thousands of them, and the first pass of a
-//! large guest most of the steps: the first migration takes them and notes where each one led; the others look up how
-//! far they come.
+//! Until the log is read for the first time nothing that a guest writes has a part in its migration: where the same pages
+//! are zero from every starting point, scan, clock, buffer and window go the same way. A forecast has thousands of starting
+//! points, and the first pass of a large guest most of the steps: one migration takes them and leaves where it stands when
+//! it is about to read the log; the others go on from there.
+//!
+//! ```text
+//!  one     ├─ set-up ─┼────── steps ──────┤ the log is read ─►
+//!                                         │ Standing
+//!  others  ├─ set-up ─┤                   └─► the log is read ─►
+//! ```
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
-use super::Qemu;
-use crate::algorithm::qemu::rules::{Rules, Window};
+use super::{Phase, Qemu};
+use crate::algorithm::qemu::rules::Window;
+use crate::algorithm::qemu::stream::Stream;
+use crate::due::{DueSet, FirstScan, Sent};
 use crate::link::SendQueue;
-use crate::units::{ByteCount, BytesPerSec, SimTime};
-
-/// Shorter strides are taken as fast as they are looked up.
-const STEPS_MIN: usize = 8;
-/// Of longer ones the beginning is kept, in some megabytes: an hour of steps.
-const STEPS_MAX: usize = 1 << 16;
+use crate::outcome::Iteration;
+use crate::units::{ByteCount, BytesPerSec, GuestTime, SimTime};
 
 /// What first passes of one scenario have in common, whatever their starting points.
 #[derive(Debug, Default)]
-pub struct FirstPass(RwLock<Strides>);
+pub struct FirstPass(OnceLock<Standing>);
 
-/// Strides by when they begin.
-type Strides = BTreeMap<SimTime, (Standing, Arc<[Step]>)>;
-
-/// Where a stride begins, as far as its steps depend on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A machine that is about to read the log for the first time, as far as the first pass has changed it.
+#[derive(Clone, Debug)]
 struct Standing {
-    now: SimTime,
-    queue: SendQueue,
-    window: Window,
-    threshold: ByteCount,
     granted: BytesPerSec,
-}
-
-/// Where a step of a stride led.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
-    /// Pages of the stride so far.
-    pub(super) gone: u64,
-    pub(super) now: SimTime,
+    now: SimTime,
+    guest_now: GuestTime,
     queue: SendQueue,
     window: Window,
     threshold: ByteCount,
-    /// How much may have been due at the stride's beginning, in bytes, for the log to be read after this step or an
-    /// earlier one: what has gone, and the threshold.
-    reach: ByteCount,
-}
-
-/// A stride of the first pass that is about to be taken.
-pub(super) enum Ahead {
-    /// Somebody took one that begins likewise.
-    Known(Arc<[Step]>),
-    /// Nobody has: its steps are noted.
-    New(Notes),
-}
-
-/// The steps of a stride as it is taken.
-pub(super) struct Notes {
-    first_pass: Arc<FirstPass>,
-    begins: Standing,
-    steps: Vec<Step>,
-}
-
-impl FirstPass {
-    fn from(&self, standing: Standing) -> Option<Arc<[Step]>> {
-        // Nobody can have left it half written.
-        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        kept.get(&standing.now).filter(|(known, _)| *known == standing).map(|(_, steps)| Arc::clone(steps))
-    }
-}
-
-impl Notes {
-    /// The step that has just led `machine` to `now`.
-    pub(super) fn note<D>(&mut self, machine: &Qemu<D>, gone: u64, now: SimTime) {
-        if self.steps.len() < STEPS_MAX {
-            let Qemu { queue, window, threshold, .. } = *machine;
-            let reach = ByteCount::new(gone * machine.guest.page_size.get()) + threshold;
-            let reach = self.steps.last().map_or(reach, |before| before.reach.max(reach));
-            self.steps.push(Step { gone, now, queue, window, threshold, reach });
-        }
-    }
-
-    /// Leaves them to the others.
-    pub(super) fn keep(self) {
-        let Notes { first_pass, begins, steps } = self;
-        if steps.len() >= STEPS_MIN {
-            let mut kept = first_pass.0.write().unwrap_or_else(PoisonError::into_inner);
-            kept.entry(begins.now).or_insert_with(|| (begins, steps.into()));
-        }
-    }
-}
-
-/// Of the steps of a stride those that are taken with `due` bytes due at its beginning: none that would come to the page
-/// `alike`, none after the log is to be read or `until` has come. Says whether one of these two ends it.
-pub(super) fn taken(steps: &[Step], rules: Rules, (alike, due): (u64, ByteCount), until: SimTime) -> (&[Step], bool) {
-    let among = &steps[..steps.partition_point(|step| step.gone < alike)];
-    let goes_on = among.partition_point(|step| step.now < until && !rules.needs_sync(due, step.reach));
-    if goes_on < among.len() { (&among[..=goes_on], true) } else { (among, false) }
+    stream: Stream,
+    sent: Sent,
+    sent_bytes: ByteCount,
+    iterations: Vec<Iteration>,
+    scan: FirstScan,
 }
 
 impl<D> Qemu<D> {
-    /// Looks up the stride that begins here, if others share this first pass.
-    pub(super) fn stride_ahead(&self, granted: BytesPerSec) -> Option<Ahead> {
-        let first_pass = self.first_pass.as_ref().filter(|_| self.syncs == 1)?;
-        let Qemu { now, queue, window, threshold, .. } = *self;
-        let begins = Standing { now, queue, window, threshold, granted };
-        Some(match first_pass.from(begins) {
-            Some(steps) => Ahead::Known(steps),
-            None => Ahead::New(Notes { first_pass: Arc::clone(first_pass), begins, steps: Vec::new() }),
-        })
+    /// The same, whose first pass shares its work with those of other migrations. All of them are of one scenario and
+    /// granted one rate.
+    #[must_use]
+    pub fn sharing(self, first_pass: Option<Arc<FirstPass>>) -> Self {
+        Qemu { first_pass, ..self }
     }
 
-    /// Stands where this step led, but for the clock.
-    pub(super) fn stand(&mut self, step: Step) {
-        (self.queue, self.window, self.threshold) = (step.queue, step.window, step.threshold);
+    /// What somebody has told this one the others do not know.
+    pub(super) fn goes_its_own_way(&mut self) {
+        self.first_pass = None;
+    }
+}
+
+impl<D: DueSet> Qemu<D> {
+    /// From the first look around on: to where another one stood behind the first pass, if that is before `until`.
+    pub(super) fn skip_first_pass(&mut self, granted: BytesPerSec, until: SimTime) {
+        if !matches!(self.phase, Phase::Deciding) || !self.sent_bytes.is_zero() || self.syncs != 1 {
+            return;
+        }
+        let Some(standing) = self.first_pass.as_ref().and_then(|first_pass| first_pass.0.get()) else { return };
+        if standing.granted != granted || standing.now >= until || !self.due.go_on_from(&standing.scan) {
+            return;
+        }
+        let Standing { granted: _, now, guest_now, queue, window, threshold, stream, sent, sent_bytes, .. } = *standing;
+        self.iterations.clone_from(&standing.iterations);
+        (self.now, self.guest_now, self.queue, self.window) = (now, guest_now, queue, window);
+        (self.threshold, self.stream, self.sent, self.sent_bytes) = (threshold, stream, sent, sent_bytes);
+    }
+
+    /// About to read the log: if it is for the first time, the others may go on from here.
+    pub(super) fn leave_first_pass(&mut self, granted: BytesPerSec) {
+        let Some(first_pass) = self.first_pass.take().filter(|_| self.syncs == 1) else { return };
+        if first_pass.0.get().is_some() {
+            return;
+        }
+        if let Some(scan) = self.due.first_scan() {
+            let Qemu { now, guest_now, queue, window, threshold, stream, sent, sent_bytes, .. } = *self;
+            let iterations = self.iterations.clone();
+            // Who comes second stood at the same place.
+            first_pass.0.get_or_init(|| Standing {
+                granted,
+                now,
+                guest_now,
+                queue,
+                window,
+                threshold,
+                stream,
+                sent,
+                sent_bytes,
+                iterations,
+                scan,
+            });
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::algorithm::qemu::Version;
+    use std::time::Duration;
 
-    /// Ten steps of 100 pages and 50 ms; a threshold of 50 pages from the third on.
-    fn steps() -> Vec<Step> {
-        let step = |index: u64| {
-            let threshold = ByteCount::new(if index < 3 { 0 } else { 50 * 4096 });
-            let now = SimTime::from_nanos(index * 50_000_000);
-            let reach = ByteCount::new(index * 100 * 4096) + threshold;
-            let window = Window::open(now, BytesPerSec::new(1));
-            Step { gone: index * 100, now, queue: SendQueue::new(ByteCount::ZERO), window, threshold, reach }
-        };
-        (1..=10).map(step).collect()
+    use super::*;
+    use crate::algorithm::qemu::{Settings, Version};
+    use crate::dirty::{WwsIndex, WwsIndexBuilder, ZeroChange};
+    use crate::due::{Bands, DirtyLog, Tracking};
+    use crate::guest::Guest;
+    use crate::link::Link;
+    use crate::migration::{Command, Event, Migration};
+    use crate::platform::Platform;
+    use crate::units::PageCount;
+
+    const PAGES: PageCount = PageCount::new(1 << 18);
+
+    /// A guest that writes a thousand pages in each of a hundred windows; of as many it clears one.
+    fn index(zero: bool) -> WwsIndex {
+        let mut index = WwsIndexBuilder::new(PAGES, PAGES);
+        for window in 0..100u32 {
+            let written: Vec<u32> = (window * 1_000..(window + 1) * 1_000).collect();
+            let cleared = ZeroChange { rank: window * 1_000, zero: true };
+            index.window(Duration::from_millis(100), &written, if zero { std::slice::from_ref(&cleared) } else { &[] });
+        }
+        index.build().expect("it has windows")
+    }
+
+    fn machine<'a>(index: &'a WwsIndex, start: u64, first_pass: &Arc<FirstPass>) -> Qemu<Box<dyn DueSet + 'a>> {
+        let tracking = Tracking { log: DirtyLog::KvmManual, by_position: true, ..Tracking::default() };
+        let due: Box<dyn DueSet> = Box::new(Bands::tracking(index, Duration::from_secs(start), tracking));
+        let guest = Guest::new("g", PAGES.bytes(Guest::PAGE_SIZE));
+        let link = Link::ethernet(RATE);
+        Qemu::new(Version::NEWEST.rules(), Settings::default(), guest, &link, Platform::default(), due)
+            .sharing(Some(Arc::clone(first_pass)))
+    }
+
+    const RATE: BytesPerSec = BytesPerSec::new(125_000_000);
+
+    /// Runs it up to the first reading of the log; how many steps that took is of no interest.
+    fn to_first_reading<D: DueSet + Clone>(machine: &mut Qemu<D>) {
+        assert_eq!(machine.advance(RATE, SimTime::MAX), Event::IterationEnded, "set up");
+        assert_eq!(machine.advance(RATE, SimTime::MAX), Event::IterationEnded, "the log was read");
     }
 
     #[test]
-    fn as_many_steps_are_taken_as_if_each_were_looked_at() {
-        let steps = steps();
-        let taken = |version: Version, alike, due: u64, until| {
-            let due = ByteCount::new(due * 4096);
-            let (taken, is_over) = taken(&steps, version.rules(), (alike, due), SimTime::from_nanos(until));
-            (taken.len(), is_over)
+    fn the_first_leaves_where_it_stands_and_the_next_goes_on_from_there() {
+        let (index, first_pass) = (index(false), Arc::default());
+        let (mut one, mut other) = (machine(&index, 0, &first_pass), machine(&index, 5, &first_pass));
+        to_first_reading(&mut one);
+        let standing = first_pass.0.get().expect("it was left").clone();
+        assert!(standing.now > SimTime::ZERO + Duration::from_secs(8), "{:?}", standing.now);
+        assert_eq!(other.advance(RATE, SimTime::MAX), Event::IterationEnded);
+        other.skip_first_pass(RATE, SimTime::MAX);
+        assert_eq!((other.now, other.sent, other.syncs), (standing.now, standing.sent, 1), "not a step was taken");
+        assert_eq!(other.advance(RATE, SimTime::MAX), Event::IterationEnded);
+        assert!(other.progress().due != one.progress().due, "each reads what was written behind its own start");
+    }
+
+    #[test]
+    fn who_is_watched_told_something_or_granted_another_rate_goes_its_own_way() {
+        let (index, first_pass) = (index(false), Arc::default());
+        to_first_reading(&mut machine(&index, 0, &first_pass));
+        let end = first_pass.0.get().expect("it was left").now;
+        let skips = |granted, until, command: Option<Command>| {
+            let mut other = machine(&index, 5, &first_pass);
+            other.advance(RATE, SimTime::MAX);
+            command.into_iter().for_each(|command| other.command(command));
+            other.skip_first_pass(granted, until);
+            other.now == end
         };
-        let newest = |alike, due, until| taken(Version::NEWEST, alike, due, until);
-        assert_eq!(newest(10_000, 10_000, u64::MAX), (10, false), "all of them");
-        assert_eq!(newest(10_000, 10_000, 200_000_000), (4, true), "until somebody looks");
-        assert_eq!(newest(400, 10_000, u64::MAX), (3, false), "the fourth would come to a page of another kind");
-        assert_eq!(newest(100, 10_000, u64::MAX), (0, false));
-        // 649 - 600 = 49 pages left are below the threshold, 650 - 600 = 50 are at it.
-        assert_eq!(newest(10_000, 649, u64::MAX), (6, true));
-        assert_eq!(newest(10_000, 650, u64::MAX), (7, true));
-        assert_eq!(taken(Version::V8_2, 10_000, 650, u64::MAX), (6, true), "8.2 reads at it, too");
+        assert!(skips(RATE, SimTime::MAX, None));
+        assert!(!skips(RATE, end, None), "somebody looks before");
+        assert!(!skips(BytesPerSec::new(RATE.get() / 2), SimTime::MAX, None));
+        assert!(!skips(RATE, SimTime::MAX, Some(Command::DowntimeLimit(Duration::from_secs(1)))));
+    }
+
+    #[test]
+    fn zero_pages_that_come_and_go_are_not_the_same_for_all() {
+        let (of_its_time, first_pass) = (index(true), Arc::default());
+        to_first_reading(&mut machine(&of_its_time, 0, &first_pass));
+        assert!(first_pass.0.get().is_none());
+        let of_the_end = of_its_time.from_last_zero_map();
+        to_first_reading(&mut machine(&of_the_end, 0, &first_pass));
+        assert!(first_pass.0.get().is_some(), "those of the end are");
     }
 }

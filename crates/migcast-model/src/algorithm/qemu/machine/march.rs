@@ -4,7 +4,6 @@
 //! It is the machine's loop over [`Phase::Deciding`] and [`Phase::Stepping`] with what cannot happen left out, and comes
 //! to the same; a large guest has thousands of steps a pass.
 
-use super::first_pass::{self, Ahead};
 use super::{PAGES_PER_TIME_CHECK, Phase, Qemu, STEP_ENDS_AFTER};
 use crate::algorithm::qemu::stream::SECTION_BYTES;
 use crate::due::{DueSet, SendLimit, Sent};
@@ -62,19 +61,6 @@ impl<D: DueSet> Qemu<D> {
         let Some(cost) = self.stream.cost_alone(&self.platform) else { return PageCount::ZERO };
         let by_work = (STEP_ENDS_AFTER.as_nanos() as u64).checked_div(cost).unwrap_or(u64::MAX);
         let freed = self.queue.freed_in(STEP_ENDS_AFTER, granted).get();
-        let mut notes = None;
-        match self.stride_ahead(granted) {
-            Some(Ahead::Known(steps_ahead)) => {
-                let due = due.bytes(self.guest.page_size);
-                let (taken, ends) = first_pass::taken(&steps_ahead, self.rules, (alike.get(), due), until);
-                if let Some(last) = taken.last() {
-                    self.stand(*last);
-                    (gone, steps, now, is_over) = (last.gone, taken.len() as u64, last.now, ends);
-                }
-            }
-            Some(Ahead::New(new)) => notes = Some(new),
-            None => {}
-        }
         while !is_over {
             let room = self.queue.free(now, granted).get().saturating_add(freed);
             let most = (room / page.max(1)).min(by_work);
@@ -97,12 +83,6 @@ impl<D: DueSet> Qemu<D> {
             self.update_counters(now);
             let left = (due - PageCount::new(gone)).bytes(self.guest.page_size);
             is_over = now >= until || self.rules.needs_sync(left, self.threshold);
-            if let Some(notes) = &mut notes {
-                notes.note(self, gone, now);
-            }
-        }
-        if let Some(notes) = notes {
-            notes.keep();
         }
         if steps > 0 {
             let (sent, bytes) = (PageCount::new(gone), ByteCount::new(gone * page + steps * SECTION_BYTES.get()));
