@@ -43,6 +43,10 @@ pub struct WwsIndex {
     shares: Shares,
     /// Window k spans `time_bounds[k]..time_bounds[k + 1]`, in nanoseconds of recorded time.
     time_bounds: Vec<u64>,
+    /// The last of them.
+    length: u64,
+    /// Windows in a nanosecond, on average.
+    per_nano: f64,
     /// Tracked pages written, each counted in every window it was written in.
     written: u64,
     /// Writes by bucket.
@@ -168,8 +172,12 @@ impl WwsIndexBuilder {
             self.close_seam();
         }
         let written = self.counts.written().iter().map(|pages| u64::from(*pages)).sum();
+        let length = self.time_bounds[self.time_bounds.len() - 1];
+        let per_nano = f64::from(self.counts.windows()) / length as f64;
         let (levels, shares) = rayon::join(|| self.counts.finish(), || self.shares.finish());
         Some(WwsIndex {
+            length,
+            per_nano,
             tracked: self.tracked,
             memory: self.memory,
             written,
@@ -218,10 +226,6 @@ impl WwsIndex {
         WwsIndex { starts_from_end: true, ..self }
     }
 
-    fn length_nanos(&self) -> u64 {
-        self.time_bounds[self.windows()]
-    }
-
     /// Pages of the memory a tracked page stands for.
     fn weight(&self) -> f64 {
         self.memory.get() as f64 / f64::from(self.tracked)
@@ -231,8 +235,7 @@ impl WwsIndex {
     /// if they were.
     fn place(&self, nanos: u64) -> f64 {
         let (bounds, last) = (&self.time_bounds, self.windows() - 1);
-        let guess = (nanos as f64 / self.length_nanos() as f64 * self.windows() as f64) as usize;
-        let mut window = guess.min(last);
+        let mut window = ((nanos as f64 * self.per_nano) as usize).min(last);
         if bounds[window] > nanos || bounds[window + 1] <= nanos {
             window = self.window_near(window, nanos);
         }
@@ -279,13 +282,13 @@ impl DirtySource for WwsIndex {
     }
 
     fn length(&self) -> Option<Duration> {
-        Some(Duration::from_nanos(self.length_nanos()))
+        Some(Duration::from_nanos(self.length))
     }
 
     /// Each write's share in all spans of this length is min(gap, span), over all positions.
     fn write_set(&self, span: Duration) -> Estimate {
         let windows = self.levels.windows();
-        let span = span.as_secs_f64() * 1e9 / self.length_nanos() as f64 * windows;
+        let span = span.as_secs_f64() * 1e9 / self.length as f64 * windows;
         let in_sample = if span < 1.0 {
             let mean = self.written as f64 / windows;
             mean * span * self.shares.within_any_window(span)
@@ -331,7 +334,7 @@ impl CountedSource for WwsIndex {
     type Counts<'a> = IndexCounts<'a>;
 
     fn counts(&self, start: Duration) -> IndexCounts<'_> {
-        let origin = (start.as_nanos() % u128::from(self.length_nanos())) as u64;
+        let origin = (start.as_nanos() % u128::from(self.length)) as u64;
         IndexCounts { index: self, origin, weight: self.weight(), scale: 1.0 }
     }
 }
@@ -401,7 +404,7 @@ impl IndexCounts<'_> {
     /// Both ends of a span in windows; the first within the history, the second up to its length behind.
     fn span(&self, since: GuestTime, until: GuestTime) -> (f64, f64) {
         let from = self.wrapped(since);
-        let length = self.index.length_nanos();
+        let length = self.index.length;
         let nanos = (until.as_nanos() - since.as_nanos()).min(length);
         let (from_place, to) = (self.index.place(from), from + nanos);
         let laps = self.index.levels.windows();
@@ -410,7 +413,7 @@ impl IndexCounts<'_> {
     }
 
     fn wrapped(&self, at: GuestTime) -> u64 {
-        let (length, at) = (self.index.length_nanos(), at.as_nanos());
+        let (length, at) = (self.index.length, at.as_nanos());
         let at = if at < length { at } else { at % length };
         // Both lie before the end.
         let (left, origin) = (length - at, self.origin);
