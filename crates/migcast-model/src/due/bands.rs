@@ -18,8 +18,6 @@ use crate::units::{GuestTime, PageCount};
 
 /// How long what is known of zero pages may be used, in guest time.
 const ZERO_KNOWN_FOR: Duration = Duration::from_millis(250);
-/// Of so many cells that are alike each band is asked for alone, of more all bands at once.
-const FEW: usize = 8;
 /// Less than this of a page is the rounding of sums.
 const NOTHING: f64 = 1e-6;
 
@@ -113,8 +111,8 @@ enum Told {
     Whole(f64),
     /// By band, at this place of [`Spans::by_band`].
     ByBand(usize),
-    /// Each band is asked for alone.
-    EachAlone,
+    /// The band of the one cell that asks is asked for alone.
+    Alone,
 }
 
 /// Pages by kind, in parts of pages.
@@ -368,8 +366,8 @@ impl<C: SpanCounts> Bands<C> {
         let left_zero = self.counts.left_zero(since, until);
         let told = if self.bands == 1 {
             Told::Whole(self.counts.written(since, until))
-        } else if cells <= FEW {
-            return Span { since, left_zero, told: Told::EachAlone };
+        } else if cells == 1 {
+            return Span { since, left_zero, told: Told::Alone };
         } else {
             spans.by_band.push(self.counts.written_by_band(since, until));
             Told::ByBand(spans.by_band.len() - 1)
@@ -394,7 +392,7 @@ impl<C: SpanCounts> Bands<C> {
                     let written = match told {
                         Told::Whole(pages) => pages,
                         Told::ByBand(place) => spans.by_band[place].pages(cell.band),
-                        Told::EachAlone => self.counts.written_in_band(since, now, cell.band),
+                        Told::Alone => self.counts.written_in_band(since, now, cell.band),
                     };
                     let pages = written.min(self.band_pages) * cell.share;
                     let data = pages * (1.0 - zero);
