@@ -198,6 +198,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_page_is_as_long_as_its_header_says_or_refused() {
+        let packed = zstd::bulk::compress(b"pages", 1).unwrap();
+        assert_eq!(decompress(&packed, 5).unwrap(), &b"pages"[..]);
+        for (packed, length) in [(&packed[..], 4), (&packed, 6), (&packed[..packed.len() - 1], 5), (b"", 5)] {
+            decompress(packed, length).unwrap_err();
+        }
+        assert!(decompress(b"", 0).unwrap().is_empty(), "no values, no bytes");
+    }
+
+    #[test]
     fn sizes_are_read_from_headers() {
         assert_eq!(uncompressed_size(&[0x15, 0x00, 0x15, 0x14, 0x15]), Some(10));
         assert_eq!(uncompressed_size(&[0x15, 0x04, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f]), Some((1 << 31) - 1));

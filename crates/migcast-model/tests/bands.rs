@@ -391,22 +391,26 @@ fn behind_a_slow_sender_a_leap_comes_to_the_same_as_its_windows() {
 fn migrations_that_share_their_first_pass_end_as_each_would_alone() {
     let (pages, memory) = (PageCount::new(PAGES), PageCount::new(PAGES * 64));
     let mut index = WwsIndexBuilder::new(pages, memory);
+    // A quarter of the pages is zero in the end.
+    index.zero_at_start(std::iter::once(PAGES as u32 / 2..PAGES as u32 * 3 / 4));
     windows(quiet).for_each(|(written, _)| index.window(WINDOW, &written, &[]));
-    let index = index.build().expect("it has windows");
+    let index = index.build().expect("it has windows").from_last_zero_map();
     let starts: Vec<Duration> = (0..60).map(|start| WINDOW * 7 * start).collect();
-    let manual = ("dirty-log", "kvm-manual");
-    for (version, log, cap) in [
-        ("qemu-7.2", TCG, "none"),
-        ("qemu-8.2", TCG, "none"),
-        ("qemu-10.1", TCG, "none"),
-        ("qemu-10.1", TCG, "500MB/s"),
-        ("qemu-10.1", manual, "none"),
+    let (no_cap, manual) = (("max-bandwidth", "none"), ("dirty-log", "kvm-manual"));
+    for (version, settings) in [
+        ("qemu-7.2", &[TCG, no_cap][..]),
+        ("qemu-8.2", &[TCG, no_cap]),
+        ("qemu-10.1", &[TCG, no_cap]),
+        ("qemu-10.1", &[TCG, ("max-bandwidth", "500MB/s")]),
+        ("qemu-10.1", &[manual, no_cap]),
+        ("qemu-10.1", &[manual, no_cap, ("multifd", "on")]),
+        ("qemu-10.1", &[manual, no_cap, ("xbzrle", "on"), ("auto-converge", "on")]),
     ] {
-        let scenario = scenario(memory, version, &[("max-bandwidth", cap), log]);
+        let scenario = scenario(memory, version, settings);
         let scenario = Scenario { horizon: Duration::from_secs(600), ..scenario };
         let shared = Forecast::new(&scenario, &index, &starts, || {});
         for (start, outcome) in shared.starts() {
-            assert_eq!(*outcome, scenario.run(&index, *start), "{version}, {log:?}, cap {cap}, from {start:?}");
+            assert_eq!(*outcome, scenario.run(&index, *start), "{version}, {settings:?}, from {start:?}");
         }
     }
 }

@@ -218,11 +218,11 @@ impl SharesBuilder {
             let covered = &shares.covered[index * octaves..];
             let covered: Vec<PerBand> = covered.iter().map(|covered| covered.map(f64::from)).collect();
             for cell in &self.cells[of_stretch.start as usize..of_stretch.end as usize] {
-                let (written, before) = (cell.written.map(f64::from), shares.all.len() - octaves);
-                let sums =
-                    (before..).zip(&covered).map(|(before, covered)| shares.all[before] + dot(&written, covered));
-                let sums: Vec<f64> = sums.collect();
-                shares.all.extend(sums);
+                let written = cell.written.map(f64::from);
+                for covered in &covered {
+                    let before = shares.all[shares.all.len() - octaves];
+                    shares.all.push(before + dot(&written, covered));
+                }
             }
         }
         shares

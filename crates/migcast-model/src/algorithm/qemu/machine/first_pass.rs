@@ -13,7 +13,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{Phase, Qemu};
+use super::Qemu;
 use crate::algorithm::qemu::rules::Window;
 use crate::algorithm::qemu::stream::Stream;
 use crate::due::{DueSet, FirstScan, Sent};
@@ -58,7 +58,7 @@ impl<D> Qemu<D> {
 impl<D: DueSet> Qemu<D> {
     /// From the first look around on: to where another one stood behind the first pass, if that is before `until`.
     pub(super) fn skip_first_pass(&mut self, granted: BytesPerSec, until: SimTime) {
-        if !matches!(self.phase, Phase::Deciding) || !self.sent_bytes.is_zero() || self.syncs != 1 {
+        if !self.sent_bytes.is_zero() || self.syncs != 1 {
             return;
         }
         let Some(standing) = self.first_pass.as_ref().and_then(|first_pass| first_pass.0.get()) else { return };
