@@ -47,7 +47,7 @@ const FREE_WHEN_WOKEN: u64 = 3;
 ///
 ///  queued  ▔╲▁╱▔╲▁╱▔╲▁╱▔   between two thirds of the capacity and all of it
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct SendQueue {
     capacity: ByteCount,
     /// What is free when a writer is woken.

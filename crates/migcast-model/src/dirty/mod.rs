@@ -77,11 +77,6 @@ impl ByBand {
         if sum > 0.0 { ByBand { pages, parts, sum } } else { ByBand { pages, parts: [1.0; BANDS], sum: BANDS as f64 } }
     }
 
-    /// All of them.
-    pub fn all(&self) -> f64 {
-        self.pages
-    }
-
     /// Those of a band.
     #[inline]
     pub fn pages(&self, band: usize) -> f64 {

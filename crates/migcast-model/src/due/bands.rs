@@ -91,7 +91,7 @@ struct Cell {
 #[derive(Clone, Debug, Default)]
 struct Spans {
     asked: Vec<Span>,
-    /// The distinct pages written in each, where bands are told apart.
+    /// The distinct pages written in those of them that were asked by band.
     by_band: Vec<ByBand>,
 }
 

@@ -187,7 +187,7 @@ impl Rules {
 }
 
 /// One bandwidth window: BUFFER_DELAY 100 ms, and the budget that goes with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Window {
     start_ms: u64,
     /// Bytes counted against the budget.

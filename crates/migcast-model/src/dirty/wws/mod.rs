@@ -151,7 +151,7 @@ impl WwsIndexBuilder {
         if writes > 0 {
             self.counts.spread(from..to, bucket, writes);
             self.totals[usize::from(bucket)] += u64::from(writes);
-            let each = if to - from == 1 { f64::from(writes) } else { f64::from(writes) / f64::from(to - from) };
+            let each = f64::from(writes) / f64::from(to - from);
             self.known[from as usize] += each;
             self.known[to as usize] -= each;
         }

@@ -330,8 +330,7 @@ impl Shares {
     /// The share of one band in the pages written in windows (from, to]; an equal one where nothing was written.
     #[inline]
     pub(super) fn of_band(&self, from: f64, to: f64, band: usize) -> f64 {
-        let reach = self.reach(from, to);
-        let Reach { first, end, first_stretch, last_stretch, low, high, weight } = reach;
+        let Reach { first, end, first_stretch, last_stretch, low, high, weight } = self.reach(from, to);
         let sum = |octave: usize| self.all[end * self.octaves + octave] - self.all[first * self.octaves + octave];
         let all = sum(low) + (sum(high) - sum(low)) * weight;
         if all <= 0.0 {
