@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -43,6 +44,10 @@ pub(crate) struct Verify {
     /// How long each guest is recorded
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     record: Duration,
+    /// Guests that are tried side by side, each in a machine of its own: its time counts instructions, so that none slows
+    /// another
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    jobs: u32,
     /// Begin the first migration while the guest is being recorded: the recorder has to give way
     #[arg(long)]
     record_into_migration: bool,
@@ -99,12 +104,26 @@ fn verify(args: &Verify, interrupt: &Interrupt) -> Result<()> {
         runs: args.runs,
         record_into_migration: args.record_into_migration,
     };
-    for guest in guests {
-        eprintln!("{}: {}", guest.name, guest.about);
-        trial::run(&files, &migcast, guest, &terms, out, interrupt)?;
-    }
+    let waiting = Mutex::new(guests.into_iter());
+    let work = || -> Result<()> {
+        while let Some(guest) = next(&waiting) {
+            eprintln!("{}: {}", guest.name, guest.about);
+            let tried = trial::run(&files, &migcast, guest, &terms, out, interrupt);
+            // The others end with the one they are at.
+            tried.inspect_err(|_| while next(&waiting).is_some() {})?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..args.jobs).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("a trial gives its errors back"))
+    })?;
     kept::write_observed(out, &kept::read(out)?)?;
     compare(&args.compare)
+}
+
+fn next<'a>(waiting: &Mutex<impl Iterator<Item = &'a Guest>>) -> Option<&'a Guest> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).next()
 }
 
 fn compare(args: &Compare) -> Result<()> {

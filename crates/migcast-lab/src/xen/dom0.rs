@@ -21,6 +21,12 @@ pub const SEND: &str = r#"send() { echo "lab-file $2"; tar c -C "$1" "$2" | gzip
 /// Memory of the emulated machine: dom0 with its image, and two guests while one is being moved.
 const MACHINE_MIB: &str = "1792";
 
+/// The machine's time counts its instructions, one a nanosecond, and leaps to the next timer where nothing runs: what a
+/// computation takes depends on nothing but itself, not on the computer's speed nor on what else it does. One processor: with
+/// two, which QEMU then runs by turns, a guest's timers stop.
+const CLOCK: [&str; 8] =
+    ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-rtc", "clock=vm", "-smp", "1"];
+
 /// What Xen is told. What its serial buffer cannot hold is lost, and histories are sent over it.
 const CONSOLE_AND_DOM0: &str = "console=com1 com1=115200,8n1 serial_tx_buffer=8M dom0_mem=768M,max:768M dom0_max_vcpus=1 \
                                 spec-ctrl=eager-fpu";
@@ -70,14 +76,16 @@ pub fn run(
     interrupt: &Interrupt,
 ) -> Result<Done> {
     let folder = RuntimeDir::make()?;
-    let image = files.cache().join(format!("xen-dom0-{}.cpio", std::process::id()));
+    // Guests may be tried side by side.
+    let image = files.cache().join(format!("xen-dom0-{}-{}.cpio", std::process::id(), guest.name));
     files.write_dom0(&image, migcast, guest, job)?;
     let _image = Removed(image.clone());
     let socket = folder.path().join("serial");
     let serial = SerialLine::listen(&socket)?;
     let mut command = files.emulator();
     command
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max,-smap,+svm,-rdtscp", "-smp", "2", "-m", MACHINE_MIB])
+        .args(CLOCK)
+        .args(["-cpu", "max,-smap,+svm,-rdtscp", "-m", MACHINE_MIB])
         .args(["-nodefaults", "-nic", "none", "-display", "none", "-no-reboot", "-serial"])
         .arg(format!("unix:{}", socket.display()))
         .arg("-kernel")

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::dom0;
 use super::files::Files;
 use super::guest::Guest;
-use super::trial::start;
+use super::trial::{BOOT, EMULATED, start};
 use crate::interrupt::Interrupt;
 use crate::slowdown::Slowdown;
 
@@ -18,7 +18,6 @@ const GUEST: &str = "work";
 /// A block of seconds, and what of it is left out at its start: a recording's own start.
 const BLOCK: u32 = 8;
 const SETTLE: u32 = 3;
-const BOOT: Duration = Duration::from_secs(300);
 
 /// Measures `pairs` pairs of blocks, 100 ms windows, the recorder's default limits.
 ///
@@ -26,7 +25,7 @@ const BOOT: Duration = Duration::from_secs(300);
 /// The guest or the recorder does not start, or says nothing.
 pub fn measure(files: &Files<'_>, migcast: &Path, pairs: u32, interrupt: &Interrupt) -> Result<Slowdown> {
     let guest = Guest::named(GUEST)?;
-    let limit = BOOT + Duration::from_secs(u64::from(4 * pairs * BLOCK));
+    let limit = EMULATED * (BOOT + Duration::from_secs(u64::from(4 * pairs * BLOCK)));
     let done = dom0::run(files, migcast, guest, (&job(guest, pairs), limit), interrupt)?;
     if let Some(failure) = done.said.iter().find_map(|said| said.strip_prefix("failed: ")) {
         bail!("{failure}");

@@ -13,9 +13,11 @@ use super::guest::Guest;
 use super::log;
 use crate::interrupt::Interrupt;
 
-/// Time to boot dom0 and a guest, and around each migration.
-const BOOT: Duration = Duration::from_secs(300);
-const AROUND: Duration = Duration::from_secs(60);
+/// What a second of the machine, whose every instruction takes a nanosecond, may take to emulate.
+pub(super) const EMULATED: u32 = 15;
+/// Time to boot dom0 and a guest, and around each migration, in the machine.
+pub(super) const BOOT: Duration = Duration::from_secs(60);
+const AROUND: Duration = Duration::from_secs(20);
 /// What a migration of this memory may take as a multiple of sending it once.
 const PASSES: u32 = 8;
 
@@ -58,7 +60,7 @@ pub fn run(
     let attempt = || -> Result<(PathBuf, Done)> {
         let done = dom0::run(files, migcast, guest, (&job(guest, terms), limit(guest, terms)), interrupt)?;
         let is_told = |said: &&String| ["recorder: ", "start "].iter().any(|part| said.starts_with(part));
-        done.said.iter().filter(is_told).for_each(|said| eprintln!("dom0 {said}"));
+        done.said.iter().filter(is_told).for_each(|said| eprintln!("{}: dom0 {said}", guest.name));
         if let Some(failure) = done.said.iter().find_map(|said| said.strip_prefix("failed: ")) {
             bail!("{failure}");
         }
@@ -84,7 +86,7 @@ fn limit(guest: &Guest, terms: &Terms) -> Duration {
     let memory = f64::from(guest.memory_mib) * f64::from(1 << 20);
     let once = |rate: &BytesPerSec| Duration::from_secs_f64(memory / rate.get() as f64);
     let migrations: Duration = terms.rates.iter().map(|rate| (AROUND + PASSES * once(rate)) * terms.runs).sum();
-    BOOT + terms.record + migrations
+    EMULATED * (BOOT + terms.record + migrations)
 }
 
 /// Starts the guest; a shell function `ticks` tells the guest's own number.
