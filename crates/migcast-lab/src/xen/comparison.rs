@@ -46,7 +46,8 @@ impl Case {
         median(self.runs.iter().map(|run| run.seconds().unwrap_or(f64::INFINITY)))
     }
 
-    fn downtime(&self) -> f64 {
+    /// Median of the downtime, in seconds.
+    pub fn downtime(&self) -> f64 {
         median(self.runs.iter().map(|run| run.downtime().unwrap_or(f64::INFINITY)))
     }
 
