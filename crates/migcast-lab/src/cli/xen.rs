@@ -92,8 +92,10 @@ fn verify(args: &Verify, interrupt: &Interrupt) -> Result<()> {
     let guests: Vec<&Guest> = args.guests.iter().map(|name| Guest::named(name)).collect::<Result<_>>()?;
     let out = &args.compare.out;
     fs::create_dir_all(out).with_context(|| format!("--out {}", out.display()))?;
-    for guest in &guests {
+    for (at, guest) in guests.iter().enumerate() {
         ensure!(!out.join(guest.name).exists(), "{}: there is a history already", out.join(guest.name).display());
+        let twice = guests[..at].iter().any(|other| other.name == guest.name);
+        ensure!(!twice, "--guest {}: given twice, allowed: each once", guest.name);
     }
     let migcast = recording::program()?;
     let cache = Cache::open()?;
@@ -122,6 +124,7 @@ fn verify(args: &Verify, interrupt: &Interrupt) -> Result<()> {
     compare(&args.compare)
 }
 
+/// The next of those that wait.
 fn next<'a>(waiting: &Mutex<impl Iterator<Item = &'a Guest>>) -> Option<&'a Guest> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner).next()
 }

@@ -14,7 +14,7 @@ use super::log;
 use crate::interrupt::Interrupt;
 
 /// What a second of the machine, whose every instruction takes a nanosecond, may take to emulate.
-pub(super) const EMULATED: u32 = 15;
+pub(super) const EMULATED: u32 = 10;
 /// Time to boot dom0 and a guest, and around each migration, in the machine.
 pub(super) const BOOT: Duration = Duration::from_secs(60);
 const AROUND: Duration = Duration::from_secs(20);
