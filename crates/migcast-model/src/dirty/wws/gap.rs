@@ -30,6 +30,11 @@ pub fn bucket_width(bucket: u16) -> u32 {
     if bucket < 16 { 1 } else { 1 << (u32::from(bucket) / 8 - 1) }
 }
 
+/// How many of a bucket's gaps are no longer than `longest`.
+pub(super) fn up_to(bucket: u16, longest: u32) -> u32 {
+    longest.saturating_add(1).saturating_sub(bucket_start(bucket)).min(bucket_width(bucket))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -72,6 +72,8 @@ pub struct WwsIndexBuilder {
     known: Vec<f64>,
     /// Windows that were recorded before the first.
     before: u32,
+    /// The windows with which counting begins anew.
+    seams: Vec<u32>,
     ever_zero: u64,
 }
 
@@ -92,6 +94,7 @@ impl WwsIndexBuilder {
             totals: vec![0; usize::from(gap::BUCKETS)],
             known: Vec::new(),
             before: 0,
+            seams: Vec::new(),
             ever_zero: 0,
         }
     }
@@ -117,9 +120,13 @@ impl WwsIndexBuilder {
         }
     }
 
-    /// Appends a part, which was recorded after those before it. Gaps that reach back beyond the first part are not known.
+    /// Appends a part, which was recorded after those before it, or laid behind them ([`WwsPart::remember`]). Gaps that reach back
+    /// beyond the first part are not known.
     pub fn part(&mut self, part: &WwsPart) {
         let first = self.counts.windows();
+        if first == 0 || part.before < self.before + first {
+            self.seams.push(first);
+        }
         for window in &part.windows {
             self.counts.window(window.written);
             self.time_bounds.push(self.time_bounds[self.time_bounds.len() - 1] + window.nanos);
@@ -138,16 +145,9 @@ impl WwsIndexBuilder {
         let (from, end) = (first + window, self.counts.windows());
         let to = from.saturating_add(1 << level_of(bucket)).min(end);
         // Of a page that was written before the first part it is not known when.
-        let (start, width) = (gap::bucket_start(bucket), gap::bucket_width(bucket));
         let middle = from + (to - from) / 2;
-        let up_to = |longest: u32| longest.saturating_add(1).saturating_sub(start).min(width);
-        let seen = if self.before == 0 { width } else { up_to(middle) };
-        let writes = if seen == width {
-            writes
-        } else {
-            let possible = up_to(self.before.saturating_add(middle)).max(1);
-            (u64::from(writes) * u64::from(seen) / u64::from(possible)) as u32
-        };
+        let seen = if self.before == 0 { u32::MAX } else { middle };
+        let writes = part::seen_of(writes, bucket, seen, self.before.saturating_add(middle));
         if writes > 0 {
             self.counts.spread(from..to, bucket, writes);
             self.totals[usize::from(bucket)] += u64::from(writes);
@@ -203,7 +203,8 @@ impl WwsIndexBuilder {
             f64::from(*written) - known
         });
         let unknown: Vec<f64> = unknown.collect();
-        Seam::new(&self.totals, &unknown).give(&unknown, |window, bucket, writes| self.lap(window, bucket, writes));
+        Seam::new(&self.totals, &unknown, &self.seams)
+            .give(&unknown, |window, bucket, writes| self.lap(window, bucket, writes));
     }
 }
 

@@ -103,6 +103,35 @@ pub struct WwsPart {
     pub made_zero: u64,
 }
 
+/// Of writes whose gaps lie anywhere in a bucket, but reach back by `possible` windows at most, those whose gaps are no longer
+/// than `seen`.
+pub(super) fn seen_of(writes: u32, bucket: u16, seen: u32, possible: u32) -> u32 {
+    let visible = gap::up_to(bucket, seen);
+    if visible == gap::bucket_width(bucket) {
+        return writes;
+    }
+    (u64::from(writes) * u64::from(visible) / u64::from(gap::up_to(bucket, possible).max(1))) as u32
+}
+
+impl WwsPart {
+    /// Lets the part remember only `seen` windows before it, where it is laid behind others than those it was recorded after:
+    /// of writes whose gaps reach back further it is no longer known when their pages were written before.
+    pub fn remember(&mut self, seen: u32) {
+        let before = self.before;
+        if seen >= before {
+            return;
+        }
+        let windows = self.windows.len() as u32;
+        self.gaps.retain_mut(|count| {
+            let middle = count.window + windows_of(count.bucket).min(windows - count.window) / 2;
+            let possible = before.saturating_add(middle);
+            count.writes = seen_of(count.writes, count.bucket, seen + middle, possible);
+            count.writes > 0
+        });
+        self.before = seen;
+    }
+}
+
 /// Counts windows as they stream by.
 #[derive(Clone, Debug)]
 pub struct PartRecorder {
@@ -312,6 +341,28 @@ mod tests {
         let second = recorder.take();
         assert_eq!(second.gaps, [GapCount { window: 100, bucket: gap::bucket(101), writes: 1 }]);
         assert_eq!(recorder.take(), WwsPart { before: 104, cell: 8, ..WwsPart::default() });
+    }
+
+    #[test]
+    fn a_part_that_is_laid_behind_others_forgets_gaps_that_reach_back_further() {
+        let mut recorder = PartRecorder::new(64, 8);
+        window(&mut recorder, &[1, 2]);
+        (0..9).for_each(|_| window(&mut recorder, &[]));
+        recorder.take();
+        // Gaps of 10, 12 and 2: of the first two one reaches back by 8 windows before the part, one by 9.
+        (0..2).for_each(|k| window(&mut recorder, if k == 0 { &[1] } else { &[] }));
+        window(&mut recorder, &[1, 2]);
+        let part = recorder.take();
+        let gaps = |part: &WwsPart| part.gaps.iter().map(|count| (count.window, count.bucket)).collect::<Vec<_>>();
+        assert_eq!((part.before, gaps(&part)), (10, vec![(0, 10), (2, 2), (2, 12)]));
+        let remembering = |seen| {
+            let mut part = part.clone();
+            part.remember(seen);
+            (part.before, gaps(&part))
+        };
+        assert_eq!(remembering(11), (10, vec![(0, 10), (2, 2), (2, 12)]));
+        assert_eq!(remembering(9), (9, vec![(2, 2)]));
+        assert_eq!(remembering(0), (0, vec![(2, 2)]));
     }
 
     #[test]

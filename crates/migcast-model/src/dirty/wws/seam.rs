@@ -1,17 +1,22 @@
-//! What is not known of a history that starts over: when the pages it writes first were written last.
+//! What is not known where counting begins, at the start of a history and wherever one was laid behind another: when the
+//! pages written first were written last.
 //!
-//! Who has followed every page knows ([`WriteTracker::laps`]). Where counts are all there is, the seam is taken to be a
+//! Who has followed every page knows ([`WriteTracker::laps`]). Where counts are all there is, a seam is taken to be a
 //! moment like any other of this history: a page written `f` windows behind it for the first time has a gap longer than
 //! f, and of such gaps each is as frequent as it is elsewhere. Pages that are written once in all the history come back
-//! after all of it; they are as frequent as first writes late in the history are beyond what gaps explain.
+//! after all of it; they are as frequent as first writes far behind a seam are beyond what gaps explain.
 //!
 //! [`WriteTracker::laps`]: super::tracker::WriteTracker::laps
+
+use std::ops::Range;
 
 use super::gap;
 
 /// Gaps for writes that have none.
 #[derive(Clone, Debug)]
 pub(super) struct Seam {
+    /// Windows that were counted together, from one seam to the next.
+    pieces: Vec<Range<u32>>,
     windows: u32,
     /// Writes per window of each bucket, over the windows in which such a gap could be seen.
     rates: Vec<f64>,
@@ -22,41 +27,53 @@ pub(super) struct Seam {
 }
 
 impl Seam {
-    /// `totals` are the writes of known gap by bucket, `unknown` those of unknown gap by window.
-    pub(super) fn new(totals: &[u64], unknown: &[f64]) -> Seam {
+    /// `totals` are the writes of known gap by bucket, `unknown` those of unknown gap by window. Counting began anew at the
+    /// windows `seams`, ascending, the first of which is 0.
+    pub(super) fn new(totals: &[u64], unknown: &[f64], seams: &[u32]) -> Seam {
         let windows = unknown.len() as u32;
+        let ends = seams.iter().skip(1).copied().chain([windows]);
+        let pieces: Vec<Range<u32>> = seams.iter().zip(ends).map(|(start, end)| *start..end).collect();
+        let over_pieces = |of: &dyn Fn(u32) -> u32| pieces.iter().map(|piece| of(piece.len() as u32)).sum::<u32>();
+        let middle = |bucket: u16| gap::bucket_start(bucket).saturating_add(gap::bucket_width(bucket) / 2);
         let rate = |(bucket, writes): (usize, &u64)| {
             let bucket = bucket as u16;
-            let middle = gap::bucket_start(bucket).saturating_add(gap::bucket_width(bucket) / 2);
-            let seen = windows.saturating_sub(middle).max(1);
+            let seen = over_pieces(&|length| length.saturating_sub(middle(bucket))).max(1);
             if bucket == gap::FIRST_WRITE { 0.0 } else { *writes as f64 / f64::from(seen) }
         };
         let rates: Vec<f64> = totals.iter().enumerate().map(rate).collect();
-        let late = windows / 2;
+        // The second half of a piece is far behind its seam.
+        let late = |length: u32| length / 2;
         let mut explained = 0.0;
         for (bucket, rate) in (0..).zip(&rates).skip(1) {
-            // At window f those gaps of the bucket are explained that are longer than f.
-            let reach = gap::bucket_start(bucket).saturating_add(gap::bucket_width(bucket) / 2).min(windows);
-            explained += rate * f64::from(reach.saturating_sub(late));
+            // f windows behind a seam those gaps of the bucket are explained that are longer than f.
+            let reach = over_pieces(&|length| middle(bucket).min(length).saturating_sub(late(length)));
+            explained += rate * f64::from(reach);
         }
-        let found: f64 = unknown[late as usize..].iter().sum();
-        let once = ((found - explained) / f64::from(windows - late)).max(0.0);
-        Seam { windows, parts: vec![0.0; rates.len()], rates, once }
+        let far = |piece: &Range<u32>| {
+            let late = piece.start + late(piece.len() as u32);
+            unknown[late as usize..piece.end as usize].iter().sum::<f64>()
+        };
+        let found: f64 = pieces.iter().map(far).sum();
+        let once = ((found - explained) / f64::from(over_pieces(&|length| length - late(length)))).max(0.0);
+        Seam { windows, parts: vec![0.0; rates.len()], rates, once, pieces }
     }
 
     /// Gives the first writes of all windows their gaps: tells window, bucket and how many.
     pub(super) fn give(mut self, unknown: &[f64], mut tell: impl FnMut(u32, u16, u32)) {
         let last = gap::bucket(self.windows);
         let mut left = 0.0;
-        for (window, writes) in (0..).zip(unknown) {
+        let pieces = std::mem::take(&mut self.pieces);
+        let places =
+            pieces.into_iter().flat_map(|piece| piece.clone().map(move |window| (window, window - piece.start)));
+        for ((window, behind), writes) in places.zip(unknown) {
             left += writes;
             if left < 0.5 {
                 continue;
             }
-            let first = gap::bucket(window + 1);
+            let first = gap::bucket(behind + 1);
             let longer = |bucket: u16| {
                 let (start, width) = (gap::bucket_start(bucket), gap::bucket_width(bucket));
-                let share = f64::from((start + width).saturating_sub(window + 1).min(width)) / f64::from(width);
+                let share = f64::from((start + width).saturating_sub(behind + 1).min(width)) / f64::from(width);
                 self.rates[usize::from(bucket)] * share
             };
             let all: f64 = (first..=last).map(longer).sum::<f64>() + self.once;
@@ -83,11 +100,11 @@ mod tests {
     use super::*;
 
     /// Bucket and number of what is given.
-    fn given(totals: &[(u32, u64)], unknown: &[f64]) -> Vec<(u32, u16, u32)> {
+    fn given(totals: &[(u32, u64)], unknown: &[f64], seams: &[u32]) -> Vec<(u32, u16, u32)> {
         let mut all = vec![0; usize::from(gap::BUCKETS)];
         totals.iter().for_each(|(gap, writes)| all[usize::from(gap::bucket(*gap))] += writes);
         let mut told = Vec::new();
-        Seam::new(&all, unknown).give(unknown, |window, bucket, writes| told.push((window, bucket, writes)));
+        Seam::new(&all, unknown, seams).give(unknown, |window, bucket, writes| told.push((window, bucket, writes)));
         told
     }
 
@@ -96,15 +113,26 @@ mod tests {
         // Ten pages, two of them each window.
         let mut unknown = vec![0.0; 100];
         unknown[..5].fill(2.0);
-        let told = given(&[(5, 190)], &unknown);
+        let told = given(&[(5, 190)], &unknown, &[0]);
         let writes: u32 = told.iter().map(|(.., writes)| writes).sum();
         assert_eq!(writes, 10);
         assert!(told.iter().all(|(_, bucket, _)| *bucket == 5), "{told:?}");
     }
 
     #[test]
+    fn a_page_that_comes_back_every_five_windows_does_so_over_every_seam() {
+        // The same, of which counting begins anew twice.
+        let mut unknown = vec![0.0; 100];
+        [0, 40, 70].into_iter().for_each(|seam| unknown[seam..seam + 5].fill(2.0));
+        let told = given(&[(5, 170)], &unknown, &[0, 40, 70]);
+        let writes: u32 = told.iter().map(|(.., writes)| writes).sum();
+        assert_eq!(writes, 30);
+        assert!(told.iter().all(|(_, bucket, _)| *bucket == 5), "{told:?}");
+    }
+
+    #[test]
     fn pages_written_once_come_back_after_all_of_it() {
-        let told = given(&[], &[3.0; 40]);
+        let told = given(&[], &[3.0; 40], &[0]);
         assert!(told.iter().all(|(_, bucket, writes)| *bucket == gap::bucket(40) && *writes == 3), "{told:?}");
         assert_eq!(told.len(), 40);
     }
