@@ -64,7 +64,7 @@ pub enum ReadError {
         dir: PathBuf,
     },
     /// The pages of a segment are no longer kept.
-    #[error("{}: which pages were written in segment {segment} is no longer kept; it is of the last segments, see `migcast history info`", dir.display())]
+    #[error("{}: which pages were written in segment {segment} is no longer kept; `migcast history info` says since when they are", dir.display())]
     NoPages {
         /// The history.
         dir: PathBuf,

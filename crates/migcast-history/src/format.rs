@@ -72,8 +72,8 @@ pub struct Manifest {
     pub window_seconds: f64,
     /// Which pages were tracked.
     pub sample: crate::sample::Sample,
-    /// For how long pages and zero maps are kept, where not for ever; of what is older there is the index. In seconds, of
-    /// the time that was recorded last.
+    /// For how long pages and zero maps are kept, where not for ever; of what is older there may be the index alone. In
+    /// seconds, of the time that was recorded last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_pages_seconds: Option<f64>,
 }

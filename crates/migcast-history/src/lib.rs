@@ -40,10 +40,12 @@ pub mod trim;
 pub mod vcpu;
 
 mod bounded;
+mod committer;
 mod disk;
 mod files;
 mod seal;
 mod segment;
+mod splice;
 mod table;
 mod zero;
 

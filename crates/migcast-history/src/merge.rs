@@ -5,10 +5,11 @@ use migcast_model::dirty as model;
 
 use crate::copy::CopyWriter;
 use crate::damage::ReadError;
-use crate::format::Manifest;
-use crate::reader::{History, View, timestamp};
+use crate::format::{Manifest, VERSION_FIRST};
+use crate::reader::{History, Segment, View, timestamp};
 use crate::runs::RankRuns;
 use crate::sample::Tracked;
+use crate::splice::Splice;
 use crate::vcpu::{VcpuShares, VcpuTime};
 use crate::writer::WriteError;
 
@@ -49,6 +50,17 @@ pub enum MergeError {
         /// Start of the other.
         start: jiff::Timestamp,
     },
+    /// One of format version 1 beside one whose pages were taken away.
+    #[error(
+        "{}: of format version 1, which has to be counted anew, and pages of {} were taken away; allowed: later versions \
+         (migcast history trim makes one of it)", old.display(), pageless.display()
+    )]
+    OldBesidePageless {
+        /// The one of version 1.
+        old: PathBuf,
+        /// The one without all of its pages.
+        pageless: PathBuf,
+    },
     /// More windows than a history can number.
     #[error("{windows} windows together, allowed: up to 4294967295")]
     TooMany {
@@ -79,6 +91,9 @@ pub struct Merged {
 /// gap, or in the first window of the later one where there is none. Memory in use is that of one segment read and one
 /// written.
 ///
+/// Where pages of one were taken away, all are copied by segments, each with the index that was counted when it was recorded:
+/// behind a seam counts begin anew, unless both sides are pieces of one recording, cut there.
+///
 /// # Errors
 /// Histories that differ or overlap; nothing is written then. Damage; a full disk.
 ///
@@ -89,12 +104,21 @@ pub fn merge(histories: &[History], same_guest: bool, out: &Path) -> Result<Merg
     let first = order[0];
     order.iter().try_for_each(|history| check_alike(&histories[0], history, same_guest))?;
     order.windows(2).try_for_each(|pair| check_apart(pair[0], pair[1]))?;
-    let all = order.iter().flat_map(|history| history.segments()).map(|segment| segment.windows().len() as u64);
-    let windows = all.sum::<u64>();
-    if windows + histories.len() as u64 >= u64::from(u32::MAX) {
+    let all = order.iter().flat_map(|history| history.segments());
+    let (windows, segments) =
+        all.fold((0, 0), |(windows, segments), segment| (windows + segment.windows().len() as u64, segments + 1));
+    // There is at most one gap before each.
+    if windows + segments >= u64::from(u32::MAX) {
         return Err(MergeError::TooMany { windows });
     }
     let manifest = Manifest { created: timestamp(start(first)?), ..histories[0].manifest().clone() };
+    let has_lost_pages = |history: &&&History| {
+        let has_counts = history.manifest().version() != VERSION_FIRST;
+        has_counts && history.segments().iter().any(|segment| !segment.has_pages())
+    };
+    if let Some(pageless) = order.iter().find(has_lost_pages) {
+        return by_segments(&order, pageless, manifest, out);
+    }
     let mut merging =
         Merging { out, manifest, copy: None, zero: RankRuns::default(), before: None, windows: 0, gaps: 0 };
     for history in &order {
@@ -104,6 +128,24 @@ pub fn merge(histories: &[History], same_guest: bool, out: &Path) -> Result<Merg
     copy.map_or(Ok(()), CopyWriter::finish)?;
     let end_unix_ns = before.map_or(start(first)?, |(_, end)| end);
     Ok(Merged { windows, gaps, start_unix_ns: start(first)?, end_unix_ns })
+}
+
+/// As [`merge`], where `pageless`, one of them, has lost pages.
+fn by_segments(order: &[&History], pageless: &History, manifest: Manifest, out: &Path) -> Result<Merged, MergeError> {
+    if let Some(old) = order.iter().find(|history| history.manifest().version() == VERSION_FIRST) {
+        return Err(MergeError::OldBesidePageless { old: old.dir().into(), pageless: pageless.dir().into() });
+    }
+    // Its segments may be without pages.
+    let keep_pages_seconds = pageless.manifest().keep_pages_seconds;
+    let mut splice = Splice::create(out, Manifest { keep_pages_seconds, ..manifest })?;
+    let mut merged = Merged { windows: 0, gaps: 0, start_unix_ns: start(order[0])?, end_unix_ns: i64::MIN };
+    for history in order {
+        merged.gaps += u32::from(merged.windows > 0 && start(history)? > merged.end_unix_ns);
+        splice.segments::<MergeError>(history, history.segments())?;
+        merged.windows += history.segments().iter().map(|segment| segment.windows().len() as u64).sum::<u64>();
+        merged.end_unix_ns = history.segments().last().map_or(merged.end_unix_ns, Segment::end_unix_ns);
+    }
+    Ok(merged)
 }
 
 /// Start of a history's first window.
@@ -158,7 +200,7 @@ fn check_alike(first: &History, other: &History, same_guest: bool) -> Result<(),
 }
 
 fn check_apart(a: &History, b: &History) -> Result<(), MergeError> {
-    let end = a.segments().last().map_or(i64::MIN, crate::reader::Segment::end_unix_ns);
+    let end = a.segments().last().map_or(i64::MIN, Segment::end_unix_ns);
     let start = start(b)?;
     if end <= start {
         return Ok(());

@@ -19,7 +19,7 @@ use crate::format::{Manifest, VERSION_FIRST, WrittenMeans};
 use crate::index::IndexRow;
 use crate::runs::RankRuns;
 use crate::sample::Tracked;
-use crate::segment::{self, Commit, WWS};
+use crate::segment::{self, Commit, FileMark, PAGES, WWS, ZERO};
 use crate::stream::SegmentWindows;
 use crate::timeline::{Entry, Timeline};
 use crate::vcpu::VcpuTime;
@@ -72,6 +72,14 @@ impl Segment {
     /// Whether it is still kept which pages were written, and which were zero.
     pub fn has_pages(&self) -> bool {
         self.has_pages
+    }
+
+    /// By what the files of its pages are known, whether they are there or were taken away.
+    pub(crate) fn page_marks(&self) -> [FileMark; 2] {
+        [PAGES, ZERO].map(|table| {
+            let mark = self.commit.files.iter().find(|mark| mark.name == table.name);
+            mark.expect("a commit mark names every table").clone()
+        })
     }
 
     /// Length of its files in bytes.
@@ -289,7 +297,7 @@ impl History {
     }
 
     /// The segments that have windows in `range`.
-    fn segments_in(&self, range: &Range<u32>) -> &[Segment] {
+    pub(crate) fn segments_in(&self, range: &Range<u32>) -> &[Segment] {
         let first = self.segments.partition_point(|segment| segment.windows().end <= range.start);
         let end = self.segments.partition_point(|segment| segment.windows().start < range.end);
         &self.segments[first.min(end)..end]
@@ -320,7 +328,8 @@ impl History {
         self.segments.iter().filter_map(damaged).collect()
     }
 
-    fn files<'a>(&'a self, segment: &'a Segment) -> Files<'a> {
+    /// The files of a segment.
+    pub(crate) fn files<'a>(&'a self, segment: &'a Segment) -> Files<'a> {
         Files::new(&self.dir, &self.manifest, segment.number, &segment.commit)
     }
 

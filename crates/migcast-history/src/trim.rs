@@ -4,7 +4,10 @@ use std::path::Path;
 
 use crate::copy::CopyWriter;
 use crate::damage::ReadError;
-use crate::reader::{History, timestamp};
+use crate::format::{Manifest, VERSION_FIRST};
+use crate::reader::{History, Segment, timestamp};
+use crate::splice::Splice;
+use crate::timeline::Timeline;
 use crate::vcpu::VcpuShares;
 use crate::writer::WriteError;
 
@@ -29,17 +32,34 @@ pub enum TrimError {
         /// Its end.
         end: jiff::Timestamp,
     },
+    /// Pages were taken away, and the range holds no segment.
+    #[error(
+        "its pages were taken away, so it is cut by segments, and none lies wholly between {from:.3} and {to:.3}; they are of \
+         up to a minute, and the history goes from {start:.3} to {end:.3}"
+    )]
+    NoSegment {
+        /// Start of the range.
+        from: jiff::Timestamp,
+        /// Its end.
+        to: jiff::Timestamp,
+        /// Start of the history.
+        start: jiff::Timestamp,
+        /// Its end.
+        end: jiff::Timestamp,
+    },
 }
 
 /// What was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trimmed {
-    /// Windows copied.
+    /// Windows copied, gaps that were filled in not counted.
     pub windows: u32,
     /// Start of the first, nanoseconds since the Unix epoch.
     pub start_unix_ns: i64,
     /// End of the last, likewise.
     pub end_unix_ns: i64,
+    /// Whether only whole segments could be copied.
+    pub by_segments: bool,
 }
 
 /// Copies the windows that lie wholly inside `unix_ns` (nanoseconds since the Unix epoch) to a new history at `out`,
@@ -47,7 +67,14 @@ pub struct Trimmed {
 ///
 /// Windows are numbered from 0 again and cut into segments anew. The zero map at the new start is the one the history
 /// had there. How busy the vCPUs were is known by segment: each recorded window takes its share of that with it. The WWS index is built anew: the first write of a page after the cut counts as its first write. Windows of
-/// missing segments become one gap each. The manifest is the same but for `created`, which is the new start.
+/// missing segments become one gap each. The manifest is the same but for `created`, which is the new start, and
+/// `keep_pages_seconds`: pages that were still there stay.
+///
+/// Where pages of the range were taken away, the segments that lie wholly inside are copied as they are: their index, which
+/// was counted before the cut, and of those that have them their pages.
+///
+/// # Errors
+/// No window, or no segment, in the range; damage; a full disk.
 pub fn trim(history: &History, unix_ns: Range<i64>, out: &Path) -> Result<Trimmed, TrimError> {
     let timeline = history.timeline()?;
     let inside = |start: i64, end: i64| start >= unix_ns.start && end <= unix_ns.end;
@@ -58,8 +85,13 @@ pub fn trim(history: &History, unix_ns: Range<i64>, out: &Path) -> Result<Trimme
         return Err(TrimError::Nothing { from, to, start, end });
     };
     let last = kept.next_back().unwrap_or(first);
+    let wanted = first.index..last.index + 1;
+    let has_counts = history.manifest().version() != VERSION_FIRST;
+    if has_counts && history.segments_in(&wanted).iter().any(|segment| !segment.has_pages()) {
+        return by_segments(history, &timeline, unix_ns, out);
+    }
     let mut shares = VcpuShares::of_history(history);
-    let mut stream = history.stream(first.index..last.index + 1);
+    let mut stream = history.stream(wanted);
     let mut copy: Option<CopyWriter> = None;
     let mut before: Option<(u32, i64)> = None;
     while let Some(view) = stream.next_window()? {
@@ -84,5 +116,21 @@ pub fn trim(history: &History, unix_ns: Range<i64>, out: &Path) -> Result<Trimme
     let (start_unix_ns, end_unix_ns) = (first.window.start_unix_ns, last.window.end_unix_ns);
     let windows = timeline.entries().iter().filter(|entry| (first.index..=last.index).contains(&entry.index)).count();
     let windows = u32::try_from(windows).expect("windows are numbered with 32 bits");
-    Ok(Trimmed { windows, start_unix_ns, end_unix_ns })
+    Ok(Trimmed { windows, start_unix_ns, end_unix_ns, by_segments: false })
+}
+
+/// As [`trim`], of a history without all of its pages.
+fn by_segments(history: &History, timeline: &Timeline, unix_ns: Range<i64>, out: &Path) -> Result<Trimmed, TrimError> {
+    let inside = |segment: &&Segment| segment.start_unix_ns() >= unix_ns.start && segment.end_unix_ns() <= unix_ns.end;
+    let kept: Vec<&Segment> = history.segments().iter().filter(inside).collect();
+    let Some((first, last)) = kept.first().zip(kept.last()) else {
+        let [from, to] = [unix_ns.start, unix_ns.end].map(timestamp);
+        return Err(TrimError::NoSegment { from, to, start: timeline.start(), end: timeline.end() });
+    };
+    let (start_unix_ns, end_unix_ns) = (first.start_unix_ns(), last.end_unix_ns());
+    let manifest = Manifest { created: timestamp(start_unix_ns), ..history.manifest().clone() };
+    let mut splice = Splice::create(out, manifest)?;
+    let windows = kept.iter().map(|segment| segment.windows().len() as u32).sum();
+    splice.segments::<TrimError>(history, kept)?;
+    Ok(Trimmed { windows, start_unix_ns, end_unix_ns, by_segments: true })
 }

@@ -1,6 +1,6 @@
 //! Writes a history, segment by segment.
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,12 +9,13 @@ use migcast_model::dirty as model;
 use migcast_model::dirty::wws::PartRecorder;
 use parquet::errors::ParquetError;
 
+use crate::committer::{Closed, Committer, Pages};
 use crate::disk::{self, DiskError};
-use crate::format::{MANIFEST, Manifest, ManifestError, VERSION};
-use crate::index::{BANDS, BandRow, CELL, IndexRow, Kept};
+use crate::format::{MANIFEST, Manifest, ManifestError};
+use crate::index::{CELL, Kept};
 use crate::sample::Tracked;
-use crate::segment::{self, BANDS_TABLE, Commit, FileMark, PAGES, TABLES, WINDOWS, WWS, ZERO};
-use crate::table::{Table, Values, encode};
+use crate::segment::{self, PAGES, TABLES, ZERO};
+use crate::table::Values;
 use crate::vcpu::VcpuTime;
 use crate::windows::{State, Window};
 use crate::zero::{self, ZeroMap, ZeroRun};
@@ -26,12 +27,11 @@ use crate::zero::{self, ZeroMap, ZeroRun};
 #[derive(Debug)]
 pub struct Writer {
     dir: PathBuf,
-    guest_id: String,
+    committer: Committer,
     tracked: Tracked,
     index: PartRecorder,
     zero: ZeroMap,
     open: OpenSegment,
-    next_segment: u32,
     bytes_on_disk: u64,
     /// For how long pages are kept, where not for ever, in nanoseconds.
     keep_pages: Option<i64>,
@@ -179,19 +179,15 @@ impl Writer {
         }
         let mut index = PartRecorder::new(tracked.count(), CELL);
         index.zero_at_start(zero.runs());
-        lay_out(dir)?;
-        let text = serde_json::to_vec_pretty(&manifest)
-            .map_err(|source| ManifestError::Json { path: path.clone(), source: source.into() })?;
-        disk::write_file(&path, &text)?;
-        disk::sync_dir(dir)?;
+        let guest_id = manifest.guest_id.to_string();
+        begin_history(dir, &manifest)?;
         Ok(Writer {
             dir: dir.into(),
-            guest_id: manifest.guest_id.to_string(),
+            committer: Committer::new(dir, guest_id),
             index,
             tracked,
             zero,
             open: OpenSegment::default(),
-            next_segment: 0,
             bytes_on_disk: 0,
             keep_pages: manifest.keep_pages_seconds.map(|seconds| (seconds * 1e9) as i64),
             with_pages: VecDeque::new(),
@@ -275,7 +271,7 @@ impl Writer {
 
     /// Begins a segment: notes the zero map, and leaves a mark on disk by which a reader sees that one was open.
     fn begin(&mut self) -> Result<(), WriteError> {
-        self.mark_open()?;
+        self.committer.mark_open()?;
         let window = self.open.first_window;
         for run in self.zero.runs() {
             zero::push_rows(&mut self.open.zero, &self.tracked, window, run, true);
@@ -284,75 +280,33 @@ impl Writer {
         Ok(())
     }
 
-    fn mark_open(&self) -> Result<(), WriteError> {
-        let mark = disk::temporary(&segment::path(&self.dir, &WINDOWS, self.next_segment));
-        File::create(&mark).map(drop).map_err(|source| WriteError::Io { path: mark, source })
-    }
-
     fn change_zero(&mut self, window: u32, changes: &[ZeroChange]) {
-        let mut run: Option<(std::ops::Range<u32>, bool)> = None;
-        for change in changes {
-            let rank = self.tracked.rank_of_page(change.page).expect("its pages were checked");
-            if !self.zero.set(rank, change.zero) {
-                continue;
-            }
-            match &mut run {
-                Some((ranks, zero)) if ranks.end == rank && *zero == change.zero => ranks.end += 1,
-                _ => {
-                    let next = Some((rank..rank + 1, change.zero));
-                    if let Some((ranks, zero)) = std::mem::replace(&mut run, next) {
-                        zero::push_rows(&mut self.open.zero, &self.tracked, window, ranks, zero);
-                    }
-                }
-            }
-        }
-        if let Some((ranks, zero)) = run {
-            zero::push_rows(&mut self.open.zero, &self.tracked, window, ranks, zero);
-        }
+        let (zero, tracked) = (&mut self.zero, &self.tracked);
+        let changed = changes.iter().filter_map(|change| {
+            let rank = tracked.rank_of_page(change.page).expect("its pages were checked");
+            zero.set(rank, change.zero).then_some(model::ZeroChange { rank, zero: change.zero })
+        });
+        zero::push_changes(&mut self.open.zero, tracked, window, changed);
     }
 
-    /// Writes the open segment, `wws` last, and begins an empty one. On an error the segment stays open.
+    /// Writes the open segment and begins an empty one. On an error the segment stays open.
     fn close(&mut self) -> Result<(), WriteError> {
-        let (Some(first), Some(last)) = (self.open.windows.first(), self.open.windows.last()) else {
-            return Ok(());
-        };
-        let (start_unix_ns, end_unix_ns) = (first.start_unix_ns, last.end_unix_ns);
-        let windows = self.write(&WINDOWS, &Window::columns(&self.open.windows), vec![])?;
-        let pages = self.write(&PAGES, &self.open.page_columns(&self.tracked), vec![])?;
-        let start_runs = (segment::KEY_START_RUNS.into(), self.open.start_runs.to_string());
-        let zero = self.write(&ZERO, &zero_columns(&self.open.zero), vec![start_runs])?;
-        let kept = self.kept();
-        let bands = self.write(&BANDS_TABLE, &BandRow::columns(&kept.bands), vec![])?;
-        let pages_bytes = pages.bytes + zero.bytes;
-        let files = vec![windows, pages, zero, bands];
-        for file in &files {
-            disk::sync_dir(&self.dir.join(&file.name))?;
-        }
-        let bytes: u64 = files.iter().map(|file| file.bytes).sum();
-        let commit = Commit {
+        let Some(end_unix_ns) = self.open.windows.last().map(|window| window.end_unix_ns) else { return Ok(()) };
+        let number = self.committer.next();
+        let length = self.committer.commit(Closed {
             first_window: self.open.first_window,
-            windows: u32::try_from(self.open.windows.len()).expect("windows are numbered with 32 bits"),
-            start_unix_ns,
-            end_unix_ns,
-            files,
-        };
-        let json = "strings and numbers make JSON";
-        let mut metadata = vec![
-            (segment::KEY_BANDS.into(), BANDS.to_string()),
-            (segment::KEY_EDGES.into(), segment::edges()),
-            (segment::KEY_INDEX.into(), serde_json::to_string(&kept.beside).expect(json)),
-            (segment::KEY_COMMIT.into(), serde_json::to_string(&commit).expect(json)),
-        ];
-        if let Some(time) = self.open.vcpu_time {
-            let text = serde_json::to_string(&time).expect("numbers make JSON");
-            metadata.push((segment::KEY_VCPU_TIME.into(), text));
-        }
-        let wws = self.write(&WWS, &IndexRow::columns(&kept.index), metadata)?;
-        disk::sync_dir(&self.dir.join(WWS.name))?;
-        self.bytes_on_disk += bytes + wws.bytes;
+            windows: &self.open.windows,
+            pages: Pages::Known {
+                written: self.open.page_columns(&self.tracked),
+                zero: &self.open.zero,
+                start_runs: self.open.start_runs,
+            },
+            kept: &self.kept(),
+            vcpu_time: self.open.vcpu_time,
+        })?;
+        self.bytes_on_disk += length.all;
         self.index.take();
-        self.with_pages.push_back((self.next_segment, end_unix_ns, pages_bytes));
-        self.next_segment += 1;
+        self.with_pages.push_back((number, end_unix_ns, length.pages));
         self.open = OpenSegment {
             first_window: self.open.next_window(),
             end_before: Some(end_unix_ns),
@@ -386,33 +340,6 @@ impl Writer {
         let windows = (self.open.first_window..).zip(&self.open.windows);
         let recorded = windows.filter(|(_, window)| window.state == State::Recorded);
         Kept::of(&self.index.part(), &recorded.map(|(number, _)| number).collect::<Vec<_>>())
-    }
-
-    /// Writes one file of the open segment.
-    fn write(
-        &self,
-        table: &'static Table,
-        values: &[Values],
-        extra: Vec<(String, String)>,
-    ) -> Result<FileMark, WriteError> {
-        let segment = self.next_segment;
-        let mut metadata = vec![
-            (segment::KEY_VERSION.into(), VERSION.to_string()),
-            (segment::KEY_GUEST.into(), self.guest_id.clone()),
-            (segment::KEY_SEGMENT.into(), segment.to_string()),
-        ];
-        metadata.extend(extra);
-        let bytes = encode(table, values, metadata).map_err(|source| WriteError::Encode {
-            table: table.name,
-            segment,
-            source,
-        })?;
-        disk::write_file(&segment::path(&self.dir, table, segment), &bytes).map_err(|error| {
-            // The failed write took the mark of an open segment with it; without it nobody would know of the loss.
-            let _ = self.mark_open();
-            WriteError::from(error)
-        })?;
-        Ok(FileMark::of(table, &bytes))
     }
 }
 
@@ -454,6 +381,16 @@ fn check_order(pages: impl Iterator<Item = u64>) -> Result<(), WindowRule> {
     Ok(())
 }
 
+/// Makes a new history without a segment: its directories, which must not hold anything, and its manifest.
+pub(crate) fn begin_history(dir: &Path, manifest: &Manifest) -> Result<(), WriteError> {
+    lay_out(dir)?;
+    let path = dir.join(MANIFEST);
+    let text = serde_json::to_vec_pretty(manifest)
+        .map_err(|source| ManifestError::Json { path: path.clone(), source: source.into() })?;
+    disk::write_file(&path, &text)?;
+    Ok(disk::sync_dir(dir)?)
+}
+
 /// Makes the empty directories of a history.
 fn lay_out(dir: &Path) -> Result<(), WriteError> {
     let io = |path: &Path| {
@@ -471,13 +408,4 @@ fn lay_out(dir: &Path) -> Result<(), WriteError> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     disk::sync_dir(parent)?;
     Ok(())
-}
-
-fn zero_columns(rows: &[ZeroRun]) -> [Values; 4] {
-    [
-        Values::U32(rows.iter().map(|row| row.window.cast_signed()).collect()),
-        Values::U64(rows.iter().map(|row| row.page.cast_signed()).collect()),
-        Values::U32(rows.iter().map(|row| row.pages.cast_signed()).collect()),
-        Values::Bool(rows.iter().map(|row| row.zero).collect()),
-    ]
 }

@@ -1,7 +1,10 @@
-//! The map of zero pages while a history is being written.
+//! The map of zero pages while a history is being written, and its rows on disk.
 use std::ops::Range;
 
+use migcast_model::dirty::ZeroChange;
+
 use crate::sample::Tracked;
+use crate::table::Values;
 
 /// Which tracked pages are zero, by rank.
 #[derive(Debug)]
@@ -17,6 +20,23 @@ pub(crate) struct ZeroRun {
     pub(crate) page: u64,
     pub(crate) pages: u32,
     pub(crate) zero: bool,
+}
+
+impl ZeroRun {
+    /// The same, of another window.
+    pub(crate) fn in_window(self, window: u32) -> ZeroRun {
+        ZeroRun { window, ..self }
+    }
+
+    /// The columns of `zero/`.
+    pub(crate) fn columns(rows: &[ZeroRun]) -> [Values; 4] {
+        [
+            Values::U32(rows.iter().map(|row| row.window.cast_signed()).collect()),
+            Values::U64(rows.iter().map(|row| row.page.cast_signed()).collect()),
+            Values::U32(rows.iter().map(|row| row.pages.cast_signed()).collect()),
+            Values::Bool(rows.iter().map(|row| row.zero).collect()),
+        ]
+    }
 }
 
 impl ZeroMap {
@@ -80,6 +100,29 @@ pub(crate) fn push_rows(rows: &mut Vec<ZeroRun>, tracked: &Tracked, window: u32,
             push_rows(rows, tracked, window, ranks.start..middle, zero);
             push_rows(rows, tracked, window, middle..ranks.end, zero);
         }
+    }
+}
+
+/// Rows for the changes of a window, ascending by rank.
+pub(crate) fn push_changes(
+    rows: &mut Vec<ZeroRun>,
+    tracked: &Tracked,
+    window: u32,
+    changes: impl IntoIterator<Item = ZeroChange>,
+) {
+    let mut run: Option<(Range<u32>, bool)> = None;
+    for ZeroChange { rank, zero } in changes {
+        match &mut run {
+            Some((ranks, same)) if ranks.end == rank && *same == zero => ranks.end += 1,
+            _ => {
+                if let Some((ranks, zero)) = run.replace((rank..rank + 1, zero)) {
+                    push_rows(rows, tracked, window, ranks, zero);
+                }
+            }
+        }
+    }
+    if let Some((ranks, zero)) = run {
+        push_rows(rows, tracked, window, ranks, zero);
     }
 }
 

@@ -64,7 +64,8 @@ pub(crate) struct TrimArgs {
     /// Keep windows from here on: an offset from the start (90s, 5m) or a time (2026-01-31T12:00:00Z)
     #[arg(long, value_name = "MOMENT")]
     from: Option<Moment>,
-    /// Keep windows up to here; only whole windows are kept
+    /// Keep windows up to here; only whole windows are kept, and only whole segments (a minute or less) where pages were
+    /// taken away
     #[arg(long, value_name = "MOMENT")]
     to: Option<Moment>,
     /// Directory of the new history, which must not exist or be empty
@@ -143,7 +144,8 @@ fn trim(args: &TrimArgs) -> anyhow::Result<()> {
     }
     let trimmed = trim::trim(&history, from..to, &args.out)?;
     let seconds = trimmed.end_unix_ns.abs_diff(trimmed.start_unix_ns) as f64 / 1e9;
-    Ok(writeln!(io::stdout(), "{}: {} windows, {seconds:.1} s", args.out.display(), trimmed.windows)?)
+    let by_segments = if trimmed.by_segments { ", by whole segments, as pages were taken away" } else { "" };
+    Ok(writeln!(io::stdout(), "{}: {} windows, {seconds:.1} s{by_segments}", args.out.display(), trimmed.windows)?)
 }
 
 fn warn(history: &History) {

@@ -83,7 +83,7 @@ impl Recorded {
         let timeline = history.timeline()?;
         let Some((middle, is_between_segments)) = middle(&history, &timeline) else { return Ok(None) };
         let all = timeline.all();
-        let has_pages = history.windows_with_pages().start <= all.start;
+        let has_pages = history.windows_with_pages().contains(&all.start);
         let from = match (is_between_segments, from) {
             (true, from) => from,
             (false, None | Some(ReadFrom::Pages)) if has_pages => Some(ReadFrom::Pages),

@@ -67,6 +67,10 @@ impl Source {
         });
         if from == ReadFrom::Pages {
             ensure!(
+                has_pages || !with_pages.is_empty(),
+                "--from pages: which pages were written is no longer kept, allowed: --from index"
+            );
+            ensure!(
                 has_pages,
                 "--from pages: which pages were written is kept only from window {} on, allowed: --from index, or --start \
                  now",

@@ -89,7 +89,9 @@ fn recorded(out: &mut dyn Write, history: &History, summary: &Summary) -> io::Re
     }
     let segments = history.segments().len();
     writeln!(out, "  on disk     {} in {segments} segments", bytes(history.bytes_on_disk() as f64))?;
-    if let Some(from) = history.pages_kept_from() {
+    if history.windows_with_pages().is_empty() {
+        writeln!(out, "  pages       no longer kept; there is the index")?;
+    } else if let Some(from) = history.pages_kept_from() {
         writeln!(out, "  pages       kept from {from:.1} on; of what was before there is the index")?;
     }
     let page_size = history.manifest().page_size_bytes as f64;
