@@ -65,6 +65,23 @@ fn forecasts_of_guests_that_nothing_slows_are_within_the_goals() {
     kept.assert_forecast_anew(&["idle", "web"], 400_000_000);
 }
 
+/// Guests that write much and repeat themselves, chosen before any was migrated; recorded and migrated as those before. With
+/// those before, which mostly do not repeat themselves, the error where much is sent again is half the best simple rule's.
+#[test]
+fn forecasts_where_much_is_sent_again_are_within_the_goals() {
+    let heavy = Kept::read("heavy");
+    assert_medians(&heavy.cases, [3.0, 10.0, 2.0]);
+    let goals = Goals::of(&heavy.cases);
+    let (ours, best) = goals.repeated_errors;
+    assert!(goals.much_repeated >= 40 && ours < 0.2 * best, "{goals:?}");
+    let mut both = Kept::read("core");
+    both.cases.extend(heavy.cases.iter().cloned());
+    let goals = both.assert_within_the_goals(0);
+    let (ours, best) = goals.repeated_errors;
+    assert!(goals.much_repeated >= 60 && ours < 0.5 * best, "{goals:?}");
+    heavy.assert_forecast_anew(&["heavy-sequential"], 400_000_000);
+}
+
 /// The same guests recorded once, some time before, and the platform fitted to some of these migrations, which are not judged.
 #[test]
 fn forecasts_from_dirty_logs_are_within_the_goals() {

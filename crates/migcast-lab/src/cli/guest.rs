@@ -97,7 +97,7 @@ pub(crate) fn run(command: &Command, interrupt: &Interrupt) -> Result<()> {
     match command {
         Command::List => {
             for guest in &GUESTS {
-                say!("{:<11} {:>4} MiB  {}", guest.name, guest.memory_mib, guest.about);
+                say!("{:<17} {:>4} MiB  {}", guest.name, guest.memory_mib, guest.about);
             }
             Ok(())
         }

@@ -97,16 +97,17 @@ pub(crate) fn verify(args: &Verify, interrupt: &Interrupt) -> Result<()> {
         verify_guest(args, &spec, &link, interrupt)?;
     }
     drop(reserved);
-    let (dir, platform) = (args.out.clone(), args.platform.clone());
-    let compare = Compare { dir, platform, without: Vec::new(), json: None, kept: None, explain: false };
+    let (dirs, platform) = (vec![args.out.clone()], args.platform.clone());
+    let compare = Compare { dirs, platform, without: Vec::new(), json: None, kept: Vec::new(), explain: false };
     self::compare(&compare)
 }
 
 /// What really happened, held against what each history foretold.
 #[derive(Debug, Args)]
 pub(crate) struct Compare {
-    /// A folder that `verify` has filled
-    dir: PathBuf,
+    /// Folders that `verify` has filled
+    #[arg(required = true, value_name = "DIR")]
+    dirs: Vec<PathBuf>,
     /// What the hosts cost: a platform file
     #[arg(long, value_name = "FILE")]
     platform: Option<PathBuf>,
@@ -119,9 +120,9 @@ pub(crate) struct Compare {
     /// Write every case with its prediction into this file, a JSON object a line
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Take the predictions from such a file instead of making them anew
+    /// Take the predictions from such a file instead of making them anew, one for each folder
     #[arg(long, value_name = "FILE", conflicts_with_all = ["platform", "json"])]
-    kept: Option<PathBuf>,
+    kept: Vec<PathBuf>,
 }
 
 /// A guest, over one link or all.
@@ -145,12 +146,17 @@ fn parse_without(text: &str) -> Result<Without, String> {
 
 /// Forecasts each observed migration from what its guest had left in its history *before* it, and prints the table.
 pub(crate) fn compare(args: &Compare) -> Result<()> {
-    let mut observed = observed::read(&args.dir.join(OBSERVED))?;
-    observed.retain(|observed| !args.without.iter().any(|without| without.is(observed)));
-    let mut cases = match &args.kept {
-        Some(kept) => comparison::kept(kept, observed)?,
-        None => comparison::forecast(&recording::program()?, &args.dir, observed, args.platform.as_deref())?,
-    };
+    let (folders, kept) = (args.dirs.len(), args.kept.len());
+    ensure!(kept == 0 || kept == folders, "--kept: given {kept} times, allowed: once for each of {folders} folders");
+    let mut cases = Vec::new();
+    for (index, dir) in args.dirs.iter().enumerate() {
+        let mut observed = observed::read(&dir.join(OBSERVED))?;
+        observed.retain(|observed| !args.without.iter().any(|without| without.is(observed)));
+        cases.extend(match args.kept.get(index) {
+            Some(kept) => comparison::kept(kept, observed)?,
+            None => comparison::forecast(&recording::program()?, dir, observed, args.platform.as_deref())?,
+        });
+    }
     let disturbed: Vec<Case> = cases.extract_if(.., |case| case.is_disturbed()).collect();
     for case in disturbed {
         let (cores, described) =
