@@ -29,10 +29,11 @@ pub struct Platform {
     pub zero_page_cost: Duration,
     /// Time of one dirty-log synchronisation per GiB of guest memory.
     pub sync_cost_per_gib: Duration,
-    /// What the first round takes beside its pages, in algorithms of rounds: libxc asks the type of every frame number a
-    /// guest may have, and a PVH guest's go up to 4 GiB whatever its memory.
+    /// What the first round takes the sender beside its pages, in algorithms of rounds: libxc asks the type of every frame
+    /// number a guest may have, and a PVH guest's go up to 4 GiB whatever its memory.
     pub first_round: Duration,
-    /// Bytes of the first round beside its pages: libxc names every frame number without a page, eight bytes each.
+    /// Bytes of the first round beside its pages, which the link carries meanwhile: libxc names every frame number without a
+    /// page, eight bytes each.
     pub first_round_bytes: ByteCount,
     /// What every later round takes between the reading of the log and its first page, in algorithms of rounds, while the
     /// guest runs, and in the last one while it stands: libxc walks through the bits of all frame numbers a guest may have.

@@ -195,8 +195,9 @@ impl<'a, P: Policy, D: DueSet> Rounds<'a, P, D> {
         self.round_began = self.now;
         self.phase = match self.policy.is_live() {
             true => {
-                self.run_until(self.now + self.platform.first_round);
-                let end = self.put(self.platform.first_round_bytes, Duration::ZERO, granted);
+                // A batch of 1,024 frame numbers alone is 8 KiB, which is taken to fit the sender's buffer: the link carries it
+                // while the next is walked through.
+                let end = self.put(self.platform.first_round_bytes, self.platform.first_round, granted);
                 self.run_until(end);
                 Phase::Live
             }
@@ -294,6 +295,8 @@ impl<'a, P: Policy, D: DueSet> Rounds<'a, P, D> {
             let cpu = self.platform.page_work(frame.weighed(sent));
             let longer = self.one_after_the_other(cpu, bytes, filled, granted);
             let end = self.put(bytes, cpu, granted) + longer;
+            // What the buffer holds then is in that already.
+            self.queue.stays_for(longer);
             match self.phase {
                 Phase::Rest(_) | Phase::Last(_) => self.now = end,
                 _ => self.run_until(end),
@@ -308,11 +311,16 @@ impl<'a, P: Policy, D: DueSet> Rounds<'a, P, D> {
     }
 
     /// How much longer so many batches take than their work or their sending, whichever is longer: a batch is put together
-    /// before any of it is written, and meanwhile the link has no more to carry than the sender's buffer.
+    /// before any of it is written, and meanwhile the link carries no more than the sender's buffer holds: what it holds now,
+    /// and after each batch all it can.
     fn one_after_the_other(&self, cpu: Duration, bytes: ByteCount, batches: u64, granted: BytesPerSec) -> Duration {
-        let both = cpu.min(bytes.transfer_time_ceil(granted));
-        let buffered = self.queue.capacity().transfer_time_ceil(granted);
-        both.saturating_sub(buffered.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX)))
+        let (capacity, free) = (self.queue.capacity(), self.queue.free(self.now, granted));
+        let sending = bytes.saturating_sub(free).transfer_time_ceil(granted);
+        let times = |batches: u64| u32::try_from(batches).unwrap_or(u32::MAX);
+        let each = cpu / times(batches);
+        let meanwhile = |held: ByteCount| each.min(held.transfer_time_ceil(granted));
+        let carried = meanwhile(capacity - free).saturating_add(meanwhile(capacity).saturating_mul(times(batches - 1)));
+        cpu.min(sending).saturating_sub(carried)
     }
 
     fn put(&mut self, bytes: ByteCount, cpu: Duration, granted: BytesPerSec) -> SimTime {

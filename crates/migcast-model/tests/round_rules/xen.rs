@@ -117,6 +117,13 @@ fn rule_v8_the_first_round_takes_its_own_time_too_in_which_the_guest_writes() {
         let named = Platform { first_round_bytes: ByteCount::new(1024 * PAGE), ..Platform::free() };
         let completed = run(version).on(named).completed(&trace);
         assert_eq!(data_pages(&completed)[..2], [1536, 6], "{version}");
+        // The link carries them during the walk: whichever takes longer counts.
+        for (walk, pages) in [(1024, 300), (300, 1024)] {
+            let first_round_bytes = ByteCount::new(pages * PAGE);
+            let both = Platform { first_round: ms(walk), first_round_bytes, ..Platform::free() };
+            let completed = run(version).on(both).completed(&trace);
+            assert_eq!(completed.iterations[0].end.as_millis(), 1536 + 1024, "{version}");
+        }
     }
 }
 
@@ -141,6 +148,20 @@ fn rule_v10_a_batch_is_put_together_before_it_is_written() {
         let work = Platform { page_cost: Duration::from_micros(500), ..Platform::free() };
         let completed = run(version).on(work).completed(&guest(&[]));
         assert_eq!(completed.iterations[0].end.as_millis(), 1536 + 768, "{version}");
+    }
+}
+
+#[test]
+fn rule_v10_while_a_batch_is_put_together_the_link_carries_what_the_buffer_holds() {
+    for version in BOTH {
+        // It holds 100 pages: they are carried while the second and the third batch are put together, or are left at the end. The writer wakes
+        // when a third of it is free, so that a batch may take 33 pages longer.
+        let work = Platform { page_cost: Duration::from_micros(500), ..Platform::free() };
+        let memory = Trace { window: ms(512), ..Trace::idle(3 * 1024) };
+        let run = Run { sender_buffer: 100 * PAGE, ..run(version) };
+        let completed = run.on(work).completed(&memory);
+        let ended = completed.iterations[0].end.as_millis();
+        assert!((3 * (1024 + 512 - 100u128)).abs_diff(ended.into()) <= 67, "{version}: {ended}");
     }
 }
 
