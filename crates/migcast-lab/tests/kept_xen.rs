@@ -42,8 +42,15 @@ fn rounds_pages_and_times_of_kept_xen_migrations_are_forecast() {
         judged += 1;
     }
     assert_eq!(judged, 2 * JUDGED.len());
+    // Real programs, which write what the pipe carries and never sleep: three runs each.
+    for case in ["cpu", "sort"].into_iter().flat_map(of) {
+        let (time, down) = (case.forecast.seconds[1] / case.seconds(), case.forecast.downtime[1] / case.downtime());
+        assert!((0.9..1.1).contains(&time) && (0.85..1.15).contains(&down), "{}: {time}, {down}", case.guest());
+        assert_eq!((case.runs.len(), case.forecast.rounds.len(), case.rounds().len()), (3, 6, 6));
+    }
     // Nothing but a line a second: fewer than 50 pages are written during a round, which ends the migration.
     for case in of("still") {
-        assert_eq!((case.forecast.reason.as_str(), case.rounds().len()), ("small-set", 3), "{}", case.rate());
+        assert_eq!(case.forecast.reason.as_str(), "small-set", "{}", case.rate());
+        assert!((3..=4).contains(&case.rounds().len()), "{}", case.rate());
     }
 }
