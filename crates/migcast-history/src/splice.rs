@@ -133,7 +133,7 @@ impl Splice {
         let recorded = part.windows.len() as u32;
         let last = Last {
             end_unix_ns: segment.end_unix_ns(),
-            recorded: part.before + recorded,
+            recorded: part.before.saturating_add(recorded),
             zero: windows.last().map_or(0, |window| window.zero.into()),
         };
         part.remember(self.since_seam);
@@ -160,7 +160,7 @@ impl Splice {
         let (vcpu_time, windows) = (segment.vcpu_time(), &windows);
         self.committer.commit(Closed { first_window, windows, pages, kept, vcpu_time })?;
         self.next_window += windows.len() as u32;
-        self.since_seam += recorded;
+        self.since_seam = self.since_seam.saturating_add(recorded);
         self.last = Some(last);
         Ok(())
     }

@@ -124,7 +124,7 @@ impl WwsIndexBuilder {
     /// beyond the first part are not known.
     pub fn part(&mut self, part: &WwsPart) {
         let first = self.counts.windows();
-        if first == 0 || part.before < self.before + first {
+        if first == 0 || part.before < self.before.saturating_add(first) {
             self.seams.push(first);
         }
         for window in &part.windows {

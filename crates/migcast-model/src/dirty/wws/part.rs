@@ -125,7 +125,7 @@ impl WwsPart {
         self.gaps.retain_mut(|count| {
             let middle = count.window + windows_of(count.bucket).min(windows - count.window) / 2;
             let possible = before.saturating_add(middle);
-            count.writes = seen_of(count.writes, count.bucket, seen + middle, possible);
+            count.writes = seen_of(count.writes, count.bucket, seen.saturating_add(middle), possible);
             count.writes > 0
         });
         self.before = seen;
