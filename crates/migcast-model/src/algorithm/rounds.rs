@@ -315,9 +315,13 @@ impl<'a, P: Policy, D: DueSet> Rounds<'a, P, D> {
     /// and after each batch all it can.
     fn one_after_the_other(&self, cpu: Duration, bytes: ByteCount, batches: u64, granted: BytesPerSec) -> Duration {
         let (capacity, free) = (self.queue.capacity(), self.queue.free(self.now, granted));
-        let sending = bytes.saturating_sub(free).transfer_time_ceil(granted);
         let times = |batches: u64| u32::try_from(batches).unwrap_or(u32::MAX);
         let each = cpu / times(batches);
+        if granted.bytes_in(each) <= capacity - free {
+            // It holds enough each time, as large buffers do.
+            return Duration::ZERO;
+        }
+        let sending = bytes.saturating_sub(free).transfer_time_ceil(granted);
         let meanwhile = |held: ByteCount| each.min(held.transfer_time_ceil(granted));
         let carried = meanwhile(capacity - free).saturating_add(meanwhile(capacity).saturating_mul(times(batches - 1)));
         cpu.min(sending).saturating_sub(carried)
