@@ -349,7 +349,7 @@ mod tests {
         window(&mut recorder, &[1, 2]);
         (0..9).for_each(|_| window(&mut recorder, &[]));
         recorder.take();
-        // Gaps of 10, 12 and 2: of the first two one reaches back by 8 windows before the part, one by 9.
+        // Gaps of 10, 12 and 2: the first two reach back to 10 windows before the part, the third stays within it.
         (0..2).for_each(|k| window(&mut recorder, if k == 0 { &[1] } else { &[] }));
         window(&mut recorder, &[1, 2]);
         let part = recorder.take();
