@@ -112,11 +112,7 @@ pub fn merge(histories: &[History], same_guest: bool, out: &Path) -> Result<Merg
         return Err(MergeError::TooMany { windows });
     }
     let manifest = Manifest { created: timestamp(start(first)?), ..histories[0].manifest().clone() };
-    let has_lost_pages = |history: &&&History| {
-        let has_counts = history.manifest().version() != VERSION_FIRST;
-        has_counts && history.segments().iter().any(|segment| !segment.has_pages())
-    };
-    if let Some(pageless) = order.iter().find(has_lost_pages) {
+    if let Some(pageless) = order.iter().find(|history| history.has_lost_pages(&(0..u32::MAX))) {
         return by_segments(&order, pageless, manifest, out);
     }
     let mut merging =

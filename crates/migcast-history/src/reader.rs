@@ -195,6 +195,11 @@ impl History {
         ends.map_or(0..0, |(first, last)| first.windows().start..last.windows().end)
     }
 
+    /// Whether there are segments with windows in `range` of which only counts are left. (Version 1 has none to leave.)
+    pub(crate) fn has_lost_pages(&self, range: &Range<u32>) -> bool {
+        self.manifest.version() != VERSION_FIRST && self.segments_in(range).iter().any(|segment| !segment.has_pages)
+    }
+
     /// Since when it is known which pages were written, where older ones were taken away.
     pub fn pages_kept_from(&self) -> Option<jiff::Timestamp> {
         let last_without = self.segments.iter().rposition(|segment| !segment.has_pages)?;
@@ -297,7 +302,7 @@ impl History {
     }
 
     /// The segments that have windows in `range`.
-    pub(crate) fn segments_in(&self, range: &Range<u32>) -> &[Segment] {
+    fn segments_in(&self, range: &Range<u32>) -> &[Segment] {
         let first = self.segments.partition_point(|segment| segment.windows().end <= range.start);
         let end = self.segments.partition_point(|segment| segment.windows().start < range.end);
         &self.segments[first.min(end)..end]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::copy::CopyWriter;
 use crate::damage::ReadError;
-use crate::format::{Manifest, VERSION_FIRST};
+use crate::format::Manifest;
 use crate::reader::{History, Segment, timestamp};
 use crate::splice::Splice;
 use crate::timeline::Timeline;
@@ -86,8 +86,7 @@ pub fn trim(history: &History, unix_ns: Range<i64>, out: &Path) -> Result<Trimme
     };
     let last = kept.next_back().unwrap_or(first);
     let wanted = first.index..last.index + 1;
-    let has_counts = history.manifest().version() != VERSION_FIRST;
-    if has_counts && history.segments_in(&wanted).iter().any(|segment| !segment.has_pages()) {
+    if history.has_lost_pages(&wanted) {
         return by_segments(history, &timeline, unix_ns, out);
     }
     let mut shares = VcpuShares::of_history(history);
