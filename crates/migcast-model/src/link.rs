@@ -132,6 +132,17 @@ impl SendQueue {
         self.capacity
     }
 
+    /// Bytes that are free when a writer that found it full is woken.
+    pub fn burst(&self) -> ByteCount {
+        self.burst
+    }
+
+    /// The same buffer `at` another time, when so many bytes of it are free.
+    #[must_use]
+    pub fn with_free(self, free: ByteCount, at: SimTime) -> SendQueue {
+        SendQueue { queued: self.capacity.saturating_sub(free), at, ..self }
+    }
+
     /// Bytes accepted and not yet delivered.
     pub fn queued(&self) -> ByteCount {
         self.queued

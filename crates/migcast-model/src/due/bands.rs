@@ -18,6 +18,8 @@ use crate::units::{GuestTime, PageCount};
 
 /// How long what is known of zero pages may be used, in guest time.
 const ZERO_KNOWN_FOR: Duration = Duration::from_millis(250);
+/// Shares of kinds of pages that differ by less are one.
+const ALIKE: f64 = 1e-6;
 /// Less than this of a page is the rounding of sums.
 const NOTHING: f64 = 1e-6;
 
@@ -126,6 +128,13 @@ struct Mix {
 impl Mix {
     fn pages(self) -> f64 {
         self.data + self.zero + self.encoded
+    }
+
+    /// Whether these are of the same kinds in the same shares as the others, if there are any.
+    fn is_mixed_as(&self, others: &Mix) -> bool {
+        let (pages, of_others) = (self.pages(), others.pages());
+        let is_alike = |some: f64, other: f64| (some * of_others - other * pages).abs() <= ALIKE * pages * of_others;
+        is_alike(self.zero, others.zero) && is_alike(self.encoded, others.encoded)
     }
 
     fn times(self, factor: f64) -> Mix {
@@ -630,6 +639,12 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
         let (passed, next) = self.cells.split_at(self.at);
         for Cell { due, .. } in next.iter().chain(passed) {
             let has = due.pages();
+            if has < NOTHING {
+                continue;
+            }
+            if !due.is_mixed_as(&ahead) {
+                break;
+            }
             ahead.add(if has <= left { *due } else { due.times(left / has) });
             left -= has;
             if left <= 0.0 {
@@ -637,7 +652,10 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
             }
         }
         let whole = |pages: f64| PageCount::new(nearest(pages));
-        Some(Sent { data: whole(ahead.data), zero: whole(ahead.zero), encoded: whole(ahead.encoded) })
+        let pages = whole(ahead.pages());
+        let (zero, encoded) = (whole(ahead.zero).min(pages), whole(ahead.encoded));
+        let encoded = encoded.min(pages - zero);
+        Some(Sent { data: pages - zero - encoded, zero, encoded })
     }
 
     fn all_data(&self) -> PageCount {

@@ -198,8 +198,8 @@ pub trait DueSet: DynClone {
     /// cleared. A batch holds no page more than `places`; one that is not full has reached the end of the memory.
     fn batch(&mut self, at: GuestTime, places: PageCount, rewritten: Rewritten) -> Batch;
 
-    /// What the next due pages are, up to so many, where the set counts and need not be asked page by page; `None` where
-    /// every page has its turn.
+    /// What the next due pages are that are alike, or evenly mixed, up to so many, where the set counts and need not be asked
+    /// page by page; `None` where every page has its turn.
     fn ahead(&self, _pages: PageCount) -> Option<Sent> {
         None
     }

@@ -3,6 +3,7 @@
 mod first_pass;
 mod leap;
 mod march;
+mod writes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::migration::{Command, Event, Migration, Progress};
 use crate::outcome::{Completed, DowntimeParts, ITERATIONS_OFTEN, Iteration, StopReason};
 use crate::platform::Platform;
 use crate::units::{ByteCount, BytesPerSec, GuestTime, PageCount, SimTime};
+use writes::{Cuts, Writer, Written};
 
 /// MAX_WAIT: a step ends when it has lasted longer, in whole milliseconds, at a look at the clock.
 const STEP_MAX_MS: u128 = 50;
@@ -279,16 +281,19 @@ impl<D: DueSet> Qemu<D> {
     fn step(&mut self, began: SimTime, pages: PageCount, granted: BytesPerSec) {
         // Looks so far: after pages 1, 65, 129, …; the next one is due after as many again.
         let looks = pages.get().div_ceil(PAGES_PER_TIME_CHECK);
-        let until_look = PageCount::new(looks * PAGES_PER_TIME_CHECK + 1) - pages;
-        let within_budget = SendLimit { bytes: self.window.left(), ..SendLimit::pages(until_look) };
-        let limit = match (self.ahead(began, pages, granted), self.rules.rate_accounting) {
-            (Some(ahead), _) => SendLimit { pages: until_look.max(ahead), ..within_budget },
-            (None, RateAccounting::Queued) => self.stream.until_flush(within_budget),
-            (None, RateAccounting::Flushed) => self.stream.until_flush(SendLimit::pages(until_look)),
+        let (sent, looks_at_clock) = match self.send_alike(began, pages, granted) {
+            Some(sent) => (sent, (pages + sent.pages()).get() % PAGES_PER_TIME_CHECK == 1),
+            None => {
+                let until_look = PageCount::new(looks * PAGES_PER_TIME_CHECK + 1) - pages;
+                let limit = match self.rules.rate_accounting {
+                    RateAccounting::Queued => SendLimit { bytes: self.window.left(), ..SendLimit::pages(until_look) },
+                    RateAccounting::Flushed => SendLimit::pages(until_look),
+                };
+                let sent = self.send_pages(self.stream.until_flush(limit), granted);
+                (sent, (pages + sent.pages()).get().div_ceil(PAGES_PER_TIME_CHECK) != looks)
+            }
         };
-        let sent = self.send_pages(limit, granted);
         let pages = pages + sent.pages();
-        let looks_at_clock = pages.get().div_ceil(PAGES_PER_TIME_CHECK) != looks;
         let lasted_ms = self.now.since(began).as_millis();
         let turned_round = sent.pages().is_zero();
         if self.window.is_exceeded() || turned_round || (looks_at_clock && lasted_ms > STEP_MAX_MS) {
@@ -298,17 +303,40 @@ impl<D: DueSet> Qemu<D> {
         }
     }
 
-    /// Pages up to the end of this step, of which `sent` were, if the due set can tell what they are: those that make it
-    /// last too long, up to the next look at the clock.
-    fn ahead(&self, began: SimTime, sent: PageCount, granted: BytesPerSec) -> Option<PageCount> {
+    /// Sends all that is left of the step at once, or of it what is alike, if the due set can tell what lies ahead.
+    fn send_alike(&mut self, began: SimTime, pages: PageCount, granted: BytesPerSec) -> Option<Sent> {
         // A set that tells pages apart is asked page by page; nothing is worked out for it.
         self.due.alike()?;
-        let left = STEP_ENDS_AFTER.saturating_sub(self.now.since(began));
-        let room = self.queue.room(self.now, left, granted);
-        let most = PageCount::new(room.get() / self.stream.page.data.get().max(1) + PAGES_PER_TIME_CHECK);
-        let ahead = self.due.ahead(most)?;
-        // No further than was looked: behind zero pages may lie others.
-        Some(self.step_of(ahead, sent, began, granted).min(ahead.pages()))
+        let ahead = self.due.ahead(self.due.due()).filter(|ahead| !ahead.pages().is_zero())?;
+        let Some((per_flush, waiting)) = self.stream.flush() else {
+            let until = self.step_of(ahead, pages, began, granted).min(ahead.pages());
+            return Some(self.send_pages(SendLimit { bytes: self.window.left(), ..SendLimit::pages(until) }, granted));
+        };
+        let page = Written::mean(ahead, self.stream.page, &self.platform);
+        let cuts = Cuts::of(&page, pages.get(), per_flush, waiting);
+        let writer = Writer::new((self.queue, self.now, granted), page, pages.get(), cuts);
+        let pages = ahead.pages().min(page.pages_past(self.window.left()));
+        let limit = SendLimit { bytes: self.window.left(), ..SendLimit::pages(pages) };
+        Some(self.write(writer, limit, began + STEP_ENDS_AFTER))
+    }
+
+    /// Sends due pages within a limit, which are alike, as many of them as the writer gets rid of `until` then.
+    fn write(&mut self, writer: Writer, limit: SendLimit, until: SimTime) -> Sent {
+        let mut written = writer;
+        let pages = written.write(limit.pages, until);
+        let sent = self.due.send(self.guest_now, SendLimit { pages, ..limit }, self.stream.page);
+        if sent.pages() != pages {
+            // The budget ended before.
+            written = writer;
+            written.write(sent.pages(), SimTime::MAX);
+        }
+        let (queued, flushed) = self.stream.take(sent);
+        self.count_sent(sent, queued);
+        self.window.transferred += queued;
+        self.queue = written.queue();
+        self.run_until(written.now());
+        self.count(queued, flushed);
+        sent
     }
 
     /// How many pages like `pages` the step takes from now on to its end, after `sent` of any kind.
@@ -324,6 +352,21 @@ impl<D: DueSet> Qemu<D> {
         let until = ((room.get() as f64 / bytes.max(1.0)) as u64 + 1).min((by_work as u64).saturating_add(1));
         let look = (sent.get() + until - 1).next_multiple_of(PAGES_PER_TIME_CHECK) + 1;
         PageCount::new(look - sent.get())
+    }
+
+    /// Sends pages of a guest that is stopped, which neither clock nor budget ends.
+    fn send_stopped(&mut self, granted: BytesPerSec) -> Sent {
+        let ahead = self.due.ahead(self.due.due()).filter(|ahead| !ahead.pages().is_zero());
+        let Some(ahead) = ahead else {
+            return self.send_pages(SendLimit::pages(PageCount::new(PAGES_PER_TIME_CHECK)), granted);
+        };
+        if self.stream.flush().is_none() {
+            return self.send_pages(SendLimit::pages(ahead.pages()), granted);
+        }
+        let page = Written::mean(ahead, self.stream.page, &self.platform);
+        // Written as many at a time as lie between two looks.
+        let writer = Writer::new((self.queue, self.now, granted), page, 1, Cuts::looks());
+        self.write(writer, SendLimit::pages(ahead.pages()), SimTime::MAX)
     }
 
     /// Sends due pages while the guest runs or stands, as long as that takes.
@@ -531,10 +574,7 @@ impl<D: DueSet + Clone> Migration for Qemu<D> {
                     return Event::Stopped;
                 }
                 Phase::Completing { decided, stopped, switchover, reason } => {
-                    let most = PageCount::new(PAGES_PER_TIME_CHECK);
-                    let most = self.due.ahead(self.due.due()).map_or(most, Sent::pages).max(most);
-                    let sent = self.send_pages(SendLimit::pages(most), granted);
-                    if sent.pages().is_zero() {
+                    if self.send_stopped(granted).pages().is_zero() {
                         let completed = self.complete((decided, stopped), switchover, reason, granted);
                         return Event::Completed(Box::new(completed));
                     }

@@ -18,7 +18,7 @@ const ZERO_PAGE_BYTES: ByteCount = ByteCount::new(PAGE_HEADER + 1);
 /// Header of an encoded page: the page's, one byte of kind, two of length.
 const ENCODED_HEADER: u64 = PAGE_HEADER + 3;
 /// Pages with data per flush of the main channel: MAX_IOV_SIZE 64, a header and a page each.
-const DATA_PAGES_PER_FLUSH: u64 = 32;
+pub(super) const DATA_PAGES_PER_FLUSH: u64 = 32;
 /// IO_BUF_SIZE: headers alone (zero pages) flush the main channel when they fill this.
 const FLUSH_BUFFER: ByteCount = ByteCount::new(32_768);
 /// Pages of a multifd packet: MULTIFD_PACKET_SIZE 512 KiB.
@@ -88,9 +88,9 @@ impl Stream {
         platform.page_work(alone) + platform.page_work(shared) / u32::try_from(channels).unwrap_or(u32::MAX)
     }
 
-    /// Nanoseconds of work on a page with data, where one channel does all of it.
-    pub(super) fn cost_alone(&self, platform: &Platform) -> Option<u64> {
-        self.channels.is_none().then_some(platform.page_cost.as_nanos() as u64)
+    /// Where one channel carries all: pages with data that make a flush, and how many of them wait for it.
+    pub(super) fn flush(&self) -> Option<(u64, u64)> {
+        self.channels.is_none().then_some((DATA_PAGES_PER_FLUSH, self.unflushed.pages))
     }
 
     /// The same limit, and no further than the next flush or packet.

@@ -4,7 +4,8 @@
 //! It is the machine's loop over [`Phase::Deciding`] and [`Phase::Stepping`] with what cannot happen left out, and comes
 //! to the same; a large guest has thousands of steps a pass.
 
-use super::{PAGES_PER_TIME_CHECK, Phase, Qemu, STEP_ENDS_AFTER};
+use super::writes::{Cuts, Writer, Written};
+use super::{Phase, Qemu, STEP_ENDS_AFTER};
 use crate::algorithm::qemu::stream::SECTION_BYTES;
 use crate::due::{DueSet, SendLimit, Sent};
 use crate::units::{ByteCount, BytesPerSec, PageCount, SimTime};
@@ -18,7 +19,7 @@ impl<D: DueSet> Qemu<D> {
         }
         let (alike, due, guest_began) = (self.due.all_data(), self.due.due(), self.guest_now);
         let mut gone = self.stride(granted, until, (alike, due));
-        while matches!(self.phase, Phase::Stepping { .. }) {
+        while self.stream.flush().is_none() && matches!(self.phase, Phase::Stepping { .. }) {
             let began = self.now;
             let pages =
                 self.step_of(Sent { data: PageCount::new(1), ..Sent::default() }, PageCount::ZERO, began, granted);
@@ -56,41 +57,39 @@ impl<D: DueSet> Qemu<D> {
     /// The same for one channel, whose steps leave nothing behind in the stream: buffer, clock and window alone, as long as
     /// each step lasts. Returns the pages that went into the stream.
     fn stride(&mut self, granted: BytesPerSec, until: SimTime, (alike, due): (PageCount, PageCount)) -> PageCount {
-        let page = self.stream.page.data.get();
-        let (mut gone, mut steps, mut now, mut is_over) = (0, 0, self.now, false);
-        let Some(cost) = self.stream.cost_alone(&self.platform) else { return PageCount::ZERO };
-        let by_work = (STEP_ENDS_AFTER.as_nanos() as u64).checked_div(cost).unwrap_or(u64::MAX);
-        let freed = self.queue.freed_in(STEP_ENDS_AFTER, granted).get();
+        let Some((per_flush, _)) = self.stream.flush() else { return PageCount::ZERO };
+        let one = Sent { data: PageCount::new(1), ..Sent::default() };
+        let (page, bytes_each) = (Written::mean(one, self.stream.page, &self.platform), self.stream.page.data);
+        let (mut gone, mut steps, mut now, mut is_over) = (PageCount::ZERO, 0, self.now, false);
+        let mut writer = Writer::new((self.queue, now, granted), page, 0, Cuts::of(&page, 0, per_flush, 0));
         while !is_over {
-            let room = self.queue.free(now, granted).get().saturating_add(freed);
-            let most = (room / page.max(1)).min(by_work);
-            let pages = most.next_multiple_of(PAGES_PER_TIME_CHECK) + 1;
-            let bytes = ByteCount::new(pages * page);
-            if gone + pages >= alike.get() || self.window.left() <= bytes + SECTION_BYTES {
+            // The last page of a window's budget ends a step elsewhere.
+            let budget = self.window.left().saturating_sub(SECTION_BYTES + ByteCount::new(1));
+            let most = (alike - gone).get().saturating_sub(1).min(budget.get() / bytes_each.get().max(1));
+            let began = writer.standing();
+            let (pages, has_ended) = writer.write_step(PageCount::new(most), STEP_ENDS_AFTER);
+            if !has_ended {
+                writer.back_to(began);
                 break;
             }
-            let mut queue = self.queue;
-            let prepared = SimTime::from_nanos(now.as_nanos() + pages * cost);
-            let sent = queue.accept_prepared(now, bytes, prepared, granted);
-            if sent < now + STEP_ENDS_AFTER {
-                break;
-            }
-            now = queue.accept_prepared(sent, SECTION_BYTES, sent, granted);
-            self.queue = queue;
+            writer.end_step(SECTION_BYTES);
+            now = writer.now();
             (gone, steps) = (gone + pages, steps + 1);
-            self.window.transferred += bytes + SECTION_BYTES;
-            self.window.used += bytes + SECTION_BYTES;
+            let bytes = pages.bytes(bytes_each) + SECTION_BYTES;
+            self.window.transferred += bytes;
+            self.window.used += bytes;
             self.update_counters(now);
-            let left = (due - PageCount::new(gone)).bytes(self.guest.page_size);
+            let left = (due - gone).bytes(self.guest.page_size);
             is_over = now >= until || self.rules.needs_sync(left, self.threshold);
         }
         if steps > 0 {
-            let (sent, bytes) = (PageCount::new(gone), ByteCount::new(gone * page + steps * SECTION_BYTES.get()));
-            self.count_sent(Sent { data: sent, ..Sent::default() }, bytes);
+            let bytes = gone.bytes(bytes_each) + ByteCount::new(steps * SECTION_BYTES.get());
+            self.count_sent(Sent { data: gone, ..Sent::default() }, bytes);
+            self.queue = writer.queue();
             self.run_until(now);
             self.phase = if is_over { Phase::Deciding } else { Phase::Stepping { began: now, pages: PageCount::ZERO } };
         }
-        PageCount::new(gone)
+        gone
     }
 
     /// Whether nothing but the threshold is looked at between two steps.
