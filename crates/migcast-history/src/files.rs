@@ -98,6 +98,10 @@ impl<'a> Files<'a> {
         self.commit.first_window
     }
 
+    pub(crate) fn end_window(&self) -> u32 {
+        self.commit.first_window + self.commit.windows
+    }
+
     /// The rows of `windows/`, checked.
     pub(crate) fn windows(&self) -> Result<Vec<Window>, ReadError> {
         let opened = self.open(&WINDOWS, 0, SEGMENT_WINDOWS_MAX as u64)?;

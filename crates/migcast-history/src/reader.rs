@@ -20,7 +20,7 @@ use crate::index::IndexRow;
 use crate::runs::RankRuns;
 use crate::sample::Tracked;
 use crate::segment::{self, Commit, FileMark, PAGES, WWS, ZERO};
-use crate::stream::SegmentWindows;
+use crate::stream::{self, SegmentWindows};
 use crate::timeline::{Entry, Timeline};
 use crate::vcpu::VcpuTime;
 use crate::windows::{State, Window};
@@ -273,7 +273,8 @@ impl History {
     }
 
     /// The recorded windows of the segments that have windows in `range` as the model's index: from what the segments keep
-    /// for it, at once; of a history of version 1 from its pages.
+    /// for it, at once, and where the zero pages of the last one lie from its zero map, where that is kept; of a history of
+    /// version 1 from its pages.
     ///
     /// # Errors
     /// Damage in a file that is read; [`ReadError::NothingRecorded`] where no window of these segments was recorded.
@@ -295,6 +296,9 @@ impl History {
                 let count = || parts.iter().flatten().for_each(|part| builder.part(part));
                 let (next, ()) = rayon::join(|| segments.next().map(read).transpose(), count);
                 ready = next?;
+            }
+            if let Some(last) = touching.last().filter(|segment| segment.has_pages) {
+                builder.zero_at_end(stream::zero_at_end(&self.files(last), &self.tracked)?.iter());
             }
         }
         let (start, end) = (range.start, range.end);

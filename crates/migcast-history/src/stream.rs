@@ -101,6 +101,19 @@ impl SegmentWindows {
     }
 }
 
+/// The zero map at the end of a segment, off `zero/` alone.
+pub(crate) fn zero_at_end(files: &Files<'_>, tracked: &Tracked) -> Result<RankRuns, ReadError> {
+    let (file, start_runs) = files.zero(tracked.count())?;
+    let (mut rows, mut changes) = (ZeroRows::new(file), Vec::new());
+    let mut map = rows.start(start_runs, files.first_window(), tracked)?;
+    for window in files.first_window()..files.end_window() {
+        rows.read(window, tracked, &mut changes)?;
+        changes.iter().for_each(|change| map.set(change.rank, change.zero));
+    }
+    rows.expect_end()?;
+    Ok(map)
+}
+
 /// Rows read from a file at a time.
 const BATCH: usize = 1 << 14;
 

@@ -117,6 +117,23 @@ proptest! {
         let counted = pages.len() as f64;
         prop_assert!((told - counted).abs() <= 2.0 + 0.03 * counted, "{} against {}", told, counted);
     }
+
+    /// It knows where the zero pages of the end lie: of 500 pages, to a seventh of a band.
+    #[test]
+    fn the_index_knows_where_the_last_zero_pages_lie(seed: u64) {
+        let made = recording(&[500], 1, seed, 900);
+        let dir = tempfile::tempdir().unwrap();
+        made.write(dir.path()).unwrap();
+        let index = History::open(dir.path()).unwrap().wws_index(0..u32::MAX).unwrap().from_last_zero_map();
+        let last = made.zero_maps().pop().unwrap();
+        let counts = index.counts(Duration::ZERO);
+        prop_assert!(counts.zero_places().is_some() || last.is_empty());
+        for page in (0..=500).step_by(125) {
+            let before = last.range(..page).count() as f64;
+            let told = counts.zero_places().map_or(0.0, |places| places.before(page as f64));
+            prop_assert!((told - before).abs() < 1e-6, "before {}", page);
+        }
+    }
 }
 
 #[test]

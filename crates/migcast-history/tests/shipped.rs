@@ -73,17 +73,15 @@ fn differences(runs: &[[(f64, f64); 2]], of: fn(&(f64, f64)) -> f64) -> [f64; 3]
 /// How far the quantiles of time and the median downtime may lie apart.
 ///
 /// Times are to be within 1 % and downtimes within 2 %. Where more is allowed it is missed: cpu and sort write nearly what
-/// the link carries, so that a percent of the counts is many of the time; and within a second of a stop QEMU's downtime
-/// moves by what the sender's buffer holds then, which is written in thirds (30 ms at 400 Mbit/s) whose turn counting
-/// does not meet.
+/// the link carries, so that a percent of the counts is many of the time; of *redis* one page in 18 is tracked, which goes
+/// out as 18 at its own turn page by page; and counts do not tell what old Xen skips.
 fn allowed(guest: &str, name: &str) -> (f64, f64) {
     match (guest, name) {
         ("cpu" | "sort", "xen-classic") => (0.12, 0.5),
-        ("cpu" | "sort", "qemu-10.0") => (0.12, 0.03),
+        ("cpu" | "sort", "qemu-10.0") => (0.12, 0.02),
         (_, "xen-classic") => (0.02, 0.12),
-        ("web" | "web-xen" | "hot-cold" | "steady", "qemu-10.0") => (0.01, 0.12),
-        (_, "qemu-10.0") => (0.01, 0.05),
-        _ => (0.01, 0.03),
+        ("redis", _) => (0.01, 0.03),
+        _ => (0.01, 0.02),
     }
 }
 
@@ -98,8 +96,8 @@ fn counting_says_what_replaying_says() {
     ];
     for dir in histories() {
         let history = History::open(&dir).expect("it ships with the project");
-        let replay = history.page_replay(0..u32::MAX).expect("it is whole");
-        let index = history.wws_index(0..u32::MAX).expect("it is whole");
+        let replay = history.page_replay(0..u32::MAX).expect("it is whole").from_last_zero_map();
+        let index = history.wws_index(0..u32::MAX).expect("it is whole").from_last_zero_map();
         for (name, settings, mbit) in cases {
             let scenario = scenario(&history, &replay, name, settings, mbit);
             let runs = both(&scenario, &replay, &index);

@@ -92,6 +92,12 @@ fn recorded(writes: Writes, each: u64) -> (PageReplay, WwsIndex) {
     (replay.build().expect("it has windows"), index.build().expect("it has windows"))
 }
 
+/// The same for a migration that is still to come.
+fn recorded_lately(writes: Writes, each: u64) -> (PageReplay, WwsIndex) {
+    let (replay, index) = recorded(writes, each);
+    (replay.from_last_zero_map(), index.from_last_zero_map())
+}
+
 /// A guest of `pages`, and a link that is as much faster as it is larger than the others.
 fn scenario(pages: PageCount, name: &str, settings: &[(&str, &str)]) -> Scenario {
     let mut algorithm = Algorithm::named(name).expect("a known algorithm");
@@ -102,16 +108,19 @@ fn scenario(pages: PageCount, name: &str, settings: &[(&str, &str)]) -> Scenario
             sender_buffer: ByteCount::new(1 << 20),
             ..Link::ethernet(BytesPerSec::from_bits(400_000_000 * (pages.get() / PAGES)))
         },
-        platform: Platform::free(),
+        platform: Platform::default(),
         algorithm,
         horizon: Duration::from_secs(60),
     }
 }
 
-/// Migration times and downtimes, in seconds, over starting points 0.5 s apart.
+/// Migration times and downtimes, in seconds, over starting points 0.5 s apart, each over a link of its own of 95 to 105 %:
+/// over a single one a guest that writes evenly may meet a threshold by a page from everywhere.
 fn run(scenario: &Scenario, source: &dyn DueSource) -> Vec<(f64, f64)> {
     let one = |start: u32| {
-        let outcome = scenario.run(source, WINDOW * 5 * start);
+        let share = 0.95 + 0.1 * (random(7, u64::from(start)) >> 11) as f64 / (1_u64 << 53) as f64;
+        let link = Link { line_rate: scenario.link.line_rate.scale(share), ..scenario.link };
+        let outcome = Scenario { link, ..scenario.clone() }.run(source, WINDOW * 5 * start);
         let done = outcome.completed().unwrap_or_else(|| panic!("{outcome:?} {start}"));
         (done.migration_time.as_secs_f64(), done.downtime.total().as_secs_f64())
     };
@@ -127,15 +136,17 @@ fn compare(guest: &str, writes: Writes, scenarios: &[(&str, &[(&str, &str)])], m
     compare_sampled(guest, writes, 1, scenarios, most);
 }
 
+fn compare_sampled(guest: &str, writes: Writes, each: u64, scenarios: &[(&str, &[(&str, &str)])], most: (f64, f64)) {
+    compare_both(guest, recorded_lately(writes, each), scenarios, most);
+}
+
 /// Compares the quantiles of both, each in relative terms.
-fn compare_sampled(
+fn compare_both(
     guest: &str,
-    writes: Writes,
-    each: u64,
+    (replay, index): (PageReplay, WwsIndex),
     scenarios: &[(&str, &[(&str, &str)])],
     (time_max, downtime_max): (f64, f64),
 ) {
-    let (replay, index) = recorded(writes, each);
     for (name, settings) in scenarios {
         let scenario = scenario(replay.memory(), name, settings);
         let (oracle, told) = (run(&scenario, &replay), run(&scenario, &index));
@@ -170,8 +181,9 @@ const BY_POSITION: &[(&str, &[(&str, &str)])] = &[
 ];
 
 // Times are to be within 1 % at each quantile. Of downtimes, 2 % in the middle is the goal; a bound above it says where
-// it is missed: KVM's log cleared chunk by chunk (counts do not say what a page written twice was to it), and writes
-// whose place within a window, or a phase that ends in mid-migration, decides (strides, phases).
+// it is missed. Where a guest writes evenly, half a percent of the due pages decides whether there is another step before
+// the stop, of a tenth of the downtime (QEMU). KVM's log is cleared chunk by chunk, and counts do not say what a page
+// written twice was to it. Where a phase of the guest ends in mid-migration, its place within a window decides.
 
 #[test]
 fn uniform_writes() {
@@ -188,19 +200,26 @@ fn hot_and_cold_writes() {
 #[test]
 fn sequential_writes() {
     compare("sequential", sequential, BY_COUNT, (0.01, 0.02));
-    compare("sequential", sequential, BY_POSITION, (0.01, 0.25));
+    compare("sequential", sequential, BY_POSITION, (0.01, 0.03));
 }
 
 #[test]
 fn phases_of_writes() {
     compare("phases", phases, BY_COUNT, (0.01, 0.02));
-    compare("phases", phases, BY_POSITION, (0.01, 0.11));
+    compare("phases", phases, BY_POSITION, (0.01, 0.05));
 }
 
 #[test]
 fn strides_of_writes() {
-    compare("strides", strides, BY_COUNT, (0.01, 0.06));
-    compare("strides", strides, BY_POSITION, (0.01, 0.03));
+    compare("strides", strides, BY_COUNT, (0.01, 0.02));
+    compare("strides", strides, BY_POSITION, (0.01, 0.06));
+}
+
+/// Each start finds the zero pages of its own moment, of which the index knows how many each band has.
+#[test]
+fn migrations_of_the_past() {
+    let both = recorded(hot_cold, 1);
+    compare_both("hot-cold", both, BY_POSITION, (0.01, 0.05));
 }
 
 /// What else a due set is asked: pages found by channels, moved first, announced, visited out of order.
@@ -215,10 +234,10 @@ const BY_SETTING: &[(&str, &[(&str, &str)])] = &[
 
 #[test]
 fn everything_a_due_set_is_asked() {
-    compare("hot-cold", hot_cold, BY_SETTING, (0.01, 0.05));
+    compare("hot-cold", hot_cold, BY_SETTING, (0.01, 0.02));
     // What of a cache is still in it when the guest stops is a guess.
     let encoded = &[("xbzrle", "on"), ("xbzrle-cache-size", "256MiB")];
-    compare("hot-cold", hot_cold, &[("qemu-10.1", encoded)], (0.01, 0.11));
+    compare("hot-cold", hot_cold, &[("qemu-10.1", encoded)], (0.03, 0.35));
 }
 
 /// A guest of 16 GiB, of which one page in 64 is tracked: KVM's and Propolis's chunks are no longer than a band, or
@@ -227,7 +246,7 @@ fn everything_a_due_set_is_asked() {
 fn chunks_shorter_than_a_band() {
     let scenarios: &[(&str, &[(&str, &str)])] =
         &[("propolis", &[]), ("qemu-10.1", &[("dirty-log", "kvm-manual"), ("max-bandwidth", "none")])];
-    compare_sampled("hot-cold of 16 GiB", hot_cold, 64, scenarios, (0.01, 0.05));
+    compare_sampled("hot-cold of 16 GiB", hot_cold, 64, scenarios, (0.01, 0.03));
 }
 
 /// What a recorder keeps on disk: parts of a minute, cells of eight windows, nothing of the pages.

@@ -8,6 +8,7 @@ mod counted;
 mod replay;
 mod steps;
 pub mod wws;
+mod zero_places;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ pub use counted::{CountedRates, RateCounts};
 pub use replay::{PageReplay, PageReplayBuilder, ZeroChange};
 pub use steps::RateSteps;
 pub use wws::{Scaled, WwsIndex, WwsIndexBuilder};
+pub use zero_places::ZeroPlaces;
 
 use crate::units::{GuestTime, PageCount};
 
@@ -127,6 +129,11 @@ pub trait SpanCounts {
 
     /// Pages that are zero, by band.
     fn zero_per_band(&self, at: GuestTime) -> PerBand;
+
+    /// Where they lie, if they are fixed and it is known.
+    fn zero_places(&self) -> Option<&ZeroPlaces> {
+        None
+    }
 
     /// Of the pages written in (since, until] the share that is zero after it, 0 to 1.
     fn left_zero(&self, since: GuestTime, until: GuestTime) -> f64;

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use super::{Batch, DueSet, PageBytes, Rewritten, ScanOrder, SendLimit, Sent, Tracking};
-use crate::dirty::{BANDS, ByBand, CountedSource, PerBand, SpanCounts};
+use crate::dirty::{BANDS, ByBand, CountedSource, PerBand, SpanCounts, ZeroPlaces};
 use crate::units::{GuestTime, PageCount};
 
 /// How long what is known of zero pages may be used, in guest time.
@@ -87,6 +87,37 @@ struct Cell {
     since: Option<GuestTime>,
     /// Whether the scan has passed it since the last sync.
     passed: bool,
+}
+
+impl Cell {
+    /// Whether all of it is due still, and since the beginning: so far as the scan has not passed it.
+    fn is_of_first_pass(&self) -> bool {
+        self.since.is_none() && !self.passed
+    }
+
+    /// The page of the memory at which its next due page lies, in a pass in which all are due: its end is the band's.
+    fn place(&self, band_pages: f64) -> f64 {
+        (self.band as f64 + 1.0) * band_pages - self.due.pages()
+    }
+
+    /// Its next pages, at most those that are due, in a pass in which all are due.
+    fn ahead(&self, pages: f64, band_pages: f64, places: &ZeroPlaces) -> Mix {
+        Cell::mix(self.place(band_pages), pages.min(self.due.pages()), places)
+    }
+
+    /// The pages behind its next `gone` ones that are alike or evenly mixed.
+    fn alike_behind(&self, gone: f64, band_pages: f64, places: &ZeroPlaces) -> Mix {
+        let at = self.place(band_pages) + gone;
+        let left = (self.due.pages() - gone).max(0.0);
+        Cell::mix(at, (places.alike_until(at) - at).clamp(0.0, left), places)
+    }
+
+    /// What the pages of the memory from `at` on are.
+    fn mix(at: f64, pages: f64, places: &ZeroPlaces) -> Mix {
+        let zero = places.between(at, at + pages);
+        let zero = if zero < NOTHING { 0.0 } else { zero };
+        Mix { data: if pages - zero < NOTHING { 0.0 } else { pages - zero }, zero, encoded: 0.0 }
+    }
 }
 
 /// What was written in some spans that end together, each asked for once.
@@ -282,8 +313,14 @@ impl<C: SpanCounts> Bands<C> {
             self.has_first_pass = false;
             return;
         }
+        if let Some(places) = self.counts.zero_places() {
+            for cell in self.cells.iter_mut().filter(|cell| cell.is_of_first_pass()) {
+                cell.due = cell.ahead(cell.due.pages(), self.band_pages, places);
+            }
+            return;
+        }
         let zero = self.zero_in_bands(at);
-        for cell in self.cells.iter_mut().filter(|cell| cell.since.is_none() && !cell.passed) {
+        for cell in self.cells.iter_mut().filter(|cell| cell.is_of_first_pass()) {
             let pages = cell.due.pages();
             let share = (zero[cell.band] / self.band_pages).clamp(0.0, 1.0);
             cell.due = Mix { data: pages * (1.0 - share), zero: pages * share, encoded: 0.0 };
@@ -291,8 +328,22 @@ impl<C: SpanCounts> Bands<C> {
     }
 
     fn count_zero_anew(&mut self, at: GuestTime) {
-        if at.since(self.zero_counted) > ZERO_KNOWN_FOR {
+        if at.since(self.zero_counted) > ZERO_KNOWN_FOR && self.counts.zero_places().is_none() {
             self.count_zero(at);
+        }
+    }
+
+    /// The next pages of a cell that are alike, or evenly mixed: all that are due, where nobody has seen which are zero.
+    fn alike_in(&self, cell: &Cell) -> Mix {
+        self.alike_behind(cell, 0.0)
+    }
+
+    /// The same behind its next `gone` pages.
+    fn alike_behind(&self, cell: &Cell, gone: f64) -> Mix {
+        match self.counts.zero_places().filter(|_| cell.is_of_first_pass()) {
+            Some(places) => cell.alike_behind(gone, self.band_pages, places),
+            None if gone == 0.0 => cell.due,
+            None => Mix::default(),
         }
     }
 
@@ -474,9 +525,14 @@ impl<C: SpanCounts> Bands<C> {
 
     /// Takes `pages` of the cell in which the scan stands, or what it has.
     fn take_from_cell(&mut self, at: GuestTime, pages: f64) -> Mix {
+        let places = self.counts.zero_places();
         let cell = &mut self.cells[self.at];
         let (band, has) = (cell.band, cell.due.pages());
-        let part = if pages >= has { cell.due } else { cell.due.times(pages / has) };
+        let part = match places.filter(|_| cell.is_of_first_pass()) {
+            _ if pages >= has => cell.due,
+            Some(places) => cell.ahead(pages, self.band_pages, places),
+            None => cell.due.times(pages / has),
+        };
         cell.due.take(part);
         self.clear_chunk(at, band);
         part
@@ -564,7 +620,7 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
                 self.go_on();
                 continue;
             }
-            let due = self.cells[self.at].due;
+            let due = self.alike_in(&self.cells[self.at]);
             // More than a page from its limits a cell is sent whole, so that nothing has to be divided.
             if bytes <= due.bytes(page) + longest || data <= due.data + 1.0 {
                 let has = due.pages();
@@ -576,7 +632,7 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
                     (bytes, data) = (f64::INFINITY, f64::INFINITY);
                 }
             }
-            let part = self.take_from_cell(at, most - parts.pages());
+            let part = self.take_from_cell(at, (most - parts.pages()).min(due.pages()));
             bytes -= part.bytes(page);
             data -= part.data;
             parts.add(part);
@@ -637,18 +693,17 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
     fn ahead(&self, pages: PageCount) -> Option<Sent> {
         let (mut left, mut ahead) = ((pages.get().min(self.due)) as f64, Mix::default());
         let (passed, next) = self.cells.split_at(self.at);
-        for Cell { due, .. } in next.iter().chain(passed) {
-            let has = due.pages();
-            if has < NOTHING {
-                continue;
-            }
-            if !due.is_mixed_as(&ahead) {
-                break;
-            }
-            ahead.add(if has <= left { *due } else { due.times(left / has) });
-            left -= has;
-            if left <= 0.0 {
-                break;
+        'cells: for cell in next.iter().chain(passed) {
+            let mut gone = 0.0;
+            while gone < cell.due.pages() - NOTHING && left > 0.0 {
+                let due = self.alike_behind(cell, gone);
+                // Less than a page does not go alone.
+                if ahead.pages() >= 1.0 && !due.is_mixed_as(&ahead) {
+                    break 'cells;
+                }
+                let has = due.pages();
+                ahead.add(if has <= left { due } else { due.times(left / has) });
+                (gone, left) = (gone + has, left - has);
             }
         }
         let whole = |pages: f64| PageCount::new(nearest(pages));
@@ -665,10 +720,14 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
         for cell in &self.cells[self.at..] {
             // When a chunk is cleared depends on when its first page is sent.
             let is_known = cleared(cell.band) || (cell.band == first.band && self.chunks.is_some());
-            if !is_known || cell.due.zero > NOTHING || cell.due.encoded > NOTHING {
+            let due = self.alike_in(cell);
+            if !is_known || due.zero > NOTHING || due.encoded > NOTHING {
                 break;
             }
-            pages += cell.due.data;
+            pages += due.data;
+            if due.data < cell.due.pages() - NOTHING {
+                break;
+            }
         }
         PageCount::new(pages as u64)
     }

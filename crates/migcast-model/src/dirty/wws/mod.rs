@@ -31,7 +31,7 @@ use self::part::GapCount;
 use self::seam::Seam;
 use self::shares::{Shares, SharesBuilder};
 pub use super::BANDS;
-use super::{ByBand, CountedSource, DirtySource, Estimate, PerBand, SpanCounts, ZeroChange};
+use super::{ByBand, CountedSource, DirtySource, Estimate, PerBand, SpanCounts, ZeroChange, ZeroPlaces};
 use crate::units::{GuestTime, PageCount};
 
 /// What was written in any span, as counts. Memory: some 400 bytes for each window.
@@ -53,6 +53,8 @@ pub struct WwsIndex {
     totals: Vec<u64>,
     /// Tracked pages that were zero at some moment, at most.
     ever_zero: u64,
+    /// Where the zero pages of the end lie, where somebody has seen them.
+    zero_at_end: Option<ZeroPlaces>,
     /// Whether every start finds the zero pages of the end, instead of those of its moment.
     starts_from_end: bool,
 }
@@ -75,6 +77,7 @@ pub struct WwsIndexBuilder {
     /// The windows with which counting begins anew.
     seams: Vec<u32>,
     ever_zero: u64,
+    zero_at_end: Option<ZeroPlaces>,
 }
 
 impl WwsIndexBuilder {
@@ -96,6 +99,7 @@ impl WwsIndexBuilder {
             before: 0,
             seams: Vec::new(),
             ever_zero: 0,
+            zero_at_end: None,
         }
     }
 
@@ -140,6 +144,12 @@ impl WwsIndexBuilder {
         self.shares.part(part);
     }
 
+    /// The zero map at the end of the last part, page by page: ascending runs of ranks that are zero. Of windows that come one
+    /// by one it is known.
+    pub fn zero_at_end(&mut self, runs: impl IntoIterator<Item = Range<u32>>) {
+        self.zero_at_end = Some(ZeroPlaces::new(self.tracked, self.memory, runs));
+    }
+
     /// Counts writes of a part that begins with window `first`.
     fn gap(&mut self, first: u32, GapCount { window, bucket, writes }: GapCount) {
         let (from, end) = (first + window, self.counts.windows());
@@ -163,6 +173,7 @@ impl WwsIndexBuilder {
         let last = recorder.map(|mut recorder| (recorder.take(), recorder));
         if let Some((part, recorder)) = &last {
             self.part(part);
+            self.zero_at_end(recorder.zero().map(|rank| rank..rank + 1));
             recorder.laps(|lap| self.lap(lap.first, gap::bucket(lap.gap), 1));
         }
         if self.counts.windows() == 0 {
@@ -186,6 +197,7 @@ impl WwsIndexBuilder {
             time_bounds: self.time_bounds,
             totals: self.totals,
             ever_zero: self.ever_zero.min(u64::from(self.tracked)),
+            zero_at_end: self.zero_at_end,
             starts_from_end: false,
         })
     }
@@ -446,6 +458,10 @@ impl SpanCounts for IndexCounts<'_> {
 
     fn zero_is_fixed(&self) -> bool {
         self.index.starts_from_end || !self.has_zero()
+    }
+
+    fn zero_places(&self) -> Option<&ZeroPlaces> {
+        self.index.zero_at_end.as_ref().filter(|_| self.index.starts_from_end && self.has_zero())
     }
 
     fn zero_per_band(&self, at: GuestTime) -> PerBand {

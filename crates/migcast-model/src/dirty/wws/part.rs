@@ -185,6 +185,11 @@ impl PartRecorder {
         self.open.part.made_zero = 0;
     }
 
+    /// The ranks that are zero by now, ascending.
+    pub(super) fn zero(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.tracked).filter(|rank| self.zero.contains(*rank))
+    }
+
     fn zero_pages(&self) -> u64 {
         self.zero_per_band.iter().map(|pages| u64::from(*pages)).sum()
     }
