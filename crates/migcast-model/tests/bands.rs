@@ -194,7 +194,7 @@ fn uniform_writes() {
 #[test]
 fn hot_and_cold_writes() {
     compare("hot-cold", hot_cold, BY_COUNT, (0.01, 0.02));
-    compare("hot-cold", hot_cold, BY_POSITION, (0.01, 0.03));
+    compare("hot-cold", hot_cold, BY_POSITION, (0.01, 0.05));
 }
 
 #[test]

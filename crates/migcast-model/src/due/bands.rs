@@ -528,12 +528,16 @@ impl<C: SpanCounts> Bands<C> {
         let places = self.counts.zero_places();
         let cell = &mut self.cells[self.at];
         let (band, has) = (cell.band, cell.due.pages());
-        let part = match places.filter(|_| cell.is_of_first_pass()) {
-            _ if pages >= has => cell.due,
-            Some(places) => cell.ahead(pages, self.band_pages, places),
-            None => cell.due.times(pages / has),
+        let part = if pages >= has {
+            std::mem::take(&mut cell.due)
+        } else {
+            let part = match places.filter(|_| cell.is_of_first_pass()) {
+                Some(places) => cell.ahead(pages, self.band_pages, places),
+                None => cell.due.times(pages / has),
+            };
+            cell.due.take(part);
+            part
         };
-        cell.due.take(part);
         self.clear_chunk(at, band);
         part
     }
@@ -622,7 +626,8 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
             }
             let due = self.alike_in(&self.cells[self.at]);
             // More than a page from its limits a cell is sent whole, so that nothing has to be divided.
-            if bytes <= due.bytes(page) + longest || data <= due.data + 1.0 {
+            let is_far = bytes > (due.pages() + 1.0) * longest && data > due.data + 1.0;
+            if !is_far && (bytes <= due.bytes(page) + longest || data <= due.data + 1.0) {
                 let has = due.pages();
                 let with_data = if due.data > 0.0 { data * has / due.data } else { f64::INFINITY };
                 let wanted = due.pages_past(bytes, page).min(with_data);
@@ -691,6 +696,9 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
     }
 
     fn ahead(&self, pages: PageCount) -> Option<Sent> {
+        if self.cache.is_none() && !self.counts.has_zero() {
+            return Some(Sent { data: pages.min(PageCount::new(self.due)), ..Sent::default() });
+        }
         let (mut left, mut ahead) = ((pages.get().min(self.due)) as f64, Mix::default());
         let (passed, next) = self.cells.split_at(self.at);
         'cells: for cell in next.iter().chain(passed) {

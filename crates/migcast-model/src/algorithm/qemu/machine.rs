@@ -307,7 +307,10 @@ impl<D: DueSet> Qemu<D> {
     fn send_alike(&mut self, began: SimTime, pages: PageCount, granted: BytesPerSec) -> Option<Sent> {
         // A set that tells pages apart is asked page by page; nothing is worked out for it.
         self.due.alike()?;
-        let ahead = self.due.ahead(self.due.due()).filter(|ahead| !ahead.pages().is_zero())?;
+        // No more than the link carries meanwhile; where fewer are meant, the rest has its turn.
+        let room = self.queue.room(self.now, STEP_ENDS_AFTER, granted).get() / self.guest.page_size.get();
+        let most = PageCount::new(room + PAGES_PER_TIME_CHECK);
+        let ahead = self.due.ahead(most).filter(|ahead| !ahead.pages().is_zero())?;
         let Some((per_flush, waiting)) = self.stream.flush() else {
             let until = self.step_of(ahead, pages, began, granted).min(ahead.pages());
             return Some(self.send_pages(SendLimit { bytes: self.window.left(), ..SendLimit::pages(until) }, granted));
