@@ -235,9 +235,8 @@ const BY_SETTING: &[(&str, &[(&str, &str)])] = &[
 #[test]
 fn everything_a_due_set_is_asked() {
     compare("hot-cold", hot_cold, BY_SETTING, (0.01, 0.02));
-    // What of a cache is still in it when the guest stops is a guess.
     let encoded = &[("xbzrle", "on"), ("xbzrle-cache-size", "256MiB")];
-    compare("hot-cold", hot_cold, &[("qemu-10.1", encoded)], (0.03, 0.35));
+    compare("hot-cold", hot_cold, &[("qemu-10.1", encoded)], (0.01, 0.02));
 }
 
 /// A guest of 16 GiB, of which one page in 64 is tracked: KVM's and Propolis's chunks are no longer than a band, or

@@ -87,6 +87,8 @@ struct Cell {
     since: Option<GuestTime>,
     /// Whether the scan has passed it since the last sync.
     passed: bool,
+    /// Since when its writes have been sent, and kept in the cache; `None` as long as none has.
+    kept_since: Option<GuestTime>,
 }
 
 impl Cell {
@@ -248,8 +250,8 @@ impl Shared {
 struct Encoding {
     /// Pages it holds.
     pages: f64,
-    /// Since when what is kept was written: when the scan first goes around, it begins with the pages that were due then.
-    keeps_since: Option<GuestTime>,
+    /// Whether the scan went around once: nothing is kept before.
+    is_active: bool,
 }
 
 impl<C: SpanCounts> Bands<C> {
@@ -278,7 +280,7 @@ impl<C: SpanCounts> Bands<C> {
             zero_counted: GuestTime::ZERO,
             has_first_pass: true,
             chunks,
-            cache: cache.map(|pages| Encoding { pages: pages.get() as f64, keeps_since: None }),
+            cache: cache.map(|pages| Encoding { pages: pages.get() as f64, is_active: false }),
             sent: Rounded::default(),
             others: Rounded::default(),
         }
@@ -354,7 +356,8 @@ impl<C: SpanCounts> Bands<C> {
         if left >= 1.0 || cell.passed {
             return;
         }
-        let behind = Cell { share: cell.share * (1.0 - left), whole: 0.0, due: Mix::default(), passed: true, ..cell };
+        let (share, kept_since) = (cell.share * (1.0 - left), self.kept_since(&cell));
+        let behind = Cell { share, whole: 0.0, due: Mix::default(), passed: true, kept_since, ..cell };
         self.cells[self.at] = Cell { share: cell.share * left, whole: cell.due.pages(), ..cell };
         self.cells.insert(self.at, behind);
         self.at += 1;
@@ -366,7 +369,8 @@ impl<C: SpanCounts> Bands<C> {
         while index < self.cells.len() {
             let (before, cell) = (&self.cells[index - 1], &self.cells[index]);
             // The scan's position is a border.
-            if before.band == cell.band && before.since == cell.since && index != self.at {
+            let is_alike = before.since == cell.since && before.kept_since == cell.kept_since;
+            if before.band == cell.band && is_alike && index != self.at {
                 let cell = *cell;
                 let joined = &mut self.cells[index - 1];
                 joined.share += cell.share;
@@ -415,7 +419,8 @@ impl<C: SpanCounts> Bands<C> {
     /// Whether two cells remember since the same moment.
     fn is_alike(&self, one: &Cell, other: &Cell) -> bool {
         let cleared = |cell: &Cell| self.chunks.as_ref().and_then(|chunks| chunks.cleared[cell.band]);
-        one.since == other.since && one.passed == other.passed && cleared(one) == cleared(other)
+        let is_kept_alike = one.kept_since == other.kept_since;
+        one.since == other.since && one.passed == other.passed && cleared(one) == cleared(other) && is_kept_alike
     }
 
     /// What was written in (since, until], for so many cells.
@@ -442,12 +447,12 @@ impl<C: SpanCounts> Bands<C> {
         let (mut cells, mut spans) = (std::mem::take(&mut self.cells), std::mem::take(&mut self.spans));
         spans.asked.clear();
         spans.by_band.clear();
-        let encoded = self.encoded_share(now);
         let mut total = 0.0;
         for alike in cells.chunk_by_mut(|one, next| self.is_alike(one, next)) {
             let since = since(self, &alike[0]);
             if let Some(since) = since {
                 let Span { left_zero: zero, told, .. } = self.ask(&mut spans, (since, now), alike.len());
+                let encoded = self.encoded_share(alike[0].kept_since, since, now);
                 for cell in &mut *alike {
                     let written = match told {
                         Told::Whole(pages) => pages,
@@ -478,23 +483,31 @@ impl<C: SpanCounts> Bands<C> {
         }
     }
 
-    /// Of the pages written since the last sync the share that the cache holds.
-    fn encoded_share(&self, now: GuestTime) -> f64 {
-        let Some(Encoding { pages, keeps_since: Some(since) }) = self.cache else { return 0.0 };
-        let before = self.counts.written(since, self.synced);
-        let after = self.counts.written(self.synced, now);
+    /// Of the pages written since some moment the share that the cache holds: those written between `kept_since` and then,
+    /// too, which have been sent.
+    fn encoded_share(&self, kept_since: Option<GuestTime>, since: GuestTime, now: GuestTime) -> f64 {
+        let (Some(Encoding { pages, .. }), Some(kept_since)) = (self.cache, kept_since) else { return 0.0 };
+        let before = self.counts.written(kept_since, since);
+        let after = self.counts.written(since, now);
         if before <= 0.0 || after <= 0.0 {
             return 0.0;
         }
-        let both = before + after - self.counts.written(since, now);
+        let both = before + after - self.counts.written(kept_since, now);
         (both / after).clamp(0.0, 1.0) * (pages / before).min(1.0)
     }
 
     /// The scan leaves the cell in which it stands.
     fn pass(&mut self) {
+        let kept_since = self.kept_since(&self.cells[self.at]);
         let cell = &mut self.cells[self.at];
-        (cell.passed, cell.due) = (true, Mix::default());
+        (cell.passed, cell.due, cell.kept_since) = (true, Mix::default(), kept_since);
         self.at += 1;
+    }
+
+    /// Since when the writes of a cell that the scan has passed are kept in the cache.
+    fn kept_since(&self, cell: &Cell) -> Option<GuestTime> {
+        let sent = self.cache.filter(|cache| cache.is_active).map(|_| cell.since.unwrap_or(self.synced));
+        cell.kept_since.or(sent)
     }
 
     /// The scan goes on to the next cell, around the end if it must.
@@ -502,9 +515,8 @@ impl<C: SpanCounts> Bands<C> {
         self.pass();
         if self.at == self.cells.len() {
             self.at = 0;
-            let next = self.cells[0].since.unwrap_or(self.synced);
             if let Some(cache) = &mut self.cache {
-                cache.keeps_since.get_or_insert(next);
+                cache.is_active = true;
             }
         }
     }
@@ -586,6 +598,7 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
             due: Mix { data: self.band_pages, ..Mix::default() },
             since: None,
             passed: false,
+            kept_since: None,
         };
         self.cells.clear();
         self.cells.extend((0..self.bands).map(cell));
