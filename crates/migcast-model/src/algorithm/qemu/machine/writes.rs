@@ -67,12 +67,9 @@ fn real(number: u64) -> f64 {
 }
 
 /// Where in a round of 64 pages writes begin, by the pages of the step before them: at its look at the clock, and where a
-/// flush is due.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Cuts {
-    /// Ascending, below 64; those that are not needed repeat the first.
-    at: [u64; 3],
-}
+/// flush is due. One bit for each page of the round.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Cuts(u64);
 
 impl Cuts {
     /// Behind the first page, and behind every 64th from there on.
@@ -80,46 +77,32 @@ impl Cuts {
 
     /// Looks alone.
     pub(super) fn looks() -> Cuts {
-        Cuts { at: [Cuts::LOOK; 3] }
+        Cuts(1 << Cuts::LOOK)
     }
 
     /// Looks and flushes of such pages in a step of which `pages` are written, where `waiting` of the `per_flush` that make
     /// a flush are there. Of mixed pages a round has as many flushes as come closest.
     pub(super) fn of(page: &Written, pages: u64, per_flush: u64, waiting: u64) -> Cuts {
-        let next = |flush: u64| (pages + ((flush * per_flush - waiting) as f64 / page.data) as u64) % ROUND;
-        let at = match page.data * ROUND as f64 / per_flush as f64 {
-            flushes if flushes >= 1.5 => [Cuts::LOOK, next(1), (next(1) + ROUND / 2) % ROUND],
-            flushes if flushes >= 0.5 => [Cuts::LOOK, Cuts::LOOK, next(1)],
-            _ => [Cuts::LOOK; 3],
+        let next = || 1 << ((pages + ((per_flush - waiting) as f64 / page.data) as u64) % ROUND);
+        let flushes = match page.data * ROUND as f64 / per_flush as f64 {
+            in_round if in_round >= 1.5 => next() | u64::rotate_left(next(), ROUND as u32 / 2),
+            in_round if in_round >= 0.5 => next(),
+            _ => 0,
         };
-        Cuts::sorted(at)
-    }
-
-    fn sorted([a, b, c]: [u64; 3]) -> Cuts {
-        let (low, high) = (a.min(b), a.max(b));
-        Cuts { at: [low.min(c), low.max(high.min(c)), high.max(c)] }
+        Cuts(Cuts::looks().0 | flushes)
     }
 
     /// The first cut behind so many pages of a step.
-    fn behind(&self, pages: u64) -> u64 {
-        let (in_round, [a, b, c]) = (pages % ROUND, self.at);
-        let round = pages - in_round;
-        round
-            + if a > in_round {
-                a
-            } else if b > in_round {
-                b
-            } else if c > in_round {
-                c
-            } else {
-                ROUND + a
-            }
+    fn behind(self, pages: u64) -> u64 {
+        let next = pages + 1;
+        next + u64::from(self.0.rotate_right((next % ROUND) as u32).trailing_zeros())
     }
 
     /// Pages of the writes of a round.
-    fn lengths(&self) -> [u64; 3] {
-        let [a, b, c] = self.at;
-        [b - a, c - b, ROUND + a - c]
+    fn lengths(self) -> impl Iterator<Item = u64> {
+        let first = u64::from(self.0.trailing_zeros());
+        let cuts = std::iter::successors(Some(first), move |at| Some(self.behind(*at)));
+        cuts.take(self.0.count_ones() as usize).map(move |at| self.behind(at) - at)
     }
 }
 
@@ -178,13 +161,13 @@ impl Writer {
         cuts: Cuts,
     ) -> Writer {
         let (rate, burst) = (granted.get() as f64 * 1e-9, queue.burst().get() as f64);
-        let (stays, sleep, lengths) = (page.bytes - page.work * rate, burst / rate, cuts.lengths());
-        let (most, per_stays) = (lengths.into_iter().max().unwrap_or(ROUND) as f64, 1.0 / stays);
+        let (stays, sleep) = (page.bytes - page.work * rate, burst / rate);
+        let (most, per_stays) = (cuts.lengths().max().unwrap_or(ROUND) as f64, 1.0 / stays);
         // A write that sleeps more than once, or whose work takes longer, is met by itself.
         let is_steady = stays > 0.0 && most * page.bytes <= burst && most * page.work <= sleep;
         let cycle = is_steady.then(|| {
             // A page of a round is as likely as any other to be in the write that finds the buffer full.
-            let meanwhile = lengths.map(|pages| pages * pages).iter().sum::<u64>() as f64 / ROUND as f64 * page.work;
+            let meanwhile = cuts.lengths().map(|pages| pages * pages).sum::<u64>() as f64 / ROUND as f64 * page.work;
             let (freed, asleep) = (burst - meanwhile * rate, sleep - meanwhile);
             Cycle { freed, per_freed: 1.0 / freed, asleep, per_nano: 1.0 / (freed * per_stays * page.work + asleep) }
         });
@@ -422,14 +405,15 @@ mod tests {
     #[test]
     fn writes_are_cut_by_looks_and_by_as_many_flushes_as_pages_with_data_make() {
         let page = |data: f64| Written { bytes: 4096.0, work: 0.0, data };
-        let cuts = |data, pages, waiting| Cuts::of(&page(data), pages, DATA_PAGES_PER_FLUSH, waiting).at;
+        let at = |cuts: Cuts| (0..ROUND).filter(|page| cuts.0 >> page & 1 == 1).collect::<Vec<_>>();
+        let cuts = |data, pages, waiting| at(Cuts::of(&page(data), pages, DATA_PAGES_PER_FLUSH, waiting));
         assert_eq!(cuts(1.0, 0, 0), [0, 1, 32]);
         assert_eq!(cuts(1.0, 70, 10), [1, 28, 60], "22 pages before the next flush");
-        assert_eq!(cuts(0.5, 0, 0), [0, 1, 1], "32 of 64 have data");
-        assert_eq!(cuts(0.1, 0, 0), [1, 1, 1]);
+        assert_eq!(cuts(0.5, 0, 0), [0, 1], "32 of 64 have data");
+        assert_eq!(cuts(0.1, 0, 0), [1]);
         let whole = Cuts::of(&page(1.0), 0, DATA_PAGES_PER_FLUSH, 0);
         let behind: Vec<u64> = std::iter::successors(Some(0), |pages| Some(whole.behind(*pages))).take(6).collect();
         assert_eq!(behind, [0, 1, 32, 64, 65, 96]);
-        assert_eq!((whole.lengths(), Cuts::looks().lengths()), ([1, 31, 32], [0, 0, 64]));
+        assert_eq!((whole.lengths().collect::<Vec<_>>(), Cuts::looks().behind(1)), (vec![1, 31, 32], 65));
     }
 }
