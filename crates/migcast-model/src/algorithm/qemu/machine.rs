@@ -10,6 +10,7 @@ use std::time::Duration;
 
 pub use first_pass::FirstPass;
 
+use self::writes::{Cuts, Writer, Written};
 use super::dirty_limit::Limiter;
 use super::rules::{RateAccounting, Rules, Window};
 use super::settings::Settings;
@@ -22,7 +23,6 @@ use crate::migration::{Command, Event, Migration, Progress};
 use crate::outcome::{Completed, DowntimeParts, ITERATIONS_OFTEN, Iteration, StopReason};
 use crate::platform::Platform;
 use crate::units::{ByteCount, BytesPerSec, GuestTime, PageCount, SimTime};
-use writes::{Cuts, Writer, Written};
 
 /// MAX_WAIT: a step ends when it has lasted longer, in whole milliseconds, at a look at the clock.
 const STEP_MAX_MS: u128 = 50;

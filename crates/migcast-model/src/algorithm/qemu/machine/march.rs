@@ -66,7 +66,7 @@ impl<D: DueSet> Qemu<D> {
             // The last page of a window's budget ends a step elsewhere.
             let budget = self.window.left().saturating_sub(SECTION_BYTES + ByteCount::new(1));
             let most = (alike - gone).get().saturating_sub(1).min(budget.get() / bytes_each.get().max(1));
-            let began = writer.standing();
+            let began = writer.reached();
             let (pages, has_ended) = writer.write_step(PageCount::new(most), STEP_ENDS_AFTER);
             if !has_ended {
                 writer.back_to(began);

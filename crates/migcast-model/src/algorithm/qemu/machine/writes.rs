@@ -9,7 +9,8 @@
 //!  buffer   ▁▂▃▃▄▄▅▅▆▆▇▇███▇▇▆▆▅▅▄▄▃▃▃▄▄▅▅▆▆▇▇███▇▇▆▆▅▅▄▄▃▃    a third is free when it wakes
 //! ```
 //! Pages that are told apart are written one flush, or look, at a time. Of a set that counts the next pages are known to be
-//! alike, or evenly mixed, and all the rounds between two looks that find room come to one sum.
+//! alike, or evenly mixed: a few products tell how many sleeps are over before a step's end, and which write is the first to
+//! find too little room.
 
 use std::time::Duration;
 
@@ -126,7 +127,7 @@ pub(super) struct Writer {
     sleep: f64,
     began: SimTime,
     queue: SendQueue,
-    at: Standing,
+    at: Reached,
 }
 
 /// From one sleep to the next, on average.
@@ -141,9 +142,9 @@ struct Cycle {
     per_nano: f64,
 }
 
-/// Where a writer stands.
+/// How far a writer has come.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Standing {
+pub(super) struct Reached {
     /// Nanoseconds since it began.
     spent: f64,
     /// Bytes of the buffer that are free.
@@ -185,7 +186,7 @@ impl Writer {
             sleep,
             began: now,
             queue,
-            at: Standing { spent: 0.0, free: queue.free(now, granted).get() as f64, pages },
+            at: Reached { spent: 0.0, free: queue.free(now, granted).get() as f64, pages },
         }
     }
 
@@ -199,12 +200,12 @@ impl Writer {
         self.queue.with_free(ByteCount::new(whole(self.at.free + 0.5)), self.now())
     }
 
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn reached(&self) -> Reached {
         self.at
     }
 
-    pub(super) fn back_to(&mut self, standing: Standing) {
-        self.at = standing;
+    pub(super) fn back_to(&mut self, reached: Reached) {
+        self.at = reached;
     }
 
     /// Writes up to `most` pages, and no more once a look at the clock shows `until` or later. Returns how many.
@@ -262,7 +263,7 @@ impl Writer {
     /// once, and then as often as what it found is used up.
     fn sleep_ahead(&mut self, most: PageCount, until: f64) {
         let Some(Cycle { freed, per_freed, asleep, per_nano }) = self.cycle else { return };
-        let Standing { spent, free, .. } = self.at;
+        let Reached { spent, free, .. } = self.at;
         let over = (until - spent - asleep - free * self.per_stays * self.page.work) * per_nano + 1.0 - SLACK;
         let written = (real(most.get()) * self.stays - self.longest - free) * per_freed;
         let sleeps = real(whole(over.min(written)));
@@ -272,7 +273,7 @@ impl Writer {
 
     /// Pages of the step before the first write that finds too little room, or `end`.
     fn found_full(&self, end: u64) -> u64 {
-        let Standing { free, pages, .. } = self.at;
+        let Reached { free, pages, .. } = self.at;
         let mut at = pages;
         if free >= self.longest {
             // Room for the longest write is left before so many pages.
@@ -301,10 +302,10 @@ impl Writer {
 
     /// Writes pages up to so many of the step, all of which find room.
     fn write_awake(&mut self, until: u64) {
-        let Standing { spent, free, pages } = self.at;
+        let Reached { spent, free, pages } = self.at;
         let count = real(until - pages);
         let free = (free - count * self.stays).min(if self.stays > 0.0 { f64::INFINITY } else { self.capacity });
-        self.at = Standing { spent: spent + count * self.page.work, free, pages: until };
+        self.at = Reached { spent: spent + count * self.page.work, free, pages: until };
     }
 
     /// Writes so many bytes that take the sender so long to prepare.
