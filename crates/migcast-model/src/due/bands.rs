@@ -116,9 +116,12 @@ impl Cell {
 
     /// What the pages of the memory from `at` on are.
     fn mix(at: f64, pages: f64, places: &ZeroPlaces) -> Mix {
-        let zero = places.between(at, at + pages);
-        let zero = if zero < NOTHING { 0.0 } else { zero };
-        Mix { data: if pages - zero < NOTHING { 0.0 } else { pages - zero }, zero, encoded: 0.0 }
+        let zero = match places.between(at, at + pages) {
+            zero if zero < NOTHING => 0.0,
+            zero if zero > pages - NOTHING => pages,
+            zero => zero,
+        };
+        Mix { data: pages - zero, zero, encoded: 0.0 }
     }
 }
 
