@@ -122,5 +122,6 @@ fn counting_says_what_replaying_says() {
             compared += 1;
         }
     }
-    assert!(compared >= 24, "{compared} cases");
+    // All but *cpu* under QEMU at 400 Mbit/s, which writes more than that.
+    assert_eq!(compared, 31);
 }

@@ -73,18 +73,7 @@ impl SendQueue {
     /// Writes `bytes`, which take the sender at least `cpu` to prepare, from `now` on, while the link carries `granted`.
     /// Returns when the last byte has been accepted. `now` must not lie before the end of the previous call.
     pub fn accept(&mut self, now: SimTime, bytes: ByteCount, cpu: Duration, granted: BytesPerSec) -> SimTime {
-        self.accept_prepared(now, bytes, now + cpu, granted)
-    }
-
-    /// The same where the sender has prepared the bytes by `prepared` at the earliest, from `now` on.
-    #[inline]
-    pub fn accept_prepared(
-        &mut self,
-        now: SimTime,
-        bytes: ByteCount,
-        prepared: SimTime,
-        granted: BytesPerSec,
-    ) -> SimTime {
+        let prepared = now + cpu;
         self.drain(now, granted);
         if prepared == now && self.queued + bytes <= self.capacity {
             // It takes no time.
@@ -112,7 +101,7 @@ impl SendQueue {
     }
 
     /// Bytes for which a writer that found the buffer full is woken within `span`.
-    pub fn freed_in(&self, span: Duration, granted: BytesPerSec) -> ByteCount {
+    fn freed_in(&self, span: Duration, granted: BytesPerSec) -> ByteCount {
         let delivered = granted.bytes_in(span).get();
         ByteCount::new(if self.burst.is_zero() { delivered } else { delivered - delivered % self.burst.get() })
     }

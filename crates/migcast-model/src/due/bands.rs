@@ -8,7 +8,8 @@
 //! ```
 //! Of a cell it is known since when its writes are due: since the sync before the scan last passed it. At a sync the
 //! pages written since then are due, whichever they are. A cell is a band, or a part of one where the scan stood inside
-//! it at a sync. Within a cell zero and other pages lie evenly mixed, and so do pages written again.
+//! it at a sync. Within a cell zero and other pages lie evenly mixed, and so do pages written again; but in the first pass, in
+//! which all pages are due, they lie where the zero map of the source's end says, if it is known.
 
 use std::time::Duration;
 
