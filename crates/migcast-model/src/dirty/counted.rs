@@ -1,8 +1,9 @@
 //! AVG by counting: a constant rate asked how many pages it writes, never which.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use super::{BANDS, ByBand, ConstantRate, CountedSource, DirtySource, Estimate, PerBand, RateSteps, SpanCounts};
+use super::{BANDS, ConstantRate, CountedSource, DirtySource, Estimate, PerBand, RateSteps, SpanCounts};
 use crate::units::{GuestTime, PageCount};
 
 /// Rates of which no page is looked at: a forecast costs the same whatever the memory. As such a guest no page is zero, and
@@ -60,8 +61,8 @@ impl SpanCounts for RateCounts<'_> {
         self.rate.write_set(until.since(since)).mean
     }
 
-    fn written_by_band(&self, since: GuestTime, until: GuestTime) -> ByBand {
-        ByBand::new(self.written(since, until), [1.0; BANDS])
+    fn written_by_band(&self, since: GuestTime, until: GuestTime, _bands: Range<usize>, pages: &mut [f64]) {
+        pages.fill(self.written(since, until) / BANDS as f64);
     }
 
     fn has_zero(&self) -> bool {

@@ -10,6 +10,7 @@ mod steps;
 pub mod wws;
 mod zero_places;
 
+use std::ops::Range;
 use std::time::Duration;
 
 pub(crate) use constant::splitmix;
@@ -63,29 +64,6 @@ pub const BANDS: usize = 64;
 /// One value for each band.
 pub type PerBand = [f64; BANDS];
 
-/// Pages that fall on the bands in proportion. Who wants few of the bands divides for those alone.
-#[derive(Clone, Copy, Debug)]
-pub struct ByBand {
-    pages: f64,
-    parts: PerBand,
-    sum: f64,
-}
-
-impl ByBand {
-    /// So many pages in these parts, whatever they add up to; equal ones where that is nothing.
-    #[inline]
-    pub fn new(pages: f64, parts: PerBand) -> ByBand {
-        let sum = parts.iter().sum();
-        if sum > 0.0 { ByBand { pages, parts, sum } } else { ByBand { pages, parts: [1.0; BANDS], sum: BANDS as f64 } }
-    }
-
-    /// Those of a band.
-    #[inline]
-    pub fn pages(&self, band: usize) -> f64 {
-        self.pages * (self.parts[band] / self.sum)
-    }
-}
-
 /// A dirty source that says for any span how many distinct pages were written, and in which part of the memory.
 pub trait CountedSource: DirtySource {
     /// What it says from one starting point on.
@@ -103,18 +81,14 @@ pub trait SpanCounts {
     /// Distinct pages written in (since, until].
     fn written(&self, since: GuestTime, until: GuestTime) -> f64;
 
-    /// The same by band.
-    fn written_by_band(&self, since: GuestTime, until: GuestTime) -> ByBand;
+    /// The same of each of these bands, into as many places: who wants few bands of many spans asks for those alone.
+    fn written_by_band(&self, since: GuestTime, until: GuestTime, bands: Range<usize>, pages: &mut [f64]);
 
-    /// Those of one band: who wants a few bands of many spans asks for those alone.
-    fn written_in_band(&self, since: GuestTime, until: GuestTime, band: usize) -> f64 {
-        self.written_by_band(since, until).pages(band)
-    }
-
-    /// Likewise, all of them.
+    /// Likewise, of all of them.
     fn written_per_band(&self, since: GuestTime, until: GuestTime) -> PerBand {
-        let by_band = self.written_by_band(since, until);
-        std::array::from_fn(|band| by_band.pages(band))
+        let mut pages = [0.0; BANDS];
+        self.written_by_band(since, until, 0..BANDS, &mut pages);
+        pages
     }
 
     /// Whether any page is ever zero.

@@ -2,32 +2,31 @@
 //!
 //! ```text
 //!  scan order  ─────────────────────────────────────────────────────────────►
-//!  cells       │ band 0 │ band 1 │ …  │ band k ┆ band k │ …            │ band 63 │
+//!  bands       │ band 0 │ band 1 │ …  │ band k          │ …            │ band 63 │
 //!  passed      ├──── since the last sync ──────┤ ▲ position
 //!  due         │ W(last sync, ·]               │ W(an earlier sync, ·]          │      ← at the next sync
 //! ```
-//! Of a cell it is known since when its writes are due: since the sync before the scan last passed it. At a sync the
-//! pages written since then are due, whichever they are. A cell is a band, or a part of one where the scan stood inside
-//! it at a sync. Within a cell zero and other pages lie evenly mixed, and so do pages written again; but in the first pass, in
-//! which all pages are due, they lie where the zero map of the source's end says, if it is known.
+//! Of a region it is known since when its writes are due: since the sync before the scan last passed it. At a sync the
+//! pages written since then are due, whichever they are; a [`Scan`] holds how many in each band, and where it stands.
+//! Within a region's part of a band zero and other pages lie evenly mixed, and so do pages written again; but in the first
+//! pass, in which all pages are due, they lie where the zero map of the source's end says, if it is known.
 
+mod mix;
+mod scan;
+
+use std::ops::Range;
 use std::time::Duration;
 
+use self::mix::{Mix, Rounded, nearest};
+use self::scan::{Cell, Piece, Region, Scan};
 use super::{Batch, DueSet, PageBytes, Rewritten, ScanOrder, SendLimit, Sent, Tracking};
-use crate::dirty::{BANDS, ByBand, CountedSource, PerBand, SpanCounts, ZeroPlaces};
+use crate::dirty::{BANDS, CountedSource, PerBand, SpanCounts, ZeroPlaces};
 use crate::units::{GuestTime, PageCount};
 
 /// How long what is known of zero pages may be used, in guest time.
 const ZERO_KNOWN_FOR: Duration = Duration::from_millis(250);
-/// Shares of kinds of pages that differ by less are one.
-const ALIKE: f64 = 1e-6;
 /// Less than this of a page is the rounding of sums.
 const NOTHING: f64 = 1e-6;
-
-/// The nearest whole number of pages ≥ 0. Half an instruction where `f64::round` is a call.
-fn nearest(pages: f64) -> u64 {
-    (pages + 0.5) as u64
-}
 
 /// Due pages, dirty log and scan position of one migration over a [`CountedSource`].
 #[derive(Clone, Debug)]
@@ -38,11 +37,7 @@ pub struct Bands<C> {
     bands: usize,
     /// Pages among which the place of the scan makes no difference, at most.
     alike_most: f64,
-    cells: Vec<Cell>,
-    /// What the last reading of the log asked; kept for its room alone.
-    spans: Spans,
-    /// The cell in which the scan stands.
-    at: usize,
+    scan: Scan,
     /// Pages due, in whole pages: what the cells hold adds up to it.
     due: u64,
     /// When the log was last read.
@@ -58,13 +53,14 @@ pub struct Bands<C> {
     sent: Rounded,
     /// Due pages that were not sent, because they had been written again.
     others: Rounded,
+    /// What the last reading of the log found passed; kept for its room alone.
+    pieces: Vec<Piece>,
 }
 
 /// Where a scan stands whose log has not been read yet: nothing of what was written has come into it.
 #[derive(Clone, Debug)]
 pub struct FirstScan {
-    cells: Vec<Cell>,
-    at: usize,
+    scan: Scan,
     due: u64,
     synced: GuestTime,
     asked: GuestTime,
@@ -74,163 +70,43 @@ pub struct FirstScan {
     sent: Rounded,
 }
 
-/// A stretch of the memory of which one thing is known.
-#[derive(Clone, Copy, Debug)]
-struct Cell {
-    band: usize,
-    /// Its share of the band.
-    share: f64,
-    /// Pages due when the scan came, or would come.
-    whole: f64,
-    /// Of those the ones that are left, by kind.
-    due: Mix,
-    /// Since when its writes are due; `None` as long as all of it is.
-    since: Option<GuestTime>,
-    /// Whether the scan has passed it since the last sync.
-    passed: bool,
-    /// Since when its writes have been sent, and kept in the cache; `None` as long as none has.
-    kept_since: Option<GuestTime>,
-}
-
-impl Cell {
-    /// Whether all of it is due still, and since the beginning: so far as the scan has not passed it.
-    fn is_of_first_pass(&self) -> bool {
-        self.since.is_none() && !self.passed
-    }
-
-    /// The page of the memory at which its next due page lies, in a pass in which all are due: its end is the band's.
-    fn place(&self, band_pages: f64) -> f64 {
-        (self.band as f64 + 1.0) * band_pages - self.due.pages()
-    }
-
-    /// Its next pages, at most those that are due, in a pass in which all are due.
-    fn ahead(&self, pages: f64, band_pages: f64, places: &ZeroPlaces) -> Mix {
-        Cell::mix(self.place(band_pages), pages.min(self.due.pages()), places)
-    }
-
-    /// The pages behind its next `gone` ones that are alike or evenly mixed.
-    fn alike_behind(&self, gone: f64, band_pages: f64, places: &ZeroPlaces) -> Mix {
-        let at = self.place(band_pages) + gone;
-        let left = (self.due.pages() - gone).max(0.0);
-        Cell::mix(at, (places.alike_until(at) - at).clamp(0.0, left), places)
-    }
-
-    /// What the pages of the memory from `at` on are.
-    fn mix(at: f64, pages: f64, places: &ZeroPlaces) -> Mix {
-        let zero = match places.between(at, at + pages) {
-            zero if zero < NOTHING => 0.0,
-            zero if zero > pages - NOTHING => pages,
-            zero => zero,
-        };
-        Mix { data: pages - zero, zero, encoded: 0.0 }
-    }
-}
-
-/// What was written in some spans that end together, each asked for once.
-#[derive(Clone, Debug, Default)]
-struct Spans {
-    asked: Vec<Span>,
-    /// The distinct pages written in those of them that were asked by band.
-    by_band: Vec<ByBand>,
-}
-
-/// What was written since some moment.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    since: GuestTime,
-    /// Of the pages written the share that was left zero.
-    left_zero: f64,
-    told: Told,
-}
-
-/// Distinct pages written in a span.
-#[derive(Clone, Copy, Debug)]
-enum Told {
-    /// So many, in the one band there is.
-    Whole(f64),
-    /// By band, at this place of [`Spans::by_band`].
-    ByBand(usize),
-    /// The band of the one cell that asks is asked for alone.
-    Alone,
-}
-
-/// Pages by kind, in parts of pages.
-#[derive(Clone, Copy, Debug, Default)]
-struct Mix {
-    data: f64,
-    zero: f64,
-    encoded: f64,
-}
-
-impl Mix {
-    fn pages(self) -> f64 {
-        self.data + self.zero + self.encoded
-    }
-
-    /// Whether these are of the same kinds in the same shares as the others, if there are any.
-    fn is_mixed_as(&self, others: &Mix) -> bool {
-        let (pages, of_others) = (self.pages(), others.pages());
-        let is_alike = |some: f64, other: f64| (some * of_others - other * pages).abs() <= ALIKE * pages * of_others;
-        is_alike(self.zero, others.zero) && is_alike(self.encoded, others.encoded)
-    }
-
-    fn times(self, factor: f64) -> Mix {
-        Mix { data: self.data * factor, zero: self.zero * factor, encoded: self.encoded * factor }
-    }
-
-    fn add(&mut self, more: Mix) {
-        self.data += more.data;
-        self.zero += more.zero;
-        self.encoded += more.encoded;
-    }
-
-    fn take(&mut self, part: Mix) {
-        self.data = (self.data - part.data).max(0.0);
-        self.zero = (self.zero - part.zero).max(0.0);
-        self.encoded = (self.encoded - part.encoded).max(0.0);
-    }
-
-    fn bytes(self, page: PageBytes) -> f64 {
-        let PageBytes { data, zero, encoded } = page;
-        self.data * data.get() as f64 + self.zero * zero.get() as f64 + self.encoded * encoded.get() as f64
-    }
-
-    /// The first of these pages that takes the bytes past a limit, counted from 1.
-    fn pages_past(self, bytes: f64, page: PageBytes) -> f64 {
-        let each = self.bytes(page) / self.pages();
-        if each > 0.0 { (bytes / each).floor() + 1.0 } else { f64::INFINITY }
-    }
-}
-
-/// What was sent, told in whole pages without ever drifting from its parts.
-#[derive(Clone, Copy, Debug, Default)]
-struct Rounded {
-    parts: Mix,
-    whole: Sent,
-}
-
-impl Rounded {
-    /// These, in whole pages by kind, at most so many.
-    fn take(&mut self, parts: Mix, most: u64) -> Sent {
-        self.parts.add(parts);
-        let more =
-            |sum: f64, told: PageCount, most: PageCount| PageCount::new(nearest(sum)).saturating_sub(told).min(most);
-        let pages = more(self.parts.pages(), self.whole.pages(), PageCount::new(most));
-        let zero = more(self.parts.zero, self.whole.zero, pages);
-        let encoded = more(self.parts.encoded, self.whole.encoded, pages - zero);
-        let sent = Sent { data: pages - zero - encoded, zero, encoded };
-        self.whole += sent;
-        sent
-    }
-}
-
 /// A log that is cleared chunk by chunk, as the first page of each is sent.
 #[derive(Clone, Debug)]
 struct Chunks {
     /// Bands of a chunk; one where a chunk is shorter, too: a band takes the scan little time.
     bands: usize,
-    /// When each band's chunk was cleared since the last sync.
+    /// When each chunk was cleared since the last sync.
     cleared: Vec<Option<GuestTime>>,
+}
+
+impl Chunks {
+    /// None cleared yet. A chunk of so many pages.
+    fn of(chunk: PageCount, band_pages: f64, bands: usize) -> Chunks {
+        let each = ((chunk.get() as f64 / band_pages).round() as usize).max(1);
+        Chunks { bands: each, cleared: vec![None; bands.div_ceil(each)] }
+    }
+
+    /// Whether it is known when the chunk of a band is cleared, whenever its pages are sent: where the next page lies in
+    /// it, when that goes.
+    fn is_known_from(&self, band: usize, next: usize) -> bool {
+        band / self.bands == next / self.bands || self.cleared[band / self.bands].is_some()
+    }
+
+    /// The same of all chunks.
+    fn are_known_from(&self, next: usize) -> bool {
+        let mut chunks = self.cleared.iter().enumerate();
+        chunks.all(|(chunk, cleared)| cleared.is_some() || chunk == next / self.bands)
+    }
+
+    /// Of the chunk at a place, in bands from the memory's beginning: where it ends, and when it was cleared.
+    fn at(&self, place: f64) -> (f64, Option<GuestTime>) {
+        let chunk = place as usize / self.bands;
+        (((chunk + 1) * self.bands) as f64, self.cleared[chunk])
+    }
+
+    fn clear(&mut self, band: usize, at: GuestTime) {
+        self.cleared[band / self.bands].get_or_insert(at);
+    }
 }
 
 /// Distinct pages written up to one reading of the log since the few moments that its chunks have in common.
@@ -256,6 +132,17 @@ struct Encoding {
     pages: f64,
     /// Whether the scan went around once: nothing is kept before.
     is_active: bool,
+    /// Whether it had when the log was last read.
+    was_active: bool,
+}
+
+/// How the log is read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Reading {
+    /// Into the due pages; the scan goes on where it stands.
+    Added,
+    /// For the due pages: what had not been sent is due only if it was written since. The scan begins anew.
+    Instead,
 }
 
 impl<C: SpanCounts> Bands<C> {
@@ -266,39 +153,39 @@ impl<C: SpanCounts> Bands<C> {
         // A scan out of order meets every part of the memory all the time.
         let bands = if by_position && order == ScanOrder::Linear { BANDS } else { 1 };
         let band_pages = memory.get() as f64 / bands as f64;
-        let chunks = log.chunk().map(|chunk| Chunks {
-            bands: ((chunk.get() as f64 / band_pages).round() as usize).max(1),
-            cleared: vec![None; bands],
-        });
         Bands {
             counts: source.counts(start),
             band_pages,
             bands,
             alike_most: if by_position { memory.get() as f64 / BANDS as f64 } else { f64::INFINITY },
-            cells: Vec::with_capacity(if bands == 1 { 1 } else { bands + 8 }),
-            spans: Spans::default(),
-            at: 0,
+            scan: Scan::with_room(bands),
             due: 0,
             synced: GuestTime::ZERO,
             asked: GuestTime::ZERO,
             zero_counted: GuestTime::ZERO,
             has_first_pass: true,
-            chunks,
-            cache: cache.map(|pages| Encoding { pages: pages.get() as f64, is_active: false }),
+            chunks: log.chunk().map(|chunk| Chunks::of(chunk, band_pages, bands)),
+            cache: cache.map(|pages| Encoding { pages: pages.get() as f64, is_active: false, was_active: false }),
             sent: Rounded::default(),
             others: Rounded::default(),
+            pieces: Vec::new(),
         }
     }
 
-    /// Distinct pages written in (since, until], by band.
-    fn written_in(&self, since: GuestTime, until: GuestTime) -> PerBand {
+    /// Distinct pages written in (since, until], in these bands.
+    fn count_written(&self, since: GuestTime, until: GuestTime, bands: Range<usize>, pages: &mut [f64]) {
         if self.bands == 1 {
-            let mut all = [0.0; BANDS];
-            all[0] = self.counts.written(since, until);
-            all
+            pages[0] = self.counts.written(since, until);
         } else {
-            self.counts.written_per_band(since, until)
+            self.counts.written_by_band(since, until, bands, pages);
         }
+    }
+
+    /// The same in every band.
+    fn written_in(&self, since: GuestTime, until: GuestTime) -> PerBand {
+        let mut pages = [0.0; BANDS];
+        self.count_written(since, until, 0..self.bands, &mut pages[..self.bands]);
+        pages
     }
 
     fn zero_in_bands(&self, at: GuestTime) -> PerBand {
@@ -315,22 +202,16 @@ impl<C: SpanCounts> Bands<C> {
         if !self.has_first_pass || !self.counts.has_zero() {
             return;
         }
-        if self.cells.iter().all(|cell| cell.since.is_some() || cell.passed) {
-            self.has_first_pass = false;
-            return;
-        }
-        if let Some(places) = self.counts.zero_places() {
-            for cell in self.cells.iter_mut().filter(|cell| cell.is_of_first_pass()) {
-                cell.due = cell.ahead(cell.due.pages(), self.band_pages, places);
-            }
-            return;
-        }
-        let zero = self.zero_in_bands(at);
-        for cell in self.cells.iter_mut().filter(|cell| cell.is_of_first_pass()) {
-            let pages = cell.due.pages();
-            let share = (zero[cell.band] / self.band_pages).clamp(0.0, 1.0);
-            cell.due = Mix { data: pages * (1.0 - share), zero: pages * share, encoded: 0.0 };
-        }
+        let band_pages = self.band_pages;
+        self.has_first_pass = if let Some(places) = self.counts.zero_places() {
+            self.scan.set_first(|cell| mixed(cell.page(0.0, band_pages), cell.pages, places))
+        } else {
+            let zero = self.zero_in_bands(at);
+            self.scan.set_first(|cell| {
+                let share = (zero[cell.band as usize] / band_pages).clamp(0.0, 1.0);
+                Mix { data: cell.pages * (1.0 - share), zero: cell.pages * share, encoded: 0.0 }
+            })
+        };
     }
 
     fn count_zero_anew(&mut self, at: GuestTime) {
@@ -339,62 +220,17 @@ impl<C: SpanCounts> Bands<C> {
         }
     }
 
-    /// The next pages of a cell that are alike, or evenly mixed: all that are due, where nobody has seen which are zero.
-    fn alike_in(&self, cell: &Cell) -> Mix {
-        self.alike_behind(cell, 0.0)
+    /// Where the zero pages of a cell lie, if it has been due from the beginning and they have been seen.
+    fn places(&self, cell: &Cell) -> Option<&ZeroPlaces> {
+        self.counts.zero_places().filter(|_| self.scan.is_first(cell))
     }
 
-    /// The same behind its next `gone` pages.
+    /// The pages behind a cell's first `gone` ones that are alike, or evenly mixed: all that are due, where nobody has seen
+    /// which are zero.
     fn alike_behind(&self, cell: &Cell, gone: f64) -> Mix {
-        match self.counts.zero_places().filter(|_| cell.is_of_first_pass()) {
-            Some(places) => cell.alike_behind(gone, self.band_pages, places),
-            None if gone == 0.0 => cell.due,
-            None => Mix::default(),
-        }
-    }
-
-    /// Cuts the cell in which the scan stands where it stands, so that no cell is half passed.
-    fn cut(&mut self) {
-        let cell = self.cells[self.at];
-        let left = if cell.whole > 0.0 { cell.due.pages() / cell.whole } else { 1.0 };
-        if left >= 1.0 || cell.passed {
-            return;
-        }
-        let (share, kept_since) = (cell.share * (1.0 - left), self.kept_since(&cell));
-        let behind = Cell { share, whole: 0.0, due: Mix::default(), passed: true, kept_since, ..cell };
-        self.cells[self.at] = Cell { share: cell.share * left, whole: cell.due.pages(), ..cell };
-        self.cells.insert(self.at, behind);
-        self.at += 1;
-    }
-
-    /// Joins neighbours that a later sync need not tell apart.
-    fn join(&mut self) {
-        let mut index = 1;
-        while index < self.cells.len() {
-            let (before, cell) = (&self.cells[index - 1], &self.cells[index]);
-            // The scan's position is a border.
-            let is_alike = before.since == cell.since && before.kept_since == cell.kept_since;
-            if before.band == cell.band && is_alike && index != self.at {
-                let cell = *cell;
-                let joined = &mut self.cells[index - 1];
-                joined.share += cell.share;
-                joined.whole += cell.whole;
-                joined.due.add(cell.due);
-                self.cells.remove(index);
-                self.at -= usize::from(index < self.at);
-            } else {
-                index += 1;
-            }
-        }
-    }
-
-    /// Since when the writes of a cell are due at `now`.
-    fn due_since(&self, cell: &Cell, now: GuestTime, shared: &mut Shared) -> Option<GuestTime> {
-        if !cell.passed {
-            return cell.since;
-        }
-        let cleared = self.chunks.as_ref().and_then(|chunks| chunks.cleared[cell.band]);
-        Some(cleared.map_or(self.synced, |cleared| self.remembered_since(cell.since, cleared, now, shared)))
+        let Some(places) = self.places(cell) else { return cell.behind(gone) };
+        let at = cell.page(gone, self.band_pages);
+        mixed(at, (places.alike_until(at) - at).clamp(0.0, (cell.pages - gone).max(0.0)), places)
     }
 
     /// Since when a log seems to remember at `now`, of which at `cleared` what the last sync told was cleared: since then
@@ -420,71 +256,90 @@ impl<C: SpanCounts> Bands<C> {
         synced + cleared.since(synced).mul_f64(forgotten)
     }
 
-    /// Whether two cells remember since the same moment.
-    fn is_alike(&self, one: &Cell, other: &Cell) -> bool {
-        let cleared = |cell: &Cell| self.chunks.as_ref().and_then(|chunks| chunks.cleared[cell.band]);
-        let is_kept_alike = one.kept_since == other.kept_since;
-        one.since == other.since && one.passed == other.passed && cleared(one) == cleared(other) && is_kept_alike
-    }
-
-    /// What was written in (since, until], for so many cells.
-    fn ask(&self, spans: &mut Spans, (since, until): (GuestTime, GuestTime), cells: usize) -> Span {
-        if let Some(known) = spans.asked.iter().rfind(|span| span.since == since) {
-            return *known;
-        }
-        let left_zero = self.counts.left_zero(since, until);
-        let told = if self.bands == 1 {
-            Told::Whole(self.counts.written(since, until))
-        } else if cells == 1 {
-            return Span { since, left_zero, told: Told::Alone };
-        } else {
-            spans.by_band.push(self.counts.written_by_band(since, until));
-            Told::ByBand(spans.by_band.len() - 1)
-        };
-        let span = Span { since, left_zero, told };
-        spans.asked.push(span);
-        span
-    }
-
-    /// Sets what is due to what was written since each cell remembers, and starts anew from `now`.
-    fn renew(&mut self, now: GuestTime, mut since: impl FnMut(&Self, &Cell) -> Option<GuestTime>) {
-        let (mut cells, mut spans) = (std::mem::take(&mut self.cells), std::mem::take(&mut self.spans));
-        spans.asked.clear();
-        spans.by_band.clear();
-        let mut total = 0.0;
-        for alike in cells.chunk_by_mut(|one, next| self.is_alike(one, next)) {
-            let since = since(self, &alike[0]);
-            if let Some(since) = since {
-                let Span { left_zero: zero, told, .. } = self.ask(&mut spans, (since, now), alike.len());
-                let encoded = self.encoded_share(alike[0].kept_since, since, now);
-                for cell in &mut *alike {
-                    let written = match told {
-                        Told::Whole(pages) => pages,
-                        Told::ByBand(place) => spans.by_band[place].pages(cell.band),
-                        Told::Alone => self.counts.written_in_band(since, now, cell.band),
-                    };
-                    let pages = written.min(self.band_pages) * cell.share;
-                    let data = pages * (1.0 - zero);
-                    cell.due = Mix { data: data * (1.0 - encoded), zero: pages * zero, encoded: data * encoded };
-                }
-            }
-            for cell in alike {
-                (cell.since, cell.passed) = (since, false);
-                total += cell.due.pages();
-            }
-        }
-        self.due = nearest(total);
-        // What the cells hold adds up to whole pages.
-        let scale = if total > 0.0 { self.due as f64 / total } else { 0.0 };
-        for cell in &mut cells {
-            cell.due = cell.due.times(scale);
-            cell.whole = cell.due.pages();
-        }
-        (self.cells, self.spans) = (cells, spans);
+    /// Sets what is due to what was written since each region remembers, and starts anew from `now`.
+    fn renew(&mut self, now: GuestTime, reading: Reading) {
+        self.scan.settle();
+        let mut pieces = std::mem::take(&mut self.pieces);
+        self.scan.pieces(reading == Reading::Added, &mut pieces);
+        let next = self.remember(now, reading, &pieces);
+        self.pieces = pieces;
+        let at = self.lay_out(now, next);
+        self.scan.begin(if reading == Reading::Added { at } else { 0 });
         self.synced = now;
         if let Some(chunks) = &mut self.chunks {
             chunks.cleared.fill(None);
         }
+        if let Some(cache) = &mut self.cache {
+            cache.was_active = cache.is_active;
+        }
+    }
+
+    /// Makes the regions anew: since when the writes of each are due at `now`. Returns at which of them the scan stands.
+    fn remember(&mut self, now: GuestTime, reading: Reading, pieces: &[Piece]) -> usize {
+        let (mut shared, mut next) = (Shared::default(), None);
+        let mut regions = std::mem::take(&mut self.scan.regions);
+        regions.clear();
+        for piece in pieces {
+            if piece.is_next {
+                next = Some(regions.len());
+            }
+            let Region { from, to, since, .. } = piece.region;
+            if !piece.is_passed {
+                let since = if reading == Reading::Added { since } else { Some(self.synced) };
+                scan::append(&mut regions, Region { since, ..piece.region }, piece.is_next);
+                continue;
+            }
+            let kept_since = self.kept_since(piece);
+            let mut begin = from;
+            while begin < to {
+                let (end, cleared) = self.chunks.as_ref().map_or((to, None), |chunks| chunks.at(begin));
+                let end = end.min(to);
+                let since =
+                    cleared.map_or(self.synced, |cleared| self.remembered_since(since, cleared, now, &mut shared));
+                let region = Region { from: begin, to: end, since: Some(since), kept_since };
+                scan::append(&mut regions, region, piece.is_next && begin == from);
+                begin = end;
+            }
+        }
+        self.scan.regions = regions;
+        next.unwrap_or(self.scan.regions.len())
+    }
+
+    /// Makes the cells anew, which hold what was written up to `now` since their regions remember. Returns the first of
+    /// this region.
+    fn lay_out(&mut self, now: GuestTime, next: usize) -> usize {
+        let mut cells = std::mem::take(&mut self.scan.cells);
+        cells.clear();
+        let (mut at, mut written) = (None, [self.band_pages; BANDS]);
+        for (index, region) in self.scan.regions.iter().enumerate() {
+            if index == next {
+                at = Some(cells.len());
+            }
+            let bands = region.bands();
+            let written = &mut written[..bands.len()];
+            let kinds = match region.since {
+                Some(since) => {
+                    self.count_written(since, now, bands, written);
+                    let encoded = self.encoded_share(region.kept_since, since, now);
+                    [self.counts.left_zero(since, now), encoded]
+                }
+                None => {
+                    written.fill(self.band_pages);
+                    [0.0, 0.0]
+                }
+            };
+            cells.extend(region.cells(index as u32, written, self.band_pages, kinds));
+        }
+        let total = sum(&cells);
+        self.due = nearest(total);
+        // What the cells hold adds up to whole pages.
+        let scale = if total > 0.0 { self.due as f64 / total } else { 0.0 };
+        for cell in &mut cells {
+            (cell.due, cell.pages) = (cell.due.times(scale), cell.pages * scale);
+        }
+        let at = at.unwrap_or(cells.len());
+        self.scan.cells = cells;
+        at
     }
 
     /// Of the pages written since some moment the share that the cache holds: those written between `kept_since` and then,
@@ -500,68 +355,38 @@ impl<C: SpanCounts> Bands<C> {
         (both / after).clamp(0.0, 1.0) * (pages / before).min(1.0)
     }
 
-    /// The scan leaves the cell in which it stands.
-    fn pass(&mut self) {
-        let kept_since = self.kept_since(&self.cells[self.at]);
-        let cell = &mut self.cells[self.at];
-        (cell.passed, cell.due, cell.kept_since) = (true, Mix::default(), kept_since);
-        self.at += 1;
+    /// Since when the writes of a piece of the memory that the scan has passed are kept in the cache.
+    fn kept_since(&self, Piece { region, is_around, .. }: &Piece) -> Option<GuestTime> {
+        let was_active = |cache: &Encoding| if *is_around { cache.is_active } else { cache.was_active };
+        let sent = self.cache.filter(was_active).map(|_| region.since.unwrap_or(self.synced));
+        region.kept_since.or(sent)
     }
 
-    /// Since when the writes of a cell that the scan has passed are kept in the cache.
-    fn kept_since(&self, cell: &Cell) -> Option<GuestTime> {
-        let sent = self.cache.filter(|cache| cache.is_active).map(|_| cell.since.unwrap_or(self.synced));
-        cell.kept_since.or(sent)
-    }
-
-    /// The scan goes on to the next cell, around the end if it must.
-    fn go_on(&mut self) {
-        self.pass();
-        if self.at == self.cells.len() {
-            self.at = 0;
-            if let Some(cache) = &mut self.cache {
-                cache.is_active = true;
-            }
+    /// The scan goes on from the memory's end to its beginning.
+    fn turn(&mut self) {
+        self.scan.turn();
+        if let Some(cache) = &mut self.cache {
+            cache.is_active = true;
         }
-    }
-
-    fn clear_chunk(&mut self, at: GuestTime, band: usize) {
-        // A chunk's bands are cleared together.
-        if let Some(chunks) = self.chunks.as_mut().filter(|chunks| chunks.cleared[band].is_none()) {
-            let first = band / chunks.bands * chunks.bands;
-            let end = (first + chunks.bands).min(chunks.cleared.len());
-            chunks.cleared[first..end].fill(Some(at));
-        }
-    }
-
-    /// Whether nothing is due any more in the cell in which the scan stands.
-    fn is_passed(&self) -> bool {
-        self.cells[self.at].due.pages() < NOTHING
     }
 
     /// Takes `pages` of the cell in which the scan stands, or what it has.
     fn take_from_cell(&mut self, at: GuestTime, pages: f64) -> Mix {
-        let places = self.counts.zero_places();
-        let cell = &mut self.cells[self.at];
-        let (band, has) = (cell.band, cell.due.pages());
-        let part = if pages >= has {
-            std::mem::take(&mut cell.due)
-        } else {
-            let part = match places.filter(|_| cell.is_of_first_pass()) {
-                Some(places) => cell.ahead(pages, self.band_pages, places),
-                None => cell.due.times(pages / has),
-            };
-            cell.due.take(part);
-            part
+        let (cell, gone) = self.scan.cell();
+        let pages = pages.min(cell.pages - gone);
+        let part = match self.places(cell) {
+            Some(places) => mixed(cell.page(gone, self.band_pages), pages, places),
+            None => cell.due.times(pages / cell.pages),
         };
-        self.clear_chunk(at, band);
+        clear(&mut self.chunks, cell, at);
+        self.scan.pass(pages);
         part
     }
 
     /// Of the due pages the share that was written again since the log was read, by band.
     fn written_again(&self, at: GuestTime) -> PerBand {
         let after = self.written_in(self.synced, at);
-        let Some(since) = self.cells.first().and_then(|cell| cell.since) else {
+        let Some(since) = self.scan.regions.first().and_then(|region| region.since) else {
             return after.map(|pages| (pages / self.band_pages).clamp(0.0, 1.0));
         };
         let (before, all) = (self.written_in(since, self.synced), self.written_in(since, at));
@@ -582,11 +407,39 @@ impl<C: SpanCounts> Bands<C> {
     fn count_out(&mut self, parts: Mix) -> Sent {
         let sent = self.sent.take(parts, self.due);
         self.due -= sent.pages().get();
-        if self.due == 0 {
-            self.cells.iter_mut().for_each(|cell| cell.due = Mix::default());
+        if self.due == 0 && !self.scan.is_at_end() && !self.scan.has_passed_all() {
+            self.scan.pass(f64::INFINITY);
         }
         sent
     }
+}
+
+/// What cells hold, in four lanes of which each is summed up by itself.
+fn sum(cells: &[Cell]) -> f64 {
+    let (fours, rest) = cells.as_chunks::<4>();
+    let mut lanes = [0.0; 4];
+    for four in fours {
+        lanes = std::array::from_fn(|lane| lanes[lane] + four[lane].pages);
+    }
+    lanes.iter().sum::<f64>() + rest.iter().map(|cell| cell.pages).sum::<f64>()
+}
+
+/// The scan sends a page of this cell.
+#[inline]
+fn clear(chunks: &mut Option<Chunks>, cell: &Cell, at: GuestTime) {
+    if let Some(chunks) = chunks {
+        chunks.clear(cell.band as usize, at);
+    }
+}
+
+/// What so many pages of the memory from `at` on are.
+fn mixed(at: f64, pages: f64, places: &ZeroPlaces) -> Mix {
+    let zero = match places.between(at, at + pages) {
+        zero if zero < NOTHING => 0.0,
+        zero if zero > pages - NOTHING => pages,
+        zero => zero,
+    };
+    Mix { data: pages - zero, zero, encoded: 0.0 }
 }
 
 impl<C: SpanCounts + Clone> DueSet for Bands<C> {
@@ -595,19 +448,11 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
     }
 
     fn start(&mut self, at: GuestTime) {
-        let cell = |band| Cell {
-            band,
-            share: 1.0,
-            whole: self.band_pages,
-            due: Mix { data: self.band_pages, ..Mix::default() },
-            since: None,
-            passed: false,
-            kept_since: None,
-        };
-        self.cells.clear();
-        self.cells.extend((0..self.bands).map(cell));
-        self.due = nearest(self.band_pages * self.bands as f64);
-        (self.at, self.synced, self.asked, self.has_first_pass) = (0, at, at, true);
+        (self.synced, self.asked, self.has_first_pass) = (at, at, true);
+        self.scan.regions.clear();
+        self.scan.regions.push(Region { from: 0.0, to: self.bands as f64, since: None, kept_since: None });
+        self.lay_out(at, 0);
+        self.scan.begin(0);
         if let Some(chunks) = &mut self.chunks {
             chunks.cleared.fill(None);
         }
@@ -616,10 +461,7 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
 
     fn sync(&mut self, at: GuestTime) -> PageCount {
         let before = self.due;
-        self.cut();
-        let mut shared = Shared::default();
-        self.renew(at, |bands, cell| bands.due_since(cell, at, &mut shared));
-        self.join();
+        self.renew(at, Reading::Added);
         self.count_zero(at);
         PageCount::new(self.due.saturating_sub(before))
     }
@@ -629,22 +471,33 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
         let mut most = limit.pages.get().min(self.due) as f64;
         let (mut bytes, mut data) = (limit.bytes.get() as f64, limit.data_pages.get() as f64);
         let longest = page.data.max(page.zero).max(page.encoded).get() as f64;
-        let (mut parts, mut empty) = (Mix::default(), 0);
+        let (mut parts, per_longest) = (Mix::default(), 1.0 / longest);
         while parts.pages() < most - NOTHING {
-            if self.is_passed() {
-                empty += 1;
-                if empty > self.cells.len() {
-                    // All that is left is what sums have lost.
-                    parts.data += most - parts.pages();
-                    break;
-                }
-                self.go_on();
+            // More than a page from every limit cells are passed whole, and nothing has to be divided.
+            let far = (most - parts.pages()).min(bytes * per_longest - 1.0).min(data - 1.0);
+            let whole = self.scan.pass_whole(far, |cell| clear(&mut self.chunks, cell, at));
+            bytes -= whole.bytes(page);
+            data -= whole.data;
+            parts.add(whole);
+            if parts.pages() >= most - NOTHING {
+                break;
+            }
+            if self.scan.has_passed_all() {
+                // All that is left is what sums have lost.
+                parts.data += most - parts.pages();
+                break;
+            }
+            if self.scan.is_at_end() {
+                self.turn();
                 continue;
             }
-            let due = self.alike_in(&self.cells[self.at]);
-            // More than a page from its limits a cell is sent whole, so that nothing has to be divided.
-            let is_far = bytes > (due.pages() + 1.0) * longest && data > due.data + 1.0;
-            if !is_far && (bytes <= due.bytes(page) + longest || data <= due.data + 1.0) {
+            let (cell, gone) = self.scan.cell();
+            if cell.pages - gone < NOTHING {
+                self.scan.leave();
+                continue;
+            }
+            let due = self.alike_behind(cell, gone);
+            if bytes <= due.bytes(page) + longest || data <= due.data + 1.0 {
                 let has = due.pages();
                 let with_data = if due.data > 0.0 { data * has / due.data } else { f64::INFINITY };
                 let wanted = due.pages_past(bytes, page).min(with_data);
@@ -664,9 +517,7 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
 
     fn stop_encoding(&mut self) {
         self.cache = None;
-        for cell in &mut self.cells {
-            cell.due.data += std::mem::take(&mut cell.due.encoded);
-        }
+        self.scan.encode_nothing();
     }
 
     fn written(&mut self, at: GuestTime) -> PageCount {
@@ -676,12 +527,7 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
     }
 
     fn replace(&mut self, at: GuestTime) -> PageCount {
-        let mut shared = Shared::default();
-        self.renew(at, |bands, cell| match cell.passed {
-            true => bands.due_since(cell, at, &mut shared),
-            false => Some(bands.synced),
-        });
-        self.at = 0;
+        self.renew(at, Reading::Instead);
         PageCount::new(self.due)
     }
 
@@ -690,13 +536,13 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
         let mut batch = Batch::default();
         let again = (rewritten != Rewritten::Sent).then(|| self.written_again(at));
         let (mut room, mut sent, mut others) = (places.get() as f64, Mix::default(), 0.0);
-        while room > NOTHING && self.at < self.cells.len() {
-            if self.is_passed() {
-                self.pass();
+        while room > NOTHING && !self.scan.is_at_end() {
+            let (cell, gone) = self.scan.cell();
+            if cell.pages - gone < NOTHING {
+                self.scan.leave();
                 continue;
             }
-            let cell = &self.cells[self.at];
-            let again = again.as_ref().map_or(0.0, |again| again[cell.band]);
+            let again = again.as_ref().map_or(0.0, |again| again[cell.band as usize]);
             // Pages that are skipped take no place.
             let placed = if rewritten == Rewritten::Skipped { 1.0 - again } else { 1.0 };
             let part = self.take_from_cell(at, if placed > 0.0 { room / placed } else { f64::INFINITY });
@@ -708,7 +554,7 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
         *if rewritten == Rewritten::Skipped { &mut batch.skipped } else { &mut batch.announced } = others;
         self.due -= others.get();
         batch.sent = self.count_out(sent);
-        batch.ended = self.at == self.cells.len() || self.due == 0;
+        batch.ended = self.scan.is_at_end() || self.due == 0;
         batch
     }
 
@@ -717,10 +563,8 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
             return Some(Sent { data: pages.min(PageCount::new(self.due)), ..Sent::default() });
         }
         let (mut left, mut ahead) = ((pages.get().min(self.due)) as f64, Mix::default());
-        let (passed, next) = self.cells.split_at(self.at);
-        'cells: for cell in next.iter().chain(passed) {
-            let mut gone = 0.0;
-            while gone < cell.due.pages() - NOTHING && left > 0.0 {
+        'cells: for (cell, mut gone) in self.scan.ahead_around() {
+            while gone < cell.pages - NOTHING && left > 0.0 {
                 let due = self.alike_behind(cell, gone);
                 // Less than a page does not go alone.
                 if ahead.pages() >= 1.0 && !due.is_mixed_as(&ahead) {
@@ -731,26 +575,27 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
                 (gone, left) = (gone + has, left - has);
             }
         }
-        let whole = |pages: f64| PageCount::new(nearest(pages));
-        let pages = whole(ahead.pages());
-        let (zero, encoded) = (whole(ahead.zero).min(pages), whole(ahead.encoded));
-        let encoded = encoded.min(pages - zero);
-        Some(Sent { data: pages - zero - encoded, zero, encoded })
+        Some(ahead.whole())
     }
 
     fn all_data(&self) -> PageCount {
-        let cleared = |band: usize| self.chunks.as_ref().is_none_or(|chunks| chunks.cleared[band].is_some());
-        let first = self.cells[self.at];
+        if self.due == 0 || self.scan.is_at_end() {
+            return PageCount::ZERO;
+        }
+        let first = self.scan.cell().0.band as usize;
+        let are_known = self.chunks.as_ref().is_none_or(|chunks| chunks.are_known_from(first));
+        if are_known && self.cache.is_none() && !self.counts.has_zero() {
+            return PageCount::new(self.due);
+        }
         let mut pages = 0.0;
-        for cell in &self.cells[self.at..] {
-            // When a chunk is cleared depends on when its first page is sent.
-            let is_known = cleared(cell.band) || (cell.band == first.band && self.chunks.is_some());
-            let due = self.alike_in(cell);
-            if !is_known || due.zero > NOTHING || due.encoded > NOTHING {
+        for (cell, gone) in self.scan.ahead() {
+            let is_known = |chunks: &Chunks| chunks.is_known_from(cell.band as usize, first);
+            let due = self.alike_behind(cell, gone);
+            if !self.chunks.as_ref().is_none_or(is_known) || due.zero > NOTHING || due.encoded > NOTHING {
                 break;
             }
             pages += due.data;
-            if due.data < cell.due.pages() - NOTHING {
+            if due.data < cell.pages - gone - NOTHING {
                 break;
             }
         }
@@ -758,18 +603,17 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
     }
 
     fn alike(&self) -> Option<PageCount> {
-        let mut cells = self.cells[self.at..].iter().map(|cell| cell.due.pages());
-        let in_cell = cells.find(|pages| *pages >= NOTHING).unwrap_or(0.0);
+        let mut cells = self.scan.ahead().map(|(cell, gone)| cell.pages - gone);
+        let in_cell = cells.find(|pages| *pages >= NOTHING && self.due > 0).unwrap_or(0.0);
         // Where the scan's place matters and all of the memory is one cell, as much as a band would have.
         Some(PageCount::new(in_cell.min(self.alike_most).ceil() as u64))
     }
 
     fn first_scan(&self) -> Option<FirstScan> {
-        let Bands { at, due, synced, asked, zero_counted, cache, sent, .. } = *self;
-        let (cells, chunks) = (&self.cells, &self.chunks);
+        let Bands { due, synced, asked, zero_counted, cache, sent, .. } = *self;
+        let (scan, chunks) = (&self.scan, &self.chunks);
         self.counts.zero_is_fixed().then(|| FirstScan {
-            cells: cells.clone(),
-            at,
+            scan: scan.clone(),
             due,
             synced,
             asked,
@@ -780,11 +624,11 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
         })
     }
 
-    fn go_on_from(&mut self, scan: &FirstScan) -> bool {
-        let FirstScan { at, due, synced, asked, zero_counted, cache, sent, .. } = *scan;
-        self.cells.clone_from(&scan.cells);
-        self.chunks.clone_from(&scan.chunks);
-        (self.at, self.due, self.synced, self.asked) = (at, due, synced, asked);
+    fn go_on_from(&mut self, first: &FirstScan) -> bool {
+        let FirstScan { due, synced, asked, zero_counted, cache, sent, .. } = *first;
+        self.scan.clone_from(&first.scan);
+        self.chunks.clone_from(&first.chunks);
+        (self.due, self.synced, self.asked) = (due, synced, asked);
         (self.zero_counted, self.cache, self.sent) = (zero_counted, cache, sent);
         true
     }

@@ -327,57 +327,39 @@ impl Shares {
         Reach { first, end, first_stretch, last_stretch, low, high, weight }
     }
 
-    /// The share of one band in the pages written in windows (from, to]; an equal one where nothing was written.
-    #[inline]
-    pub(super) fn of_band(&self, from: f64, to: f64, band: usize) -> f64 {
+    /// How `written` pages that were written in windows (from, to] fall on these bands; evenly where nothing was written.
+    pub(super) fn of_bands(&self, from: f64, to: f64, written: f64, bands: Range<usize>, pages: &mut [f64]) {
         let Reach { first, end, first_stretch, last_stretch, low, high, weight } = self.reach(from, to);
         let sum = |octave: usize| self.all[end * self.octaves + octave] - self.all[first * self.octaves + octave];
         let all = sum(low) + (sum(high) - sum(low)) * weight;
         if all <= 0.0 {
-            return 1.0 / BANDS as f64;
+            pages.fill(written / BANDS as f64);
+            return;
         }
-        let part = |cells: Range<usize>, stretch: usize| {
-            let [low, high] = [low, high].map(|octave| self.covered[stretch * self.octaves + octave][band]);
-            let writes = self.written[cells.end][band].wrapping_sub(self.written[cells.start][band]);
-            f64::from(writes) * (f64::from(low) + f64::from(high - low) * weight)
-        };
-        if first_stretch == last_stretch {
-            return part(first..end, first_stretch) / all;
-        }
-        let head = part(first..self.first_cells[first_stretch + 1] as usize, first_stretch);
-        let tail = part(self.first_cells[last_stretch] as usize..end, last_stretch);
-        let at = |stretch: usize, octave: usize| self.sums[stretch * self.octaves + octave][band];
-        let [low, high] = [low, high].map(|octave| at(last_stretch, octave) - at(first_stretch + 1, octave));
-        (head + tail + low + (high - low) * weight) / all
-    }
-
-    /// Parts of the bands in the pages written in windows (from, to]; all nothing where nothing was written.
-    #[inline]
-    pub(super) fn of_span(&self, from: f64, to: f64) -> PerBand {
-        let Reach { first, end, first_stretch, last_stretch, low, high, weight } = self.reach(from, to);
-        let mut shares = [0.0; BANDS];
-        let mut add = |cells: Range<usize>, stretch: usize| {
-            let (before, until) = (&self.written[cells.start], &self.written[cells.end]);
-            let [low, high] = [low, high].map(|octave| &self.covered[stretch * self.octaves + octave]);
-            for band in 0..BANDS {
-                let each = f64::from(low[band]) + f64::from(high[band] - low[band]) * weight;
-                shares[band] += f64::from(until[band].wrapping_sub(before[band])) * each;
+        let each = written / all;
+        let add = |cells: Range<usize>, stretch: usize, pages: &mut [f64]| {
+            let [before, until] = [cells.start, cells.end].map(|cell| &self.written[cell][bands.clone()]);
+            let [low, high] = [low, high].map(|octave| &self.covered[stretch * self.octaves + octave][bands.clone()]);
+            let counts = before.iter().zip(until).zip(low.iter().zip(high));
+            for (pages, ((before, until), (low, high))) in pages.iter_mut().zip(counts) {
+                let covered = f64::from(*low) + f64::from(*high - *low) * weight;
+                *pages += f64::from(until.wrapping_sub(*before)) * covered * each;
             }
         };
+        pages.fill(0.0);
         if first_stretch == last_stretch {
-            add(first..end, first_stretch);
-        } else {
-            add(first..self.first_cells[first_stretch + 1] as usize, first_stretch);
-            add(self.first_cells[last_stretch] as usize..end, last_stretch);
-            let at = |stretch: usize, octave: usize| &self.sums[stretch * self.octaves + octave];
-            let [low_first, low_end] = [first_stretch + 1, last_stretch].map(|stretch| at(stretch, low));
-            let [high_first, high_end] = [first_stretch + 1, last_stretch].map(|stretch| at(stretch, high));
-            for band in 0..BANDS {
-                let low = low_end[band] - low_first[band];
-                shares[band] += low + (high_end[band] - high_first[band] - low) * weight;
-            }
+            add(first..end, first_stretch, pages);
+            return;
         }
-        shares
+        add(first..self.first_cells[first_stretch + 1] as usize, first_stretch, pages);
+        add(self.first_cells[last_stretch] as usize..end, last_stretch, pages);
+        let at = |stretch: usize, octave: usize| &self.sums[stretch * self.octaves + octave][bands.clone()];
+        let [low_first, low_end] = [first_stretch + 1, last_stretch].map(|stretch| at(stretch, low));
+        let [high_first, high_end] = [first_stretch + 1, last_stretch].map(|stretch| at(stretch, high));
+        for (band, pages) in pages.iter_mut().enumerate() {
+            let low = low_end[band] - low_first[band];
+            *pages += (low + (high_end[band] - high_first[band] - low) * weight) * each;
+        }
     }
 
     /// Tracked zero pages per band at a window.

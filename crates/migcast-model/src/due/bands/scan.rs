@@ -1,0 +1,272 @@
+//! What is due where, and how far the scan has come in it.
+//!
+//! ```text
+//!  bands    │   0   │   1   │   2   │   3   │  …
+//!  regions  │ one since ┆ another since   ┆ …           told at a reading of the log
+//!  cells    │   0   │ 1 ┆ 2 │   3   │ 4 ┆ 5 │  …        a region's part in one band
+//!  passed        ├──────────────┤▲                       the pass began at a region's beginning
+//! ```
+//! What a cell holds is set when the log is read, and stays: the scan's place alone says what is left. So a pass over a
+//! cell costs a sum.
+
+use std::ops::Range;
+
+use super::mix::Mix;
+use crate::units::GuestTime;
+
+/// A stretch of the memory of which one thing is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Region {
+    /// Where it begins and ends, in bands from the memory's beginning.
+    pub(super) from: f64,
+    pub(super) to: f64,
+    /// Since when its writes are due; `None` as long as all of it is.
+    pub(super) since: Option<GuestTime>,
+    /// Since when its writes have been sent, and kept in the cache; `None` as long as none has.
+    pub(super) kept_since: Option<GuestTime>,
+}
+
+impl Region {
+    /// The bands in which it lies.
+    pub(super) fn bands(&self) -> Range<usize> {
+        self.from as usize..self.to.ceil() as usize
+    }
+
+    /// Its cells, of whose bands so many pages each were written, at most `most`; of those the share that is zero, and of
+    /// the others the share that is sent encoded.
+    pub(super) fn cells(
+        self,
+        region: u32,
+        written: &[f64],
+        most: f64,
+        [zero, encoded]: [f64; 2],
+    ) -> impl Iterator<Item = Cell> {
+        let bands = self.from as u32..;
+        bands.zip(written).map(move |(band, written)| {
+            // Comparisons instead of `max` and `min`, which mind numbers that are none.
+            let (begin, end) = (f64::from(band), f64::from(band + 1));
+            let from = if self.from > begin { self.from } else { begin };
+            let share = if self.to < end { self.to } else { end } - from;
+            let pages = if *written < most { *written } else { most } * share;
+            let data = pages * (1.0 - zero);
+            let due = Mix { data: data * (1.0 - encoded), zero: pages * zero, encoded: data * encoded };
+            Cell { band, region, from, share, due, pages }
+        })
+    }
+}
+
+/// The part of a region that lies in one band.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cell {
+    pub(super) band: u32,
+    pub(super) region: u32,
+    /// Where it begins, in bands from the memory's beginning, and its share of its band.
+    pub(super) from: f64,
+    pub(super) share: f64,
+    /// Pages due when the log was last read.
+    pub(super) due: Mix,
+    /// All of them, whatever their kind.
+    pub(super) pages: f64,
+}
+
+impl Cell {
+    /// The page of the memory at which what is due behind its first `gone` pages lies, in a pass in which all are due: told
+    /// from its end, at which it has none whatever sums have lost.
+    pub(super) fn page(&self, gone: f64, band_pages: f64) -> f64 {
+        (self.from + self.share) * band_pages - (self.pages - gone)
+    }
+
+    /// What is due behind its first `gone` pages if its pages lie evenly mixed.
+    pub(super) fn behind(&self, gone: f64) -> Mix {
+        if gone == 0.0 { self.due } else { self.due.times((self.pages - gone).max(0.0) / self.pages) }
+    }
+}
+
+/// A region, or a part of it, as a reading of the log finds it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub(super) region: Region,
+    /// Whether the scan has passed it since the last reading.
+    pub(super) is_passed: bool,
+    /// Whether it passed it after it had gone around the memory's end.
+    pub(super) is_around: bool,
+    /// Whether the scan stands at its beginning.
+    pub(super) is_next: bool,
+}
+
+/// Regions, cells, and the scan's place among them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scan {
+    pub(super) regions: Vec<Region>,
+    pub(super) cells: Vec<Cell>,
+    /// The cell in which it stands; behind the last one where it does not go around.
+    at: usize,
+    /// Pages of that cell that it has passed.
+    gone: f64,
+    /// Whole cells that it has passed since the last reading of the log.
+    passed: usize,
+}
+
+impl Scan {
+    /// Room for what a linear scan of so many bands needs.
+    pub(super) fn with_room(bands: usize) -> Scan {
+        let cells = if bands == 1 { 1 } else { bands + 8 };
+        Scan { cells: Vec::with_capacity(cells), ..Scan::default() }
+    }
+
+    /// Whether the scan stands behind the last cell.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at == self.cells.len()
+    }
+
+    /// Whether it has passed every cell.
+    pub(super) fn has_passed_all(&self) -> bool {
+        self.passed >= self.cells.len()
+    }
+
+    /// The cell in which it stands, and how many of its pages are passed.
+    pub(super) fn cell(&self) -> (&Cell, f64) {
+        (&self.cells[self.at], self.gone)
+    }
+
+    /// Goes past so many pages of the cell in which it stands, or what it has.
+    pub(super) fn pass(&mut self, pages: f64) {
+        self.gone = (self.gone + pages).min(self.cells[self.at].pages);
+    }
+
+    /// Leaves a cell whose end it has come to.
+    pub(super) fn settle(&mut self) {
+        if self.gone > 0.0 && self.gone >= self.cells[self.at].pages {
+            self.leave();
+        }
+    }
+
+    /// Whether a cell has been due from the beginning.
+    pub(super) fn is_first(&self, cell: &Cell) -> bool {
+        self.regions[cell.region as usize].since.is_none()
+    }
+
+    /// Pages that would be sent encoded have their data sent.
+    pub(super) fn encode_nothing(&mut self) {
+        for cell in &mut self.cells {
+            cell.due.data += std::mem::take(&mut cell.due.encoded);
+        }
+    }
+
+    /// Passes whole cells up to the memory's end, as long as they hold less than `most` pages; `each` is told of those in
+    /// which any is due. Returns what they hold.
+    #[inline]
+    pub(super) fn pass_whole(&mut self, most: f64, mut each: impl FnMut(&Cell)) -> Mix {
+        let mut parts = Mix::default();
+        if self.gone > 0.0 {
+            return parts;
+        }
+        let (mut pages, mut passed) = (0.0, 0);
+        for cell in &self.cells[self.at..self.end()] {
+            pages += cell.pages;
+            if pages >= most {
+                break;
+            }
+            if cell.pages > 0.0 {
+                each(cell);
+            }
+            parts.add(cell.due);
+            passed += 1;
+        }
+        (self.at, self.passed) = (self.at + passed, self.passed + passed);
+        parts
+    }
+
+    /// Leaves the cell in which it stands.
+    pub(super) fn leave(&mut self) {
+        (self.at, self.gone) = (self.at + 1, 0.0);
+        self.passed += 1;
+    }
+
+    /// From the memory's end to its beginning.
+    pub(super) fn turn(&mut self) {
+        self.at = 0;
+    }
+
+    /// The first cell ahead, or the memory's end, that is passed.
+    fn end(&self) -> usize {
+        self.cells.len().min(self.at + self.cells.len().saturating_sub(self.passed))
+    }
+
+    /// Cells that are not passed up to the memory's end, with the pages of them that are.
+    pub(super) fn ahead(&self) -> impl Iterator<Item = (&Cell, f64)> {
+        let gone = std::iter::once(self.gone).chain(std::iter::repeat(0.0));
+        self.cells[self.at..self.end()].iter().zip(gone)
+    }
+
+    /// The same, and on around the end.
+    pub(super) fn ahead_around(&self) -> impl Iterator<Item = (&Cell, f64)> {
+        let left = self.cells.len().saturating_sub(self.passed);
+        let around = left.saturating_sub(self.cells.len() - self.at);
+        self.ahead().chain(self.cells[..around].iter().map(|cell| (cell, 0.0)))
+    }
+
+    /// Sets what each cell ahead holds that has been due from the beginning. Says whether there is one.
+    pub(super) fn set_first(&mut self, mut hold: impl FnMut(&Cell) -> Mix) -> bool {
+        let mut has_any = false;
+        for index in self.at..self.end() {
+            if self.is_first(&self.cells[index]) {
+                self.cells[index].due = hold(&self.cells[index]);
+                has_any = true;
+            }
+        }
+        has_any
+    }
+
+    /// What the scan has passed and what not: regions, the one in which it stands in two where `cuts`, and else not
+    /// passed before its cell's end.
+    pub(super) fn pieces(&self, cuts: bool, pieces: &mut Vec<Piece>) {
+        pieces.clear();
+        // Where the pass began: a region's beginning.
+        let (cells, passed) = (self.cells.len(), self.passed);
+        let began = (self.at + cells).saturating_sub(passed) % cells.max(1);
+        let is_passed = |cell: usize| (cell + cells - began) % cells < passed;
+        let mut cell = 0;
+        for (index, region) in self.regions.iter().enumerate() {
+            let first = cell;
+            while cell < cells && self.cells[cell].region as usize == index {
+                cell += 1;
+            }
+            let piece = Piece {
+                region: *region,
+                is_passed: is_passed(first),
+                is_around: first < began,
+                is_next: first == self.at,
+            };
+            let border = (first..cell).contains(&self.at).then(|| self.place(cuts)).filter(|at| *at > region.from);
+            let Some(border) = border.filter(|border| *border < region.to) else {
+                pieces.push(piece);
+                continue;
+            };
+            let (mut before, mut behind) = (piece, piece);
+            (before.region.to, before.is_passed, before.is_next) = (border, true, false);
+            (behind.region.from, behind.is_passed, behind.is_next) = (border, self.has_passed_all(), true);
+            pieces.extend([before, behind]);
+        }
+    }
+
+    /// Where it stands, or its cell begins, in bands from the memory's beginning.
+    fn place(&self, exactly: bool) -> f64 {
+        let cell = &self.cells[self.at];
+        if exactly && self.gone > 0.0 { cell.from + cell.share * (self.gone / cell.pages).min(1.0) } else { cell.from }
+    }
+
+    /// The scan's place at the beginning of a cell, from which a new pass begins.
+    pub(super) fn begin(&mut self, at: usize) {
+        (self.at, self.gone, self.passed) = (at, 0.0, 0);
+    }
+}
+
+/// Appends a region, to the last one if it is as much and the scan does not stand between them.
+pub(super) fn append(regions: &mut Vec<Region>, region: Region, is_next: bool) {
+    let last = regions.last_mut().filter(|_| !is_next);
+    match last.filter(|last| last.since == region.since && last.kept_since == region.kept_since) {
+        Some(last) => last.to = region.to,
+        None => regions.push(region),
+    }
+}
