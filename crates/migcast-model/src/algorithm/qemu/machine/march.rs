@@ -65,7 +65,11 @@ impl<D: DueSet> Qemu<D> {
         while !is_over {
             // The last page of a window's budget ends a step elsewhere.
             let budget = self.window.left().saturating_sub(SECTION_BYTES + ByteCount::new(1));
-            let most = (alike - gone).get().saturating_sub(1).min(budget.get() / bytes_each.get().max(1));
+            let mut most = (alike - gone).get().saturating_sub(1);
+            // A division for each step where the budget matters alone.
+            if budget < PageCount::new(most).bytes(bytes_each) {
+                most = budget.get() / bytes_each.get();
+            }
             let began = writer.reached();
             let (pages, has_ended) = writer.write_step(PageCount::new(most), STEP_ENDS_AFTER);
             if !has_ended {

@@ -30,8 +30,9 @@ const SLACK: f64 = 0.1;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Written {
     bytes: f64,
-    /// Nanoseconds of the sender's work.
+    /// Nanoseconds of the sender's work, and how many pages it does in one.
     work: f64,
+    per_work: f64,
     /// Of the pages the share with data.
     data: f64,
 }
@@ -40,9 +41,11 @@ impl Written {
     /// The mean of these pages, at least one.
     pub(super) fn mean(pages: Sent, page: PageBytes, platform: &Platform) -> Written {
         let sum = pages.pages().get() as f64;
+        let work = platform.page_work(pages).as_nanos() as u64 as f64;
         Written {
             bytes: pages.bytes(page).get() as f64 / sum,
-            work: platform.page_work(pages).as_nanos() as u64 as f64 / sum,
+            work: work / sum,
+            per_work: sum / work,
             data: pages.data.get() as f64 / sum,
         }
     }
@@ -297,7 +300,7 @@ impl Writer {
     /// Pages of the step before the first look that shows `until` or later if nothing sleeps.
     fn look_at(&self, until: f64) -> u64 {
         let left = until - self.at.spent;
-        next_look(self.at.pages + if left > 0.0 { whole(left / self.page.work) + 1 } else { 1 })
+        next_look(self.at.pages + if left > 0.0 { whole(left * self.page.per_work) + 1 } else { 1 })
     }
 
     /// Writes pages up to so many of the step, all of which find room.
@@ -405,7 +408,7 @@ mod tests {
 
     #[test]
     fn writes_are_cut_by_looks_and_by_as_many_flushes_as_pages_with_data_make() {
-        let page = |data: f64| Written { bytes: 4096.0, work: 0.0, data };
+        let page = |data: f64| Written { bytes: 4096.0, work: 0.0, per_work: f64::INFINITY, data };
         let at = |cuts: Cuts| (0..ROUND).filter(|page| cuts.0 >> page & 1 == 1).collect::<Vec<_>>();
         let cuts = |data, pages, waiting| at(Cuts::of(&page(data), pages, DATA_PAGES_PER_FLUSH, waiting));
         assert_eq!(cuts(1.0, 0, 0), [0, 1, 32]);
