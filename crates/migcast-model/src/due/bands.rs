@@ -258,11 +258,17 @@ impl<C: SpanCounts> Bands<C> {
 
     /// Sets what is due to what was written since each region remembers, and starts anew from `now`.
     fn renew(&mut self, now: GuestTime, reading: Reading) {
-        self.scan.settle();
-        let mut pieces = std::mem::take(&mut self.pieces);
-        self.scan.pieces(reading == Reading::Added, &mut pieces);
-        let next = self.remember(now, reading, &pieces);
-        self.pieces = pieces;
+        let next = if self.is_all_replaced(reading) {
+            self.scan.regions[0].since = Some(self.synced);
+            0
+        } else {
+            self.scan.settle();
+            let mut pieces = std::mem::take(&mut self.pieces);
+            self.scan.pieces(reading == Reading::Added, &mut pieces);
+            let next = self.remember(now, reading, &pieces);
+            self.pieces = pieces;
+            next
+        };
         let at = self.lay_out(now, next);
         self.scan.begin(if reading == Reading::Added { at } else { 0 });
         self.synced = now;
@@ -272,6 +278,12 @@ impl<C: SpanCounts> Bands<C> {
         if let Some(cache) = &mut self.cache {
             cache.was_active = cache.is_active;
         }
+    }
+
+    /// Whether all of the memory is one region that remembers since the last reading: of rounds to which the scan's place is
+    /// nothing.
+    fn is_all_replaced(&self, reading: Reading) -> bool {
+        reading == Reading::Instead && self.bands == 1 && self.chunks.is_none() && self.cache.is_none()
     }
 
     /// Makes the regions anew: since when the writes of each are due at `now`. Returns at which of them the scan stands.
@@ -310,13 +322,17 @@ impl<C: SpanCounts> Bands<C> {
     fn lay_out(&mut self, now: GuestTime, next: usize) -> usize {
         let mut cells = std::mem::take(&mut self.scan.cells);
         cells.clear();
-        let (mut at, mut written) = (None, [self.band_pages; BANDS]);
+        let (mut at, mut one, mut all) = (None, [0.0], None);
         for (index, region) in self.scan.regions.iter().enumerate() {
             if index == next {
                 at = Some(cells.len());
             }
             let bands = region.bands();
-            let written = &mut written[..bands.len()];
+            // Where there is one band a forecast takes two microseconds, and room for all is felt.
+            let written = match self.bands {
+                1 => &mut one[..],
+                _ => &mut all.get_or_insert([0.0; BANDS])[..bands.len()],
+            };
             let kinds = match region.since {
                 Some(since) => {
                     self.count_written(since, now, bands, written);

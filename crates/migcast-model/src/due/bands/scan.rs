@@ -270,3 +270,93 @@ pub(super) fn append(regions: &mut Vec<Region>, region: Region, is_next: bool) {
         None => regions.push(region),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten pages in each of four bands, of regions that meet at these bands; the scan stands at a region's beginning.
+    fn standing(borders: &[f64], region: usize) -> Scan {
+        let mut scan = Scan::default();
+        for (index, ends) in borders.windows(2).enumerate() {
+            // No two are as much.
+            let since = Some(GuestTime::from_nanos(index as u64));
+            let region = Region { from: ends[0], to: ends[1], since, kept_since: None };
+            scan.cells.extend(region.cells(index as u32, &[10.0; 4][..region.bands().len()], 10.0, [0.0, 0.0]));
+            scan.regions.push(region);
+        }
+        let at = scan.cells.iter().position(|cell| cell.region as usize == region).unwrap();
+        scan.begin(at);
+        scan
+    }
+
+    /// Where pieces begin, whether they are passed, and after the end was gone around; where the scan stands.
+    fn pieces(scan: &Scan, cuts: bool) -> (Vec<(f64, bool, bool)>, Option<f64>) {
+        let mut pieces = Vec::new();
+        scan.pieces(cuts, &mut pieces);
+        let told = pieces.iter().map(|piece| (piece.region.from, piece.is_passed, piece.is_around)).collect();
+        (told, pieces.iter().find(|piece| piece.is_next).map(|piece| piece.region.from))
+    }
+
+    #[test]
+    fn a_region_is_cut_where_the_scan_stands() {
+        let mut scan = standing(&[0.0, 4.0], 0);
+        assert_eq!(pieces(&scan, true), (vec![(0.0, false, false)], Some(0.0)), "nothing is passed");
+        let whole = scan.pass_whole(25.0, |_| {});
+        scan.pass(5.0);
+        assert_eq!((whole.pages(), scan.cell().0.band, scan.cell().1), (20.0, 2, 5.0));
+        assert_eq!(pieces(&scan, true), (vec![(0.0, true, false), (2.5, false, false)], Some(2.5)));
+        // What does not begin anew is not passed before its end.
+        assert_eq!(pieces(&scan, false), (vec![(0.0, true, false), (2.0, false, false)], Some(2.0)));
+    }
+
+    #[test]
+    fn a_pass_goes_around_the_end_up_to_where_it_began() {
+        let mut scan = standing(&[0.0, 1.5, 4.0], 1);
+        let mut bands = Vec::new();
+        // 5, 10 and 10 pages from the middle of band 1 to the end.
+        assert_eq!(scan.pass_whole(f64::INFINITY, |cell| bands.push(cell.band)).pages(), 25.0);
+        assert!(scan.is_at_end() && !scan.has_passed_all());
+        assert_eq!(pieces(&scan, true), (vec![(0.0, false, true), (1.5, true, false)], None));
+        scan.turn();
+        scan.pass(4.0);
+        let ahead: Vec<f64> = scan.ahead_around().map(|(cell, gone)| cell.pages - gone).collect();
+        assert_eq!(ahead, [6.0, 5.0]);
+        let cut = vec![(0.0, true, true), (0.4, false, true), (1.5, true, false)];
+        assert_eq!(pieces(&scan, true), (cut, Some(0.4)));
+        scan.leave();
+        scan.pass_whole(f64::INFINITY, |cell| bands.push(cell.band));
+        assert!(scan.has_passed_all());
+        assert_eq!(bands, [1, 2, 3, 1]);
+        assert_eq!(pieces(&scan, true), (vec![(0.0, true, true), (1.5, true, false)], Some(1.5)));
+    }
+
+    #[test]
+    fn cells_keep_what_a_reading_told_however_far_the_scan_is() {
+        let mut scan = standing(&[0.0, 4.0], 0);
+        scan.pass(2.5);
+        let (cell, gone) = scan.cell();
+        assert_eq!((cell.behind(gone).pages(), cell.pages, cell.page(gone, 10.0)), (7.5, 10.0, 2.5));
+        scan.pass(100.0);
+        assert_eq!((scan.cell().0.band, scan.cell().1), (0, 10.0), "no more than it has");
+        scan.settle();
+        assert_eq!((scan.cell().0.band, scan.cell().1), (1, 0.0));
+        // Not past what would be as much.
+        assert_eq!((scan.pass_whole(10.0, |_| {}).pages(), scan.pass_whole(10.1, |_| {}).pages()), (0.0, 10.0));
+    }
+
+    #[test]
+    fn regions_that_are_as_much_are_joined_unless_the_scan_stands_between_them() {
+        let region = |from: f64, since: Option<u64>| {
+            let since = since.map(GuestTime::from_nanos);
+            Region { from, to: from + 1.0, since, kept_since: None }
+        };
+        let mut regions = Vec::new();
+        append(&mut regions, region(0.0, Some(1)), false);
+        append(&mut regions, region(1.0, Some(1)), false);
+        append(&mut regions, region(2.0, None), false);
+        append(&mut regions, region(3.0, None), true);
+        let told: Vec<(f64, f64)> = regions.iter().map(|region| (region.from, region.to)).collect();
+        assert_eq!(told, [(0.0, 2.0), (2.0, 3.0), (3.0, 4.0)]);
+    }
+}
