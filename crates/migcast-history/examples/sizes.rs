@@ -97,5 +97,6 @@ fn manifest() -> Manifest {
         window_seconds: 0.1,
         sample: Sample::full(),
         keep_pages_seconds: None,
+        keep_index_seconds: None,
     }
 }

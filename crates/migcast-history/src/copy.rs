@@ -23,8 +23,8 @@ impl CopyWriter {
         tracked: &Tracked,
         first: &View<'_>,
     ) -> Result<CopyWriter, WriteError> {
-        // However long pages were kept there, here they stay.
-        let manifest = Manifest { keep_pages_seconds: None, ..manifest };
+        // However long anything was kept there, here it stays.
+        let manifest = Manifest { keep_pages_seconds: None, keep_index_seconds: None, ..manifest };
         let zero = first.zero_at_start.iter().flatten().map(|rank| tracked.page_of_rank(rank));
         Ok(CopyWriter(Writer::create(out, manifest, &zero.collect::<Vec<_>>())?))
     }

@@ -36,6 +36,9 @@ const MEMORY_BYTES_MAX: u64 = 1 << 60;
 /// Pages are kept by whole segments.
 pub const KEEP_SECONDS_MIN: f64 = 60.0;
 
+/// An index of less than an hour tells little. In seconds.
+pub const KEEP_INDEX_SECONDS_MIN: f64 = 3600.0;
+
 /// Page sizes a manifest may state, in bytes: the smallest and the largest of any processor in use.
 const PAGE_SIZES: std::ops::RangeInclusive<u64> = 512..=(1 << 30);
 
@@ -76,6 +79,10 @@ pub struct Manifest {
     /// seconds, of the time that was recorded last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_pages_seconds: Option<f64>,
+    /// For how long anything is kept, where not for ever; segments that are older go altogether. In seconds, likewise, and
+    /// no less than pages are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_index_seconds: Option<f64>,
 }
 
 /// What makes a page count as written.
@@ -243,6 +250,13 @@ impl Manifest {
         if let Some(keep) = self.keep_pages_seconds.filter(|keep| !(keep.is_finite() && *keep >= KEEP_SECONDS_MIN)) {
             return field("keep_pages_seconds", keep.to_string(), "60 or more: a segment");
         }
+        if let Some(keep) = self.keep_index_seconds {
+            let least = self.keep_pages_seconds.unwrap_or(0.0).max(KEEP_INDEX_SECONDS_MIN);
+            if !(keep.is_finite() && keep >= least) {
+                let allowed = "3600 or more, and no less than keep_pages_seconds";
+                return field("keep_index_seconds", keep.to_string(), allowed);
+            }
+        }
         if self.blocks.is_empty() || self.blocks.len() > BLOCKS_MAX {
             return field("blocks", format!("a list of {}", self.blocks.len()), "1 to 65536 blocks");
         }
@@ -320,7 +334,7 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named_in_one_line() {
-        let cases: [(&str, serde_json::Value, &str); 11] = [
+        let cases: [(&str, serde_json::Value, &str); 12] = [
             ("format", "migcast.history/4".into(), "m: history format 4 is newer"),
             ("format", "migcast.history/2".into(), "m: written_means is Content in format 2, allowed: content or"),
             ("written_means", "rate".into(), "m: written_means is Rate in format 3, allowed: content or"),
@@ -329,6 +343,7 @@ mod tests {
             ("page_size_bytes", 1000.into(), "m: page_size_bytes is 1000, allowed: a power of two"),
             ("window_seconds", 0.0.into(), "m: window_seconds is 0, allowed"),
             ("keep_pages_seconds", 3.5.into(), "m: keep_pages_seconds is 3.5, allowed: 60 or more"),
+            ("keep_index_seconds", 3599.0.into(), "m: keep_index_seconds is 3599, allowed: 3600 or more"),
             ("blocks", serde_json::json!([]), "m: blocks is a list of 0"),
             ("blocks", serde_json::json!([{"name": "a", "length_bytes": 5}]), "m: length_bytes is 5"),
             ("sample", serde_json::json!({"one_in": 0, "seed": 1}), "m: sample.one_in is 0"),

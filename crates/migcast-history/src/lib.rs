@@ -43,6 +43,7 @@ mod bounded;
 mod committer;
 mod disk;
 mod files;
+mod retention;
 mod seal;
 mod segment;
 mod splice;

@@ -17,6 +17,7 @@ use crate::disk::TEMPORARY;
 use crate::files::{self, Committed, Files};
 use crate::format::{Manifest, VERSION_FIRST, WrittenMeans};
 use crate::index::IndexRow;
+use crate::retention;
 use crate::runs::RankRuns;
 use crate::sample::Tracked;
 use crate::segment::{self, Commit, FileMark, PAGES, WWS, ZERO};
@@ -117,7 +118,7 @@ impl History {
             })
         })?;
         let mut history = History { dir: dir.into(), manifest, tracked, segments: Vec::new(), problems: Vec::new() };
-        let (closed, begun) = list(dir, history.manifest.version())?;
+        let (closed, mut begun) = list(dir, history.manifest.version())?;
         let last_closed = closed.last().copied();
         // Of a long history there are thousands.
         let mark = |number: &u32| (*number, files::commit(dir, &history.manifest, *number));
@@ -125,6 +126,7 @@ impl History {
         for (number, mark) in marks {
             history.add(number, mark);
         }
+        history.leave_out_old(&mut begun);
         history.find_missing(last_closed);
         let after = history.segments.last().map(|segment| timestamp(segment.end_unix_ns()));
         let lost = begun.into_iter().map(|segment| Problem::Lost { segment, after });
@@ -356,6 +358,21 @@ impl History {
         }
     }
 
+    /// Leaves out segments that are about to be taken away, or were just then, and what is left of `begun` ones that were.
+    fn leave_out_old(&mut self, begun: &mut BTreeSet<u32>) {
+        let Some(now) = self.segments.last().map(Segment::end_unix_ns) else { return };
+        if self.manifest.keep_index_seconds.is_none() {
+            return;
+        }
+        self.segments.retain(|segment| retention::is_kept(&self.manifest, segment.end_unix_ns(), now));
+        let first = self.segments.first().map_or(u32::MAX, Segment::number);
+        begun.retain(|number| *number > first);
+        self.problems.retain(|problem| match problem {
+            Problem::Damaged { segment, .. } => *segment > first || segment::path(&self.dir, &WWS, *segment).exists(),
+            _ => true,
+        });
+    }
+
     /// Checks a segment against the one before it.
     fn follows(&self, next: &Segment) -> Result<(), ReadError> {
         let Some(last) = self.segments.last() else { return Ok(()) };
@@ -377,7 +394,9 @@ impl History {
         });
         let mut known: Vec<u32> = self.segments.iter().map(Segment::number).chain(damaged).collect();
         known.sort_unstable();
-        let mut expected = 0;
+        // Those before the first may have been taken away.
+        let first = known.first().copied().filter(|_| self.manifest.keep_index_seconds.is_some());
+        let mut expected = first.unwrap_or(0);
         for number in known.into_iter().filter(|number| Some(*number) <= last) {
             if number > expected {
                 self.problems.push(Problem::Missing { first: expected, last: number - 1 });

@@ -45,7 +45,7 @@ struct Last {
 impl Splice {
     /// Creates `out`, which must not exist or be empty. `manifest` is that of a history whose pages are kept for a time only.
     pub(crate) fn create(out: &Path, manifest: Manifest) -> Result<Splice, WriteError> {
-        let manifest = Manifest { format: Manifest::format_now(), ..manifest };
+        let manifest = Manifest { format: Manifest::format_now(), keep_index_seconds: None, ..manifest };
         begin_history(out, &manifest)?;
         let committer = Committer::new(out, manifest.guest_id.to_string());
         Ok(Splice { committer, next_window: 0, last: None, since_seam: 0 })

@@ -1,5 +1,4 @@
 //! Writes a history, segment by segment.
-use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,8 +12,9 @@ use crate::committer::{Closed, Committer, Pages};
 use crate::disk::{self, DiskError};
 use crate::format::{MANIFEST, Manifest, ManifestError};
 use crate::index::{CELL, Kept};
+use crate::retention::Retention;
 use crate::sample::Tracked;
-use crate::segment::{self, PAGES, TABLES, ZERO};
+use crate::segment::{self, TABLES};
 use crate::table::Values;
 use crate::vcpu::VcpuTime;
 use crate::windows::{State, Window};
@@ -26,17 +26,13 @@ use crate::zero::{self, ZeroMap, ZeroRun};
 /// [`Writer::finish`] loses the open segment and nothing else.
 #[derive(Debug)]
 pub struct Writer {
-    dir: PathBuf,
     committer: Committer,
     tracked: Tracked,
     index: PartRecorder,
     zero: ZeroMap,
     open: OpenSegment,
     bytes_on_disk: u64,
-    /// For how long pages are kept, where not for ever, in nanoseconds.
-    keep_pages: Option<i64>,
-    /// Closed segments with their pages: number, end, bytes of what will be taken away.
-    with_pages: VecDeque<(u32, i64, u64)>,
+    retention: Retention,
 }
 
 /// The segment that is being filled.
@@ -182,15 +178,13 @@ impl Writer {
         let guest_id = manifest.guest_id.to_string();
         begin_history(dir, &manifest)?;
         Ok(Writer {
-            dir: dir.into(),
             committer: Committer::new(dir, guest_id),
             index,
             tracked,
             zero,
             open: OpenSegment::default(),
             bytes_on_disk: 0,
-            keep_pages: manifest.keep_pages_seconds.map(|seconds| (seconds * 1e9) as i64),
-            with_pages: VecDeque::new(),
+            retention: Retention::of(dir, &manifest),
         })
     }
 
@@ -306,32 +300,12 @@ impl Writer {
         })?;
         self.bytes_on_disk += length.all;
         self.index.take();
-        self.with_pages.push_back((number, end_unix_ns, length.pages));
         self.open = OpenSegment {
             first_window: self.open.next_window(),
             end_before: Some(end_unix_ns),
             ..OpenSegment::default()
         };
-        self.forget_pages(end_unix_ns)
-    }
-
-    /// Takes away the pages of segments that ended long enough before `now`. Their index stays.
-    fn forget_pages(&mut self, now: i64) -> Result<(), WriteError> {
-        let Some(keep) = self.keep_pages else { return Ok(()) };
-        while let Some(&(number, end, bytes)) = self.with_pages.front().filter(|(_, end, _)| now - end > keep) {
-            for table in [&PAGES, &ZERO] {
-                let path = segment::path(&self.dir, table, number);
-                match fs::remove_file(&path) {
-                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                        return Err(WriteError::Io { path, source });
-                    }
-                    _ => {}
-                }
-            }
-            self.bytes_on_disk -= bytes;
-            self.with_pages.pop_front();
-            debug_assert!(end <= now, "segments follow each other");
-        }
+        self.bytes_on_disk -= self.retention.closed(number, end_unix_ns, length)?;
         Ok(())
     }
 

@@ -4,11 +4,13 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use migcast_history::damage::ReadError;
 use migcast_history::format::Manifest;
 use migcast_history::index::{ALL_BANDS, BANDS, bucket};
+use migcast_history::merge::merge;
 use migcast_history::reader::History;
 use migcast_history::sample::Sample;
 use migcast_history::vcpu::VcpuTime;
@@ -358,6 +360,60 @@ fn old_pages_go_where_they_are_not_wanted_and_the_index_stays() {
 
 fn kept_from(with_pages: &[bool]) -> usize {
     with_pages.iter().position(|has| *has).unwrap()
+}
+
+/// Bytes of the files in a history's tables.
+fn bytes_below(dir: &Path) -> u64 {
+    let tables = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let files = tables.flat_map(|table| std::fs::read_dir(table).unwrap().map(|file| file.unwrap()));
+    files.map(|file| file.metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn old_segments_go_altogether_where_they_are_not_wanted() {
+    for keep_pages_seconds in [None, Some(600.0), Some(3_600.0)] {
+        let kept =
+            Manifest { keep_pages_seconds, keep_index_seconds: Some(3_600.0), ..manifest(&[300], Sample::full()) };
+        // Three hours.
+        let made = Recording::made_up_every(kept, 7, 1_080, 40, 10_000_000_000);
+        let whole = Recording { manifest: manifest(&[300], Sample::full()), ..made.clone() };
+        let (dir, all) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut writer = Writer::create(dir.path(), made.manifest.clone(), &made.zero_at_start).unwrap();
+        for window in &made.windows {
+            writer.push(window.new_window()).unwrap();
+            // Of the open segment there is an empty file.
+            assert_eq!(writer.bytes_on_disk(), bytes_below(dir.path()));
+        }
+        writer.finish().unwrap();
+        whole.write(all.path()).unwrap();
+        // A recorder that died between two files.
+        std::fs::copy(all.path().join("windows/000000.parquet"), dir.path().join("windows/000000.parquet")).unwrap();
+        let (history, all) = (History::open(dir.path()).unwrap(), History::open(all.path()).unwrap());
+        assert!(history.problems().is_empty(), "{:?}", history.problems());
+        assert!(history.verify().is_empty());
+        let (kept, end) = (history.timeline().unwrap(), all.timeline().unwrap().all().end);
+        let seconds = kept.duration().as_secs();
+        assert!((3_400..=3_480).contains(&seconds), "an hour but for what goes in the next two minutes: {seconds} s");
+        let first = history.segments()[0].windows().start;
+        let span = |history: &History| {
+            let index = history.wws_index(first..end).unwrap();
+            index.counts(Duration::from_secs(20)).written(GuestTime::ZERO, GuestTime::ZERO + Duration::from_secs(9))
+        };
+        assert_eq!(span(&history), span(&all));
+        // Elsewhere it stays.
+        let out = tempfile::tempdir().unwrap();
+        merge(&[history], false, out.path()).unwrap();
+        let merged = History::open(out.path()).unwrap();
+        assert_eq!((merged.manifest().keep_index_seconds, merged.segments()[0].number()), (None, 0));
+        assert_eq!(merged.timeline().unwrap().duration(), kept.duration());
+        // Where nobody said that they may go, they are missing.
+        let manifest = dir.path().join("manifest.json");
+        let text = std::fs::read_to_string(&manifest).unwrap().replace("\"keep_index_seconds\"", "\"other\"");
+        std::fs::write(&manifest, text).unwrap();
+        let problems =
+            History::open(dir.path()).unwrap().problems().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(problems.iter().any(|problem| problem.contains("missing")), "{problems:?}");
+    }
 }
 
 #[test]

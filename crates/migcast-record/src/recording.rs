@@ -28,8 +28,10 @@ pub struct Settings {
     pub cpu_limit: f64,
     /// Which pages to track.
     pub sample: SampleChoice,
-    /// For how long pages are kept, at least a minute; for ever where `None`. The index of what is older stays.
+    /// For how long pages are kept, at least a minute; for ever where `None`. Of what is older there is the index.
     pub keep_pages: Option<Duration>,
+    /// For how long anything is kept, at least an hour, and no less than pages are; for ever where `None`.
+    pub keep_index: Option<Duration>,
     /// Draws the sample.
     pub seed: u64,
     /// The program that records, for the manifest, e.g. "migcast 0.1.0".
@@ -195,6 +197,7 @@ fn manifest(identity: &Identity, settings: &Settings, (sample, written_means): (
         window_seconds: settings.window.as_secs_f64(),
         sample,
         keep_pages_seconds: settings.keep_pages.map(|span| span.as_secs_f64()),
+        keep_index_seconds: settings.keep_index.map(|span| span.as_secs_f64()),
     }
 }
 

@@ -174,6 +174,7 @@ fn run_within(cpu_limit: f64, script: &mut Script<'_>, sample: SampleChoice, out
         cpu_limit,
         sample,
         keep_pages: None,
+        keep_index: None,
         seed: 7,
         program: "test".to_owned(),
     };

@@ -172,6 +172,7 @@ fn run_guest(guest: Guest, out: &Path, listener: &mut dyn Listener) -> Summary {
         cpu_limit: 1.0,
         sample: SampleChoice::All,
         keep_pages: None,
+        keep_index: None,
         seed: 1,
         program: "test".to_owned(),
     };

@@ -36,6 +36,7 @@ pub fn manifest(blocks: &[u64], sample: Sample) -> Manifest {
         window_seconds: 0.1,
         sample,
         keep_pages_seconds: None,
+        keep_index_seconds: None,
     }
 }
 

@@ -156,6 +156,7 @@ fn settings(duration: Duration) -> Settings {
         cpu_limit: 0.05,
         sample: SampleChoice::All,
         keep_pages: None,
+        keep_index: None,
         seed: 0,
         program: String::new(),
     }

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use migcast_history::format::KEEP_SECONDS_MIN;
+use migcast_history::format::{KEEP_INDEX_SECONDS_MIN, KEEP_SECONDS_MIN};
 use migcast_model::quantity::{QuantityError, parse_duration};
 use migcast_record::{
     Guest, Interrupt, Listener, Progress, Recording, SampleChoice, Settings, Stop, Summary, SystemClock, is_orphaned,
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DOMAIN", group = "guest")]
     xen: Option<String>,
     /// Turn off Xen's log of a domain whose recorder was killed, and record nothing
-    #[arg(long, value_name = "DOMAIN", group = "guest", conflicts_with_all = ["out", "duration", "keep", "name"])]
+    #[arg(long, value_name = "DOMAIN", group = "guest", conflicts_with_all = ["out", "duration", "keep", "keep_index", "name"])]
     release: Option<String>,
     /// Restore the migration settings of the guest with this monitor, and record nothing
     #[arg(long, value_names = ["SOCKET", "SETTINGS"], num_args = 2, allow_hyphen_values = true, group = "guest", hide = true)]
@@ -63,6 +63,10 @@ pub(crate) struct Args {
     /// forecasts need, a small part of that [default: keep all]
     #[arg(long, value_name = "TIME", value_parser = keep)]
     keep: Option<Duration>,
+    /// Keep that for so long only, e.g. 90d, at least 1h and no less than --keep; what is older goes altogether [default:
+    /// keep all]
+    #[arg(long, value_name = "TIME", value_parser = keep_index)]
+    keep_index: Option<Duration>,
     /// Which pages to track: all, one in N (1/N), or as many as the CPU limit pays for (auto: measured on the guest, and
     /// told)
     #[arg(long, value_name = "all|1/N|auto", default_value = "auto", value_parser = sample)]
@@ -90,6 +94,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let out = args.out.as_deref().context("--out is missing")?;
     refuse_used(out)?;
+    if let (Some(pages), Some(index)) = (args.keep, args.keep_index)
+        && index < pages
+    {
+        let [pages, index] = [pages, index].map(|span| span.as_secs());
+        bail!("--keep-index of {index} s with --keep of {pages} s: allowed: an index for no less long than its pages");
+    }
     let stop = Arc::new(AtomicUsize::new(0));
     for signal in [SIGINT, SIGTERM] {
         let number = usize::try_from(signal).expect("signal numbers are small and positive");
@@ -108,6 +118,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         cpu_limit: args.cpu_limit,
         sample: args.sample,
         keep_pages: args.keep,
+        keep_index: args.keep_index,
         seed: seed(),
         program: concat!("migcast ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
@@ -329,6 +340,11 @@ fn window(text: &str) -> Result<Duration, QuantityError> {
 fn keep(text: &str) -> Result<Duration, QuantityError> {
     let span = parse_duration(text).ok().filter(|span| span.as_secs_f64() >= KEEP_SECONDS_MIN);
     span.ok_or_else(|| refusal(text, "how long to keep pages", "a span of 60s or more, such as 24h"))
+}
+
+fn keep_index(text: &str) -> Result<Duration, QuantityError> {
+    let span = parse_duration(text).ok().filter(|span| span.as_secs_f64() >= KEEP_INDEX_SECONDS_MIN);
+    span.ok_or_else(|| refusal(text, "how long to keep the index", "a span of 1h or more, such as 90d"))
 }
 
 fn sample(text: &str) -> Result<SampleChoice, QuantityError> {

@@ -241,5 +241,6 @@ fn manifest(args: &ImportArgs, memory: u64, read: &[(&Path, Imported)], built: &
         window_seconds: first.span.as_secs_f64(),
         sample: Sample::full(),
         keep_pages_seconds: None,
+        keep_index_seconds: None,
     })
 }
