@@ -12,7 +12,7 @@ use migcast_model::dirty::wws::PartRecorder;
 use migcast_model::dirty::{
     CountedSource, DirtySource, PageReplay, PageReplayBuilder, SpanCounts, WwsIndex, WwsIndexBuilder, ZeroChange,
 };
-use migcast_model::due::DueSource;
+use migcast_model::due::{DirtyLog, DueSource, PageBytes, SendLimit, Tracking};
 use migcast_model::forecast::Forecast;
 use migcast_model::guest::Guest;
 use migcast_model::link::Link;
@@ -248,6 +248,32 @@ fn everything_a_due_set_is_asked() {
     compare("hot-cold", hot_cold, BY_SETTING, (0.01, 0.02));
     let encoded = &[("xbzrle", "on"), ("xbzrle-cache-size", "256MiB")];
     compare("hot-cold", hot_cold, &[("qemu-10.1", encoded)], (0.01, 0.02));
+}
+
+/// Nothing is kept in the first pass; the second begins where that ended, at the memory's end.
+#[test]
+fn a_cache_keeps_what_is_sent_after_a_pass_that_ended_with_the_memory() {
+    let (replay, index) = recorded_lately(hot_cold, 1);
+    let tracking =
+        Tracking { log: DirtyLog::Tcg, cache: Some(PageCount::new(PAGES)), by_position: true, ..Tracking::default() };
+    let bytes = PageBytes { data: ByteCount::new(4_104), zero: ByteCount::new(9), encoded: ByteCount::new(500) };
+    let passes = |source: &dyn DueSource| {
+        let mut due = source.due_set(Duration::ZERO, tracking);
+        due.start(GuestTime::ZERO);
+        let pass = |second: u64| {
+            let at = GuestTime::ZERO + Duration::from_secs(second);
+            let sent = due.send(at, SendLimit::pages(due.due()), bytes);
+            assert_eq!(due.due(), PageCount::ZERO);
+            due.sync(at);
+            sent.encoded.get() as f64
+        };
+        [2, 4, 6, 8].map(pass)
+    };
+    let (oracle, told) = (passes(&replay), passes(&index));
+    assert_eq!((oracle[..2].to_vec(), told[..2].to_vec()), (vec![0.0; 2], vec![0.0; 2]));
+    for (oracle, told) in oracle.into_iter().zip(told).skip(2) {
+        assert!(oracle > 1_000.0 && (told / oracle - 1.0).abs() < 0.05, "{told} of {oracle}");
+    }
 }
 
 /// A guest of 16 GiB, of which one page in 64 is tracked: KVM's and Propolis's chunks are no longer than a band, or

@@ -17,7 +17,7 @@ mod scan;
 use std::ops::Range;
 use std::time::Duration;
 
-use self::mix::{Mix, Rounded, nearest};
+use self::mix::{Mix, NOTHING, Rounded, nearest};
 use self::scan::{Cell, Piece, Region, Scan};
 use super::{Batch, DueSet, PageBytes, Rewritten, ScanOrder, SendLimit, Sent, Tracking};
 use crate::dirty::{BANDS, CountedSource, PerBand, SpanCounts, ZeroPlaces};
@@ -25,9 +25,6 @@ use crate::units::{GuestTime, PageCount};
 
 /// How long what is known of zero pages may be used, in guest time.
 const ZERO_KNOWN_FOR: Duration = Duration::from_millis(250);
-/// Less than this of a page is the rounding of sums.
-const NOTHING: f64 = 1e-6;
-
 /// Due pages, dirty log and scan position of one migration over a [`CountedSource`].
 #[derive(Clone, Debug)]
 pub struct Bands<C> {
@@ -132,7 +129,7 @@ struct Encoding {
     pages: f64,
     /// Whether the scan went around once: nothing is kept before.
     is_active: bool,
-    /// Whether it had when the log was last read.
+    /// Whether it had before the first page since the log was last read.
     was_active: bool,
 }
 
@@ -283,7 +280,8 @@ impl<C: SpanCounts> Bands<C> {
     /// Whether all of the memory is one region that remembers since the last reading: of rounds to which the scan's place is
     /// nothing.
     fn is_all_replaced(&self, reading: Reading) -> bool {
-        reading == Reading::Instead && self.bands == 1 && self.chunks.is_none() && self.cache.is_none()
+        let is_plain = self.bands == 1 && self.chunks.is_none() && self.cache.is_none();
+        reading == Reading::Instead && is_plain && self.scan.regions.len() == 1
     }
 
     /// Makes the regions anew: since when the writes of each are due at `now`. Returns at which of them the scan stands.
@@ -380,10 +378,11 @@ impl<C: SpanCounts> Bands<C> {
 
     /// The scan goes on from the memory's end to its beginning.
     fn turn(&mut self) {
-        self.scan.turn();
         if let Some(cache) = &mut self.cache {
-            cache.is_active = true;
+            // A pass that begins with it has nothing behind it that was sent before.
+            (cache.is_active, cache.was_active) = (true, cache.was_active || self.scan.has_passed_none());
         }
+        self.scan.turn();
     }
 
     /// Takes `pages` of the cell in which the scan stands, or what it has.
@@ -642,7 +641,7 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
 
     fn go_on_from(&mut self, first: &FirstScan) -> bool {
         let FirstScan { due, synced, asked, zero_counted, cache, sent, .. } = *first;
-        self.scan.clone_from(&first.scan);
+        self.scan.stand_as(&first.scan);
         self.chunks.clone_from(&first.chunks);
         (self.due, self.synced, self.asked) = (due, synced, asked);
         (self.zero_counted, self.cache, self.sent) = (zero_counted, cache, sent);

@@ -5,6 +5,8 @@ use crate::units::PageCount;
 
 /// Shares of kinds of pages that differ by less are one.
 const ALIKE: f64 = 1e-6;
+/// Less than this of a page is the rounding of sums.
+pub(super) const NOTHING: f64 = 1e-6;
 
 /// The nearest whole number of pages ≥ 0. Half an instruction where `f64::round` is a call.
 pub(super) fn nearest(pages: f64) -> u64 {

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::mix::Mix;
+use super::mix::{Mix, NOTHING};
 use crate::units::GuestTime;
 
 /// A stretch of the memory of which one thing is known.
@@ -114,9 +114,21 @@ impl Scan {
         Scan { cells: Vec::with_capacity(cells), ..Scan::default() }
     }
 
+    /// The same as another, in the room there is.
+    pub(super) fn stand_as(&mut self, other: &Scan) {
+        self.regions.clone_from(&other.regions);
+        self.cells.clone_from(&other.cells);
+        (self.at, self.gone, self.passed) = (other.at, other.gone, other.passed);
+    }
+
     /// Whether the scan stands behind the last cell.
     pub(super) fn is_at_end(&self) -> bool {
         self.at == self.cells.len()
+    }
+
+    /// Whether it has passed none since the last reading.
+    pub(super) fn has_passed_none(&self) -> bool {
+        self.passed == 0
     }
 
     /// Whether it has passed every cell.
@@ -136,7 +148,7 @@ impl Scan {
 
     /// Leaves a cell whose end it has come to.
     pub(super) fn settle(&mut self) {
-        if self.gone > 0.0 && self.gone >= self.cells[self.at].pages {
+        if self.gone > 0.0 && self.cells[self.at].pages - self.gone < NOTHING {
             self.leave();
         }
     }
@@ -167,7 +179,7 @@ impl Scan {
             if pages >= most {
                 break;
             }
-            if cell.pages > 0.0 {
+            if cell.pages >= NOTHING {
                 each(cell);
             }
             parts.add(cell.due);
