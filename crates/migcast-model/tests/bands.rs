@@ -127,8 +127,8 @@ fn run(scenario: &Scenario, is_capped: bool, source: &dyn DueSource) -> Vec<(f64
         let link = Link { line_rate: scenario.link.line_rate.scale(share), ..scenario.link };
         let mut own = Scenario { link, ..scenario.clone() };
         if is_capped {
-            let cap = parse_rate(CAP).unwrap().scale(share);
-            own.algorithm.set("max-bandwidth", &write_rate(cap)).unwrap();
+            let cap = parse_rate(CAP).expect("a rate").scale(share);
+            own.algorithm.set("max-bandwidth", &write_rate(cap)).expect("a known setting");
         }
         let outcome = own.run(source, WINDOW * 5 * start);
         let done = outcome.completed().unwrap_or_else(|| panic!("{outcome:?} {start}"));
