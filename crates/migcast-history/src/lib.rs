@@ -24,6 +24,7 @@ pub mod fuzzing;
 pub mod import;
 pub mod index;
 pub mod merge;
+pub mod parts;
 pub mod sample;
 pub mod windows;
 pub mod writer;

@@ -1,10 +1,11 @@
 //! What a history says in a few numbers.
 use std::time::Duration;
 
+use migcast_model::dirty::DirtySource;
 use migcast_model::dirty::wws::WriteTracker;
-use migcast_model::dirty::{DirtySource, WwsIndex};
 
 use crate::damage::ReadError;
+use crate::parts::INDEX_WINDOWS_MAX;
 use crate::reader::{History, Segment};
 use crate::timeline::{Entry, Timeline};
 use crate::vcpu::VcpuTime;
@@ -93,7 +94,7 @@ impl History {
         }
         let wws = match has_pages {
             true => counts.finish(self.tracked().count(), self.tracked().memory()),
-            false => counts.of_index(&self.wws_index(timeline.all())?, self.tracked().count()),
+            false => counts.of_index(self, &timeline, INDEX_WINDOWS_MAX)?,
         };
         let written: u64 = timeline.recorded().map(|entry| u64::from(entry.window.written)).sum();
         Ok(Summary {
@@ -184,25 +185,36 @@ impl WriteSets {
         });
     }
 
-    /// The same as an index knows it, for places that start over at the end.
-    fn of_index(self, index: &WwsIndex, tracked: u32) -> Vec<WriteSet> {
-        let memory = index.memory().get();
+    /// The same as the index knows it, of so many windows at once, for places that start over at the end of those.
+    fn of_index(self, history: &History, timeline: &Timeline, windows_max: usize) -> Result<Vec<WriteSet>, ReadError> {
+        let (tracked, memory) = (history.tracked().count(), history.tracked().memory());
         let weight = memory as f64 / f64::from(tracked);
-        let window = index.length().unwrap_or_default().as_secs_f64() / index.windows() as f64;
-        let mean = |windows: u64| index.write_set(Duration::from_secs_f64(window * windows as f64)).mean / weight;
-        self.sets(tracked, memory, |(_, windows, _)| mean(*windows))
+        let mut means = vec![0.0; self.spans.len()];
+        for part in history.index_parts(timeline, &timeline.all(), windows_max) {
+            let recorded = timeline.recorded().filter(|entry| part.contains(&entry.index)).count();
+            if recorded == 0 {
+                continue;
+            }
+            let index = history.wws_index(part)?;
+            let window = index.length().unwrap_or_default().as_secs_f64() / index.windows() as f64;
+            for (mean, (_, windows, _)) in means.iter_mut().zip(&self.spans) {
+                let pages = index.write_set(Duration::from_secs_f64(window * *windows as f64)).mean / weight;
+                *mean += pages * (recorded as f64 / self.total as f64);
+            }
+        }
+        Ok(self.sets(tracked, memory, &means))
     }
 
     fn finish(self, tracked: u32, memory: u64) -> Vec<WriteSet> {
-        let total = self.total;
-        self.sets(tracked, memory, |(_, windows, sum)| *sum as f64 / (total - windows + 1) as f64)
+        let mean = |(_, windows, sum): &(Duration, u64, u128)| *sum as f64 / (self.total - windows + 1) as f64;
+        let means: Vec<f64> = self.spans.iter().map(mean).collect();
+        self.sets(tracked, memory, &means)
     }
 
     /// Each span with the mean of its pages among the tracked ones.
-    fn sets(self, tracked: u32, memory: u64, mean: impl Fn(&(Duration, u64, u128)) -> f64) -> Vec<WriteSet> {
+    fn sets(self, tracked: u32, memory: u64, means: &[f64]) -> Vec<WriteSet> {
         let weight = memory as f64 / f64::from(tracked);
-        let set = |counted: (Duration, u64, u128)| {
-            let (mean, (span, windows, _)) = (mean(&counted), counted);
+        let set = |((span, windows, _), mean): ((Duration, u64, u128), &f64)| {
             // Binomial, with the correction for a finite memory; strata only make it better.
             let spread = (mean * (1.0 - mean / f64::from(tracked)) * (1.0 - 1.0 / weight)).max(0.0).sqrt();
             WriteSet {
@@ -212,6 +224,51 @@ impl WriteSets {
                 pages_standard_error: spread * weight,
             }
         };
-        self.spans.into_iter().map(set).collect()
+        self.spans.into_iter().zip(means).map(set).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::format::Manifest;
+    use crate::writer::{NewWindow, Writer};
+
+    #[test]
+    fn an_index_in_parts_says_of_write_sets_what_it_says_at_once() {
+        let manifest = r#"{"format": "migcast.history/3", "created": "2026-01-01T00:00:00Z", "recorder": "test",
+            "method": "import", "written_means": "dirty-log", "resource": "ram", "guest_name": "made-up",
+            "guest_id": "67e55044-10b1-426f-9247-bb680e5fe0c8", "hypervisor": "qemu", "hypervisor_version": "10.0.2",
+            "accelerator": "tcg", "page_size_bytes": 4096, "blocks": [{"name": "ram", "length_bytes": 4096000}],
+            "window_seconds": 1.0, "sample": {"one_in": 1, "seed": 0}, "keep_pages_seconds": 60}"#;
+        let manifest = Manifest::parse(manifest.as_bytes(), Path::new("manifest.json")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::create(dir.path(), manifest, &[]).unwrap();
+        for second in 0..1_800 {
+            let start_unix_ns = 1_767_225_600_000_000_000 + second * 1_000_000_000;
+            let written: Vec<u64> = (0..1_000).filter(|page| (page * 7 + second as u64).is_multiple_of(20)).collect();
+            let end_unix_ns = start_unix_ns + 1_000_000_000;
+            let state = if second % 600 < 200 { State::Gap } else { State::Recorded };
+            let written = if state == State::Recorded { &written[..] } else { &[] };
+            writer
+                .push(NewWindow { start_unix_ns, end_unix_ns, state, written, zero_changes: &[], cost_us: 0 })
+                .unwrap();
+        }
+        writer.finish().unwrap();
+        let history = History::open(dir.path()).unwrap();
+        let timeline = history.timeline().unwrap();
+        let sets = |windows_max| {
+            let counts = WriteSets::new(&timeline, history.tracked().count());
+            let sets = counts.of_index(&history, &timeline, windows_max).unwrap();
+            sets.into_iter().map(|set| (set.span.as_secs(), set.pages)).collect::<Vec<_>>()
+        };
+        let (parts, at_once) = (sets(180), sets(INDEX_WINDOWS_MAX));
+        assert!(history.index_parts(&timeline, &timeline.all(), 180).len() > 5);
+        assert_eq!(at_once.len(), 3);
+        for ((span, parts), (_, at_once)) in parts.into_iter().zip(at_once) {
+            assert!((parts / at_once - 1.0).abs() < 0.01, "{span} s: {parts} and {at_once}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use indicatif::ProgressBar;
 use migcast_history::format::Manifest;
+use migcast_history::parts::{INDEX_WINDOWS_MAX, with_what_follows};
 use migcast_history::reader::History;
 use migcast_history::timeline::{Entry, Timeline};
 use migcast_history::vcpu::VcpuTime;
@@ -21,7 +22,7 @@ use migcast_model::units::{ByteCount, PageCount};
 use super::backtest::Hindsight;
 use super::past::{Subject, SubjectWrites};
 use super::scenario::{AsOf, Basis, EarlierOf, HindsightOf, ModelName, ReadFrom, Request, SamplingOf, Start};
-use super::source::{INDEX_WINDOWS_MAX, Opened, Source, with_what_follows};
+use super::source::{Opened, Source};
 use crate::report::{HistoryUsed, Model, Prediction};
 
 /// Over how long `--model avg` takes a history's rate if nothing is said.

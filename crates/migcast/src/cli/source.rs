@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::ensure;
+use migcast_history::parts::with_what_follows;
 use migcast_history::reader::History;
 use migcast_history::timeline::Timeline;
 use migcast_model::dirty::{ConstantRate, CountedSource, DirtySource, PageReplay, SpanCounts, WwsIndex};
@@ -18,13 +19,6 @@ use super::scenario::{ReadFrom, STARTS_MAX, Start};
 const PAGES_WRITES_MAX: u64 = 20_000_000;
 /// Likewise of tracked pages, each counted for every starting point: some 5 ns.
 const PAGES_SENT_MAX: u64 = 500_000_000;
-/// Windows of which an index is held at once: a day at 100 ms, in half a gigabyte.
-pub(super) const INDEX_WINDOWS_MAX: usize = 1 << 20;
-/// Writes of which an index can tell.
-const INDEX_WRITES_MAX: u64 = (1 << 31) - 1;
-/// An index is of whole segments, and a segment has no more writes than this but for a single large window.
-const SEGMENT_WRITES_MAX: u64 = 1 << 24;
-
 /// What is known of the writes.
 #[derive(Debug)]
 pub(super) enum Source {
@@ -80,7 +74,7 @@ impl Source {
             let source = Source::Pages(Box::new(if is_past { replay } else { replay.from_last_zero_map() }));
             return Ok(Opened { source, part, earlier: Vec::new() });
         }
-        let mut parts = index_parts(history, timeline, &part, windows_max);
+        let mut parts = history.index_parts(timeline, &part, windows_max);
         let begins = |part: &Range<u32>| timeline.recorded().find(|entry| entry.index >= part.start);
         if let Start::At(moment) = start {
             let at = moment.unix_ns(timeline.start_unix_ns());
@@ -135,55 +129,4 @@ impl Source {
             Source::Index(index) => SamplingError::of_index(scenario, index, starts),
         }
     }
-}
-
-/// A part of a history's windows, cut at segments into what an index holds at once.
-fn index_parts(history: &History, timeline: &Timeline, part: &Range<u32>, windows_max: usize) -> Vec<Range<u32>> {
-    let touched = history.segments().iter().map(|segment| segment.windows());
-    let touched: Vec<Range<u32>> =
-        touched.filter(|windows| windows.start < part.end && part.start < windows.end).collect();
-    let mut parts: Vec<(Range<u32>, usize, u64)> = Vec::new();
-    let mut entries = timeline.recorded().collect::<Vec<_>>().into_iter().rev().peekable();
-    // The last parts are as long as can be: the latest past is of most interest.
-    for windows in touched.into_iter().rev() {
-        let (mut count, mut written) = (0, 0);
-        while let Some(entry) = entries.next_if(|entry| entry.index >= windows.start) {
-            if windows.contains(&entry.index) {
-                (count, written) = (count + 1, written + u64::from(entry.window.written));
-            }
-        }
-        match parts.last_mut() {
-            Some((part, windows_so_far, written_so_far))
-                if *windows_so_far + count <= windows_max && *written_so_far + written <= INDEX_WRITES_MAX =>
-            {
-                part.start = windows.start;
-                (*windows_so_far, *written_so_far) = (*windows_so_far + count, *written_so_far + written);
-            }
-            _ => parts.push((windows, count, written)),
-        }
-    }
-    parts.into_iter().rev().map(|(part, ..)| part).collect()
-}
-
-/// A part with the windows after it that last as long as `horizon`, as far as an index holds them.
-pub(super) fn with_what_follows(
-    timeline: &Timeline,
-    part: &Range<u32>,
-    horizon: Duration,
-    windows_max: usize,
-) -> Range<u32> {
-    let (mut length, mut count, mut written) = (Duration::ZERO, 0, 0);
-    let mut end = part.end;
-    for entry in timeline.recorded().filter(|entry| entry.index >= part.start) {
-        (count, written) = (count + 1, written + u64::from(entry.window.written));
-        if entry.index < part.end {
-            continue;
-        }
-        if length >= horizon || count > windows_max || written + SEGMENT_WRITES_MAX > INDEX_WRITES_MAX {
-            break;
-        }
-        length += entry.window.length();
-        end = entry.index + 1;
-    }
-    part.start..end
 }
