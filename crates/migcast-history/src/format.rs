@@ -76,7 +76,7 @@ pub struct Manifest {
     /// Which pages were tracked.
     pub sample: crate::sample::Sample,
     /// For how long pages and zero maps are kept, where not for ever; of what is older there may be the index alone. In
-    /// seconds, of the time that was recorded last.
+    /// seconds before the end of the last window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_pages_seconds: Option<f64>,
     /// For how long anything is kept, where not for ever; segments that are older go altogether. In seconds, likewise, and

@@ -394,10 +394,11 @@ impl History {
         });
         let mut known: Vec<u32> = self.segments.iter().map(Segment::number).chain(damaged).collect();
         known.sort_unstable();
-        // Those before the first may have been taken away.
-        let first = known.first().copied().filter(|_| self.manifest.keep_index_seconds.is_some());
-        let mut expected = first.unwrap_or(0);
-        for number in known.into_iter().filter(|number| Some(*number) <= last) {
+        // Those before the first may have been taken away, or are left out.
+        let first = self.segments.first().filter(|_| self.manifest.keep_index_seconds.is_some());
+        let first = first.map_or(0, Segment::number);
+        let mut expected = first;
+        for number in known.into_iter().filter(|number| *number >= first && Some(*number) <= last) {
             if number > expected {
                 self.problems.push(Problem::Missing { first: expected, last: number - 1 });
             }

@@ -16,7 +16,8 @@ use crate::segment::{self, PAGES, SEGMENT_NS_MAX, TABLES, WWS, ZERO};
 use crate::table::Table;
 use crate::writer::WriteError;
 
-/// A reader leaves out what will be gone within so long, in nanoseconds: segments are taken away as others are closed.
+/// A reader leaves out what is to go within so long, in nanoseconds: the next segment is closed within half of that, unless
+/// a gap or a single window is longer, and then others go.
 const GOING_NS: i64 = 2 * SEGMENT_NS_MAX.cast_signed();
 
 /// Whether a segment that ended then is still to be read, where the last of its history ended at `now`.

@@ -68,7 +68,7 @@ pub struct Trimmed {
 /// Windows are numbered from 0 again and cut into segments anew. The zero map at the new start is the one the history
 /// had there. How busy the vCPUs were is known by segment: each recorded window takes its share of that with it. The WWS index is built anew: the first write of a page after the cut counts as its first write. Windows of
 /// missing segments become one gap each. The manifest is the same but for `created`, which is the new start, and
-/// `keep_pages_seconds`: pages that were still there stay.
+/// `keep_pages_seconds` and `keep_index_seconds`: what was still there stays.
 ///
 /// Where pages of the range were taken away, the segments that lie wholly inside are copied as they are: their index, which
 /// was counted before the cut, and of those that have them their pages.

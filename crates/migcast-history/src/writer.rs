@@ -226,7 +226,12 @@ impl Writer {
         self.open.vcpu_time = Some(self.open.vcpu_time.map_or(time, |before| before.and(time)));
     }
 
-    /// Bytes in closed segments so far.
+    /// Windows of the segments closed so far, those taken away since included.
+    pub fn closed_windows(&self) -> u64 {
+        u64::from(self.open.first_window)
+    }
+
+    /// Bytes in closed segments that are kept so far.
     pub fn bytes_on_disk(&self) -> u64 {
         self.bytes_on_disk
     }

@@ -17,7 +17,9 @@ pub(crate) trait Sink {
     fn push(&mut self, window: NewWindow<'_>) -> Result<(), WriteError>;
     /// Notes how busy the vCPUs were just before the end of the last window.
     fn add_vcpu_time(&mut self, time: VcpuTime);
-    /// Bytes in closed segments so far.
+    /// Windows of the segments closed so far.
+    fn closed_windows(&self) -> u64;
+    /// Bytes of those of them that are kept.
     fn bytes_on_disk(&self) -> u64;
 }
 
@@ -28,6 +30,10 @@ impl Sink for Writer {
 
     fn add_vcpu_time(&mut self, time: VcpuTime) {
         Writer::add_vcpu_time(self, time);
+    }
+
+    fn closed_windows(&self) -> u64 {
+        Writer::closed_windows(self)
     }
 
     fn bytes_on_disk(&self) -> u64 {
@@ -94,10 +100,7 @@ impl Pending {
             zero_changes: &window.zero_changes,
             cost_us: u32::try_from(window.cost.as_micros()).unwrap_or(u32::MAX),
         })?;
-        if sink.bytes_on_disk() != self.bytes_on_disk {
-            self.bytes_on_disk = sink.bytes_on_disk();
-            self.closed = self.pushed;
-        }
+        (self.closed, self.bytes_on_disk) = (sink.closed_windows(), sink.bytes_on_disk());
         self.pushed += 1;
         *match window.state {
             State::Recorded => &mut self.recorded,

@@ -116,6 +116,10 @@ impl Sink for Windows {
         self.vcpu_time = Some(self.vcpu_time.map_or(time, |before| before.and(time)));
     }
 
+    fn closed_windows(&self) -> u64 {
+        0
+    }
+
     fn bytes_on_disk(&self) -> u64 {
         0
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use migcast_history::format::{KEEP_INDEX_SECONDS_MIN, KEEP_SECONDS_MIN};
-use migcast_model::quantity::{QuantityError, parse_duration};
+use migcast_model::quantity::{QuantityError, parse_duration, write_duration};
 use migcast_record::{
     Guest, Interrupt, Listener, Progress, Recording, SampleChoice, Settings, Stop, Summary, SystemClock, is_orphaned,
     libvirt, process, qemu, record, stand_back, xen,
@@ -97,8 +97,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let (Some(pages), Some(index)) = (args.keep, args.keep_index)
         && index < pages
     {
-        let [pages, index] = [pages, index].map(|span| span.as_secs());
-        bail!("--keep-index of {index} s with --keep of {pages} s: allowed: an index for no less long than its pages");
+        let [pages, index] = [pages, index].map(write_duration);
+        bail!("--keep-index {index} with --keep {pages}: allowed: an index for no less long than its pages");
     }
     let stop = Arc::new(AtomicUsize::new(0));
     for signal in [SIGINT, SIGTERM] {
@@ -127,7 +127,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let recording = record(guest, &settings, out, &mut clock, &mut terminal);
     terminal.bar.finish_and_clear();
     Ok(match recording? {
-        Recording::Kept(summary) => report(&summary, out),
+        Recording::Kept(summary) => report(&summary, args.keep_index, out),
         Recording::Stopped(stop) => {
             eprintln!("migcast: {}; nothing was recorded", why(&stop));
             code(&stop)
@@ -194,17 +194,15 @@ fn release(args: &Args, domain: &str) -> anyhow::Result<ExitCode> {
 }
 
 /// One line for people, and the exit code.
-fn report(summary: &Summary, out: &Path) -> ExitCode {
+fn report(summary: &Summary, keep_index: Option<Duration>, out: &Path) -> ExitCode {
+    let length = summary.recorded + summary.migrating + summary.gaps;
     let kept = if summary.windows == 0 {
         "nothing was recorded".to_owned()
     } else {
-        format!(
-            "kept {} windows ({:.1} s) in {}, {}",
-            summary.windows,
-            (summary.recorded + summary.migrating + summary.gaps).as_secs_f64(),
-            out.display(),
-            HumanBytes(summary.bytes_on_disk)
-        )
+        let last = keep_index.filter(|keep| *keep < length);
+        let last = last.map_or(String::new(), |keep| format!("the last {} of ", write_duration(keep)));
+        let (windows, seconds, bytes) = (summary.windows, length.as_secs_f64(), HumanBytes(summary.bytes_on_disk));
+        format!("kept {last}{windows} windows ({seconds:.1} s) in {}, {bytes}", out.display())
     };
     let tracked = match summary.sample.one_in {
         1 => format!("all {} pages tracked", summary.memory_pages),
