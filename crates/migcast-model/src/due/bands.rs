@@ -25,6 +25,7 @@ use crate::units::{GuestTime, PageCount};
 
 /// How long what is known of zero pages may be used, in guest time.
 const ZERO_KNOWN_FOR: Duration = Duration::from_millis(250);
+
 /// Due pages, dirty log and scan position of one migration over a [`CountedSource`].
 #[derive(Clone, Debug)]
 pub struct Bands<C> {

@@ -88,7 +88,7 @@ pub(super) struct Piece {
     pub(super) region: Region,
     /// Whether the scan has passed it since the last reading.
     pub(super) is_passed: bool,
-    /// Whether it passed it after it had gone around the memory's end.
+    /// Of one that is passed, whether it was after the scan had gone around the memory's end.
     pub(super) is_around: bool,
     /// Whether the scan stands at its beginning.
     pub(super) is_next: bool,
@@ -99,7 +99,7 @@ pub(super) struct Piece {
 pub(super) struct Scan {
     pub(super) regions: Vec<Region>,
     pub(super) cells: Vec<Cell>,
-    /// The cell in which it stands; behind the last one where it does not go around.
+    /// The cell in which it stands; behind the last one until it goes around, where it does.
     at: usize,
     /// Pages of that cell that it has passed.
     gone: f64,
