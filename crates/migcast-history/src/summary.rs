@@ -191,15 +191,14 @@ impl WriteSets {
         let weight = memory as f64 / f64::from(tracked);
         let mut means = vec![0.0; self.spans.len()];
         for part in history.index_parts(timeline, &timeline.all(), windows_max) {
-            let recorded = timeline.recorded().filter(|entry| part.contains(&entry.index)).count();
-            if recorded == 0 {
-                continue;
-            }
-            let index = history.wws_index(part)?;
+            let index = match history.wws_index(part) {
+                Err(ReadError::NothingRecorded { .. }) => continue,
+                index => index?,
+            };
             let window = index.length().unwrap_or_default().as_secs_f64() / index.windows() as f64;
             for (mean, (_, windows, _)) in means.iter_mut().zip(&self.spans) {
                 let pages = index.write_set(Duration::from_secs_f64(window * *windows as f64)).mean / weight;
-                *mean += pages * (recorded as f64 / self.total as f64);
+                *mean += pages * (index.windows() as f64 / self.total as f64);
             }
         }
         Ok(self.sets(tracked, memory, &means))
