@@ -267,14 +267,14 @@ impl<'a, P: Policy, D: DueSet> Rounds<'a, P, D> {
     /// Sends a batch. Says whether the pass over the memory is at its end.
     fn batch(&mut self, rewritten: Rewritten, granted: BytesPerSec) -> bool {
         let frame = self.policy.frame();
-        let batches = self.batches_at_once(frame.batch);
+        let batches = self.batches_at_once(frame.batch, rewritten);
         let places = PageCount::new(frame.batch.get() * batches);
         let mut looked = self.guest_now;
         if rewritten != Rewritten::Sent {
             (0..batches).for_each(|_| self.look_into_log());
-            // Several looks are spread over the time all these pages take; one half-way through stands for them.
-            let while_sending = places.bytes(frame.page.data).transfer_time_ceil(granted);
-            let spread = if batches > 1 { while_sending / 2 } else { Duration::ZERO };
+            // One look half-way from the first batch's to the last one's stands for them.
+            let until_last = PageCount::new(frame.batch.get() * (batches - 1));
+            let spread = until_last.bytes(frame.page.data).transfer_time_ceil(granted) / 2;
             looked = self.guest_now + self.platform.guest_time(spread);
         }
         let batch = self.due.batch(looked, places, rewritten);
@@ -305,9 +305,14 @@ impl<'a, P: Policy, D: DueSet> Rounds<'a, P, D> {
         batch.ended
     }
 
-    /// Batches that the due set can hand out together.
-    fn batches_at_once(&self, places: PageCount) -> u64 {
-        self.due.alike().map_or(1, |alike| alike.get().div_ceil(places.get()).max(1))
+    /// Batches that the due set can hand out together; where the log is looked into before each, none that goes beyond the
+    /// pages that are alike.
+    fn batches_at_once(&self, places: PageCount, rewritten: Rewritten) -> u64 {
+        let batches = self.due.alike().map_or(1, |alike| match rewritten {
+            Rewritten::Sent => alike.get().div_ceil(places.get()),
+            Rewritten::Skipped | Rewritten::Announced => alike.get() / places.get(),
+        });
+        batches.max(1)
     }
 
     /// How much longer so many batches take than their work or their sending, whichever is longer: a batch is put together
