@@ -183,6 +183,7 @@ impl<C: SpanCounts> Bands<C> {
     fn written_in(&self, since: GuestTime, until: GuestTime) -> PerBand {
         let mut pages = [0.0; BANDS];
         self.count_written(since, until, 0..self.bands, &mut pages[..self.bands]);
+        scan::fill_up_to(&mut pages[..self.bands], self.band_pages);
         pages
     }
 
@@ -335,6 +336,7 @@ impl<C: SpanCounts> Bands<C> {
             let kinds = match region.since {
                 Some(since) => {
                     self.count_written(since, now, bands, written);
+                    scan::fill_up_to(written, self.band_pages);
                     let encoded = self.encoded_share(region.kept_since, since, now);
                     [self.counts.left_zero(since, now), encoded]
                 }
@@ -343,7 +345,7 @@ impl<C: SpanCounts> Bands<C> {
                     [0.0, 0.0]
                 }
             };
-            cells.extend(region.cells(index as u32, written, self.band_pages, kinds));
+            cells.extend(region.cells(index as u32, written, kinds));
         }
         let total = sum(&cells);
         self.due = nearest(total);

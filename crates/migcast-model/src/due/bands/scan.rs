@@ -32,22 +32,16 @@ impl Region {
         self.from as usize..self.to.ceil() as usize
     }
 
-    /// Its cells, of whose bands so many pages each were written, at most `most`; of those the share that is zero, and of
-    /// the others the share that is sent encoded.
-    pub(super) fn cells(
-        self,
-        region: u32,
-        written: &[f64],
-        most: f64,
-        [zero, encoded]: [f64; 2],
-    ) -> impl Iterator<Item = Cell> {
+    /// Its cells, of whose bands so many pages each were written; of those the share that is zero, and of the others the
+    /// share that is sent encoded.
+    pub(super) fn cells(self, region: u32, written: &[f64], [zero, encoded]: [f64; 2]) -> impl Iterator<Item = Cell> {
         let bands = self.from as u32..;
         bands.zip(written).map(move |(band, written)| {
             // Comparisons instead of `max` and `min`, which mind numbers that are none.
             let (begin, end) = (f64::from(band), f64::from(band + 1));
             let from = if self.from > begin { self.from } else { begin };
             let share = if self.to < end { self.to } else { end } - from;
-            let pages = if *written < most { *written } else { most } * share;
+            let pages = *written * share;
             let data = pages * (1.0 - zero);
             let due = Mix { data: data * (1.0 - encoded), zero: pages * zero, encoded: data * encoded };
             Cell { band, region, from, share, due, pages }
@@ -283,6 +277,25 @@ pub(super) fn append(regions: &mut Vec<Region>, region: Region, is_next: bool) {
     }
 }
 
+/// Lets no band have more than `most` pages. What an index tells of one band is rougher than what it tells of all: pages
+/// beyond that lie in the others, in proportion to what was written there.
+#[inline]
+pub(super) fn fill_up_to(written: &mut [f64], most: f64) {
+    while written.iter().any(|pages| *pages > most) {
+        let (mut beyond, mut others) = (0.0, 0.0);
+        for pages in written.iter_mut() {
+            if *pages > most {
+                beyond += *pages - most;
+                *pages = most;
+            } else if *pages < most {
+                others += *pages;
+            }
+        }
+        let factor = if others > 0.0 { 1.0 + beyond / others } else { 1.0 };
+        written.iter_mut().filter(|pages| **pages < most).for_each(|pages| *pages *= factor);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,7 +307,7 @@ mod tests {
             // No two are as much.
             let since = Some(GuestTime::from_nanos(index as u64));
             let region = Region { from: ends[0], to: ends[1], since, kept_since: None };
-            scan.cells.extend(region.cells(index as u32, &[10.0; 4][..region.bands().len()], 10.0, [0.0, 0.0]));
+            scan.cells.extend(region.cells(index as u32, &[10.0; 4][..region.bands().len()], [0.0, 0.0]));
             scan.regions.push(region);
         }
         let at = scan.cells.iter().position(|cell| cell.region as usize == region).unwrap();
@@ -370,5 +383,19 @@ mod tests {
         append(&mut regions, region(3.0, None), true);
         let told: Vec<(f64, f64)> = regions.iter().map(|region| (region.from, region.to)).collect();
         assert_eq!(told, [(0.0, 2.0), (2.0, 3.0), (3.0, 4.0)]);
+    }
+
+    #[test]
+    fn pages_beyond_what_a_band_has_lie_in_the_others() {
+        let filled = |mut written: Vec<f64>| {
+            fill_up_to(&mut written, 10.0);
+            written
+        };
+        assert_eq!(filled(vec![10.0, 4.0, 0.0]), [10.0, 4.0, 0.0]);
+        assert_eq!(filled(vec![13.0, 1.0, 2.0, 0.0]), [10.0, 2.0, 4.0, 0.0]);
+        // The second has too many then, too.
+        assert_eq!(filled(vec![15.0, 8.0, 2.0]), [10.0, 10.0, 5.0]);
+        assert_eq!(filled(vec![30.0, 5.0]), [10.0, 10.0], "all of them");
+        assert_eq!(filled(vec![30.0, 0.0]), [10.0, 0.0], "no other was written");
     }
 }
