@@ -21,7 +21,7 @@ use rayon::prelude::*;
 type Case = (&'static str, &'static [(&'static str, &'static str)], u64);
 
 /// Starting points, evenly spread.
-const STARTS: u32 = 120;
+const STARTS: u32 = 600;
 
 fn histories() -> Vec<PathBuf> {
     let room = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/histories");
@@ -50,6 +50,10 @@ fn both(scenario: &Scenario, replay: &dyn DueSource, index: &dyn DueSource) -> V
     let length = replay.length().expect("a recording ends");
     let one = |number: u32| {
         let start = length / STARTS * number;
+        // Each start has a link of its own, so that no threshold is met by a page from everywhere.
+        let mut scenario = scenario.clone();
+        let turned = f64::from(number * 37 % STARTS) / f64::from(STARTS);
+        scenario.link.line_rate = scenario.link.line_rate.scale(0.9 + 0.2 * turned);
         let done = [replay, index].map(|source| scenario.run(source, start).completed().cloned());
         let within = |done: &Completed| start + done.migration_time < length;
         let seconds = |done: Completed| (done.migration_time.as_secs_f64(), done.downtime.total().as_secs_f64());
@@ -72,22 +76,22 @@ fn differences(runs: &[[(f64, f64); 2]], of: fn(&(f64, f64)) -> f64) -> [f64; 3]
 
 /// How far the quantiles of time and the median downtime may lie apart.
 ///
-/// Times are to be within 1 % and downtimes within 2 %. Where more is allowed it is missed: cpu and sort write nearly what
-/// the link carries, so that a percent of the counts is many of the time; of *redis* one page in 18 is tracked, which goes
-/// out as 18 at its own turn page by page; and counts do not tell what old Xen skips.
+/// Times are to be within 1 % and downtimes within 2 %. Where more is allowed it is missed: under QEMU *cpu* and *sort* write
+/// nearly what the link carries, so that a percent of the counts is many of the time; of *redis* one page in 18 is tracked,
+/// which goes out as 18 at its own turn page by page; and of *sort*, which lasts for old Xen's 29 rounds, the stop falls
+/// into a burst of writes or between two, as a round more or less has it.
 fn allowed(guest: &str, name: &str) -> (f64, f64) {
     match (guest, name) {
-        ("cpu" | "sort", "xen-classic") => (0.12, 0.5),
-        ("cpu" | "sort", "qemu-10.0") => (0.12, 0.02),
-        (_, "xen-classic") => (0.02, 0.12),
-        ("redis", _) => (0.01, 0.03),
+        ("sort", "xen-classic") => (0.08, 0.6),
+        ("cpu" | "sort", "qemu-10.0") => (0.03, 0.02),
+        ("redis", _) => (0.01, 0.04),
         _ => (0.01, 0.02),
     }
 }
 
 #[test]
 fn counting_says_what_replaying_says() {
-    let mut compared = 0;
+    let (mut compared, mut too_far) = (0, Vec::new());
     let cases: [Case; 4] = [
         ("qemu-10.0", &[], 400),
         ("qemu-10.0", &[("max-bandwidth", "none")], 1_000),
@@ -117,11 +121,13 @@ fn counting_says_what_replaying_says() {
                 runs.len()
             );
             let (time_max, downtime_max) = allowed(&guest, name);
-            assert!(times.iter().all(|error| error.abs() < time_max), "{guest}, {name}: time {times:?}");
-            assert!(downtimes[1].abs() < downtime_max, "{guest}, {name}: downtime {downtimes:?}");
+            if times.iter().any(|error| error.abs() >= time_max) || downtimes[1].abs() >= downtime_max {
+                too_far.push(format!("{guest}, {name} at {mbit} Mbit/s"));
+            }
             compared += 1;
         }
     }
     // All but *cpu* under QEMU at 400 Mbit/s, which writes more than that.
     assert_eq!(compared, 31);
+    assert!(too_far.is_empty(), "further apart than is allowed: {too_far:?}");
 }

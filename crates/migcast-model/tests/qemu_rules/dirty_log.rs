@@ -79,9 +79,9 @@ fn rule_6_2_manual_protection_forgets_a_chunk_as_its_first_page_is_sent() {
 
 #[test]
 fn rule_6_3_manual_protection_starts_full_so_the_first_pass_forgets_chunk_by_chunk() {
-    // Chunk 0 forgets at 0 ms, chunk 1 at 256 ms. Written before their turns at 125 ms (page 200), 175 ms (page 300) and
-    // 275 ms (page 400), and after its turn at 225 ms (page 210): all but page 300 are sent again.
-    let trace = two_chunks(&[&[], &[200, 300], &[210, 400]]);
+    // Chunk 0 forgets at 0 ms, chunk 1 at 256 ms. Written before their turns at 125 ms (page 201), 175 ms (page 300) and
+    // 275 ms (page 400), and after its turn at 225 ms (page 209): all but page 300 are sent again.
+    let trace = two_chunks(&[&[], &[201, 300], &[209, 400]]);
     assert_eq!(tracked_pages(&run(MANUAL).completed(&trace)), [459, 0, 53 + 3]);
     for log in CLEARED_WHEN_READ {
         assert_eq!(tracked_pages(&run(log).completed(&trace)), [459, 0, 53 + 4], "{log:?}: empty at the start");

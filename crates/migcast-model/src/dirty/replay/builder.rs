@@ -1,16 +1,18 @@
 //! From windows to writes: when in its window, and how often, a page was written.
 //!
-//! A window of a history knows neither. *When*: writes are spread evenly over the window, in a fixed order that has
-//! nothing to do with their addresses. *How often*: a page that is written in `n` windows on end and then is not is
-//! taken for one that is written at random, at the likeliest rate. A window then sees it with probability
-//! n / (n + 1) = 1 − e^(−m), so it is written m = ln(n + 1) times a window:
+//! A window of a history knows neither. *When*: each page has its place in the window, the same in all of them, so that writes
+//! are spread evenly, in an order that has nothing to do with their addresses. *How often*: a page that is written in `n`
+//! windows on end and then is not is taken for one that is written at random, at the likeliest rate. A window then sees it
+//! with probability n / (n + 1) = 1 − e^(−m), so it is written m = ln(n + 1) times a window, from its place in the first of
+//! them to its place in the last:
 //!
 //! ```text
-//! windows   │ ▓ │   │ ▓ │ ▓ │ ▓ │   │ ▓ │ ▓ │ ▓ │ ▓ │ ▓ │ ▓ │ ▓ │ …
-//! n           1       3   3   3       7   7   7   7   7   7   7
-//! writes      1       1   1   1       2   2   2   2   2   2   2
+//! windows   │  ▓   │      │  ▓   │  ▓   │  ▓   │      │  ▓   │  ▓   │  ▓   │  ▓   │ …      │  ▓   │      │
+//! n            1             3      3      3             7      7      7      7               7
+//! writes    │  •   │      │  •   │  •   │  •   │      │  •  •│  •  •│  •  •│  •  •│ …      │  •   │      │
 //! ```
-//! It matters to spans shorter than a window: a page that is written all the time is in every one of them.
+//! So a span of a window's length holds as many pages as a window, wherever it lies: windows fall anywhere in a guest's life.
+//! How often matters to spans shorter than a window: a page that is written all the time is in every one of them.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -121,8 +123,21 @@ impl PageReplayBuilder {
     }
 }
 
-/// How often each event's page was written in its window: ln(n + 1), rounded, at least once.
-fn times_written(replay: &PageReplay) -> Vec<u8> {
+/// By this pages are put in order: the golden section of 2^64, of which multiples lie evenly and far from their neighbours'.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// How a page was written in a window.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turns {
+    /// How often in a window of its run: ln(n + 1), rounded, at least once.
+    times: u8,
+    /// Whether the run begins with this window, or ends.
+    begins: bool,
+    ends: bool,
+}
+
+/// The same of each event.
+fn times_written(replay: &PageReplay) -> Vec<Turns> {
     // For each page the window it was last met in, and for how many windows on end. Walking back gives the windows from
     // here to the run's end, walking on those from its beginning.
     let mut met: Vec<(usize, u32)> = vec![(usize::MAX - 1, 0); replay.tracked as usize];
@@ -138,11 +153,11 @@ fn times_written(replay: &PageReplay) -> Vec<u8> {
             runs[index] = meet(replay.events[index], window, window + 1);
         }
     }
-    let mut times = vec![0; replay.events.len()];
+    let mut times = vec![Turns::default(); replay.events.len()];
     for window in 0..replay.windows() {
         for index in written_in(replay, window) {
-            let run = meet(replay.events[index], window, window.wrapping_sub(1)) + runs[index] - 1;
-            times[index] = times_in_run(run);
+            let (before, behind) = (meet(replay.events[index], window, window.wrapping_sub(1)), runs[index]);
+            times[index] = Turns { times: times_in_run(before + behind - 1), begins: before == 1, ends: behind == 1 };
         }
     }
     times
@@ -185,36 +200,26 @@ fn written_in(replay: &PageReplay, window: usize) -> Range<usize> {
 }
 
 /// Lays a window's writes out in time, as fractions of the window.
-fn spread(pages: &[Event], times: &[u8], moments: &mut Vec<(f64, Event)>) {
+fn spread(pages: &[Event], turns: &[Turns], moments: &mut Vec<(f64, Event)>) {
+    let mut order: Vec<(u64, usize)> =
+        pages.iter().map(|page| u64::from(page.rank()).wrapping_mul(GOLDEN)).zip(0..).collect();
+    order.sort_unstable();
     moments.clear();
-    let count = pages.len();
-    let stride = coprime_stride(count);
-    for k in 0..count {
-        let page = k * stride % count;
-        let phase = k as f64 / count as f64;
-        let times = f64::from(times[page]);
-        let at = |turn: u8| ((phase + f64::from(turn)) / times, pages[page]);
-        moments.extend((0..times as u8).map(at));
+    for (k, (_, page)) in order.into_iter().enumerate() {
+        let place = k as f64 / pages.len() as f64;
+        let Turns { times, begins, ends } = turns[page];
+        let at = |turn: u8| (place + f64::from(turn) / f64::from(times)).fract();
+        let is_written = |at: &f64| !(begins && *at < place || ends && *at > place);
+        moments.extend((0..times).map(at).filter(is_written).map(|at| (at, pages[page])));
     }
     moments.sort_by(|one, other| one.0.total_cmp(&other.0));
-}
-
-/// A step near the golden section of `n` that visits all of `0..n`: an even order unrelated to addresses.
-fn coprime_stride(n: usize) -> usize {
-    let gcd = |mut a: usize, mut b: usize| {
-        while b != 0 {
-            (a, b) = (b, a % b);
-        }
-        a
-    };
-    let golden = (n as f64 * 0.618_033_988_749_895) as usize;
-    (golden.max(1)..=n.max(1)).find(|stride| gcd(*stride, n) == 1).unwrap_or(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dirty::DirtySource;
+    use crate::dirty::{DirtySource, PageCursor, PageSource};
+    use crate::units::GuestTime;
 
     fn replay(windows: &[&[u32]]) -> PageReplay {
         let mut builder = PageReplayBuilder::new(PageCount::new(64), PageCount::new(64));
@@ -240,7 +245,7 @@ mod tests {
         let replay = replay(&windows);
         // Runs of 12 and 7 windows: ln 13 = 2.56 and ln 8 = 2.08.
         let writes: Vec<usize> = replay.event_bounds.windows(2).map(|bounds| bounds[1] - bounds[0]).collect();
-        assert_eq!(writes, [vec![3; 12], vec![0], vec![2; 7]].concat());
+        assert_eq!(writes, [vec![3; 11], vec![1, 0], vec![2; 6], vec![1]].concat(), "up to its place in the last");
         assert_eq!(replay.written, [vec![1; 12], vec![0], vec![1; 7]].concat(), "it stays one page a window");
     }
 
@@ -253,18 +258,33 @@ mod tests {
     #[test]
     fn a_page_written_twice_a_window_is_in_every_half_of_one() {
         let replay = replay(&[&[7][..]; 6]);
-        let times: Vec<u64> = (0..12).map(|k| replay.event_time(k / 2, k % 2) / 1_000_000).collect();
-        assert_eq!(times, (0..12).map(|k| 25 + 50 * k).collect::<Vec<_>>());
-        assert_eq!(replay.write_set(Duration::from_millis(25)).mean, 0.5);
-        assert_eq!(replay.write_set(Duration::from_millis(50)).mean, 1.0);
+        let times: Vec<u64> = (0..10).map(|k| replay.event_time(k / 2, k % 2) / 1_000_000).collect();
+        assert_eq!(times, (0..10).map(|k| 25 + 50 * k).collect::<Vec<_>>());
+        // And at 550 ms, before it is at 25 ms again.
+        assert_eq!(replay.write_set(Duration::from_millis(25)).mean, 275.0 / 600.0);
+        assert_eq!(replay.write_set(Duration::from_millis(50)).mean, 550.0 / 600.0);
     }
 
     #[test]
-    fn the_stride_visits_every_page() {
-        for n in [1, 2, 3, 10, 64, 100, 997] {
-            let stride = coprime_stride(n);
-            let visited: std::collections::BTreeSet<usize> = (0..n).map(|k| k * stride % n).collect();
-            assert_eq!(visited.len(), n);
+    fn a_span_of_a_windows_length_holds_as_many_pages_wherever_it_lies() {
+        // Each page in runs of its own length, one window apart.
+        let is_written = |page: u32, window: u32| !(window + page).is_multiple_of(page + 2);
+        let written = |window: u32| (0..64).filter(|page| is_written(*page, window)).collect::<Vec<_>>();
+        let windows: Vec<Vec<u32>> = (0..600).map(written).collect();
+        let windows: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
+        let replay = replay(&windows);
+        let in_windows = windows.iter().map(|written| written.len()).sum::<usize>() as f64 / 600.0;
+        for tenths in 0..10 {
+            let distinct = (0..599).map(|window| {
+                let mut cursor = replay.cursor(Duration::from_millis(100 * window + 10 * tenths));
+                let mut met = std::collections::BTreeSet::new();
+                cursor.advance(GuestTime::from_nanos(100_000_000), |rank| {
+                    met.insert(rank);
+                });
+                met.len()
+            });
+            let mean = distinct.sum::<usize>() as f64 / 599.0;
+            assert!((mean / in_windows - 1.0).abs() < 0.01, "{tenths}: {mean} of {in_windows}");
         }
     }
 }

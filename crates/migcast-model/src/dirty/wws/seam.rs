@@ -95,6 +95,72 @@ impl Seam {
     }
 }
 
+/// The same for a band of the memory, of whose gaps only the octave is known, and that for stretches of windows.
+#[derive(Clone, Debug)]
+pub(super) struct OctaveSeam<'a> {
+    stretches: &'a [Behind],
+    /// Writes per window of each octave, over the windows in which such a gap could be seen.
+    rates: Vec<f64>,
+    /// Likewise of pages that are written once in all the history.
+    once: f64,
+}
+
+/// A stretch of windows behind a seam.
+#[derive(Clone, Debug)]
+pub(super) struct Behind {
+    windows: f64,
+    /// Whether it begins in the second half of what lies between two seams.
+    is_late: bool,
+    /// For each octave how many of the windows its gaps reach back from, over the seam, each weighed by the share of the
+    /// octave's gaps that do.
+    reached: Vec<f64>,
+}
+
+impl Behind {
+    /// The windows `behind` a seam that is followed by another after so many.
+    pub(super) fn new(behind: Range<u32>, piece: u32, octaves: usize) -> Behind {
+        // Of the octave from t to 2t all gaps reach back further than t, half of them further than 1.5 t.
+        let reached_to = |window: u32, octave: usize| {
+            let (window, least) = (f64::from(window), (1u64 << octave) as f64);
+            let part = ((window - least) / least).clamp(0.0, 1.0);
+            window.min(least) + least * (part - part * part / 2.0)
+        };
+        let reached = |octave: usize| reached_to(behind.end, octave) - reached_to(behind.start, octave);
+        Behind {
+            windows: f64::from(behind.end - behind.start),
+            is_late: behind.start >= piece / 2 || behind.end >= piece,
+            reached: (0..octaves).map(reached).collect(),
+        }
+    }
+}
+
+impl<'a> OctaveSeam<'a> {
+    /// `known` tells the writes of an octave in a stretch, `unknown` those of unknown gap.
+    pub(super) fn new(stretches: &'a [Behind], known: impl Fn(usize, usize) -> f64, unknown: &[f64]) -> OctaveSeam<'a> {
+        let octaves = stretches.first().map_or(0, |stretch| stretch.reached.len());
+        let rate = |octave: usize| {
+            let writes: f64 = (0..stretches.len()).map(|stretch| known(stretch, octave)).sum();
+            let seen: f64 = stretches.iter().map(|stretch| stretch.windows - stretch.reached[octave]).sum();
+            writes / seen.max(1.0)
+        };
+        let rates: Vec<f64> = (0..octaves).map(rate).collect();
+        let explained =
+            |stretch: &Behind| rates.iter().zip(&stretch.reached).map(|(rate, reached)| rate * reached).sum::<f64>();
+        let late = || stretches.iter().enumerate().filter(|(_, stretch)| stretch.is_late);
+        let left: f64 = late().map(|(index, stretch)| unknown[index] - explained(stretch)).sum();
+        let windows: f64 = late().map(|(_, stretch)| stretch.windows).sum();
+        OctaveSeam { once: (left / windows.max(1.0)).max(0.0), rates, stretches }
+    }
+
+    /// The shares of a stretch's writes of unknown gap by octave; what is left comes back after all the history.
+    pub(super) fn shares(&self, stretch: usize) -> impl Iterator<Item = f64> {
+        let Behind { windows, reached, .. } = &self.stretches[stretch];
+        let of_octave = self.rates.iter().zip(reached).map(|(rate, reached)| rate * reached);
+        let all = of_octave.clone().sum::<f64>() + self.once * windows;
+        of_octave.map(move |writes| if all > 0.0 { writes / all } else { 0.0 })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,5 +201,25 @@ mod tests {
         let told = given(&[], &[3.0; 40], &[0]);
         assert!(told.iter().all(|(_, bucket, writes)| *bucket == gap::bucket(40) && *writes == 3), "{told:?}");
         assert_eq!(told.len(), 40);
+    }
+
+    #[test]
+    fn a_band_whose_pages_come_back_every_hundred_windows_does_so_over_the_end() {
+        // Two pages a window, of which 100 windows show no gap; the second stretch shows all of them.
+        let stretches = [Behind::new(0..1_000, 2_000, 11), Behind::new(1_000..2_000, 2_000, 11)];
+        let known = |stretch: usize, octave: usize| if octave == 6 { [1_800.0, 2_000.0][stretch] } else { 0.0 };
+        let seam = OctaveSeam::new(&stretches, known, &[200.0, 0.0]);
+        let shares: Vec<f64> = seam.shares(0).collect();
+        assert_eq!((seam.once, shares[6], shares.iter().sum::<f64>()), (0.0, 1.0, 1.0));
+        assert_eq!(seam.shares(1).sum::<f64>(), 0.0, "no gap of that octave reaches back so far");
+    }
+
+    #[test]
+    fn a_band_whose_pages_are_written_once_has_no_gap_to_give() {
+        let stretches = [Behind::new(0..1_000, 1_500, 11), Behind::new(1_000..1_500, 1_500, 11)];
+        let known = |_: usize, octave: usize| if octave == 2 { 500.0 } else { 0.0 };
+        let seam = OctaveSeam::new(&stretches, known, &[1_000.0, 500.0]);
+        assert_eq!(seam.once, 1.0);
+        assert!(seam.shares(0).sum::<f64>() < 0.01);
     }
 }

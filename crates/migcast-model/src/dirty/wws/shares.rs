@@ -13,7 +13,8 @@ use std::ops::Range;
 
 use super::gap;
 use super::part::{OCTAVES, STRETCH, WwsPart};
-use super::tracker::{Ends, TimesWritten};
+use super::seam::{Behind, OctaveSeam};
+use super::tracker::{TimesWritten, Within};
 use crate::dirty::{BANDS, PerBand};
 
 /// Most cells that are held, in 70 MB. A longer history has longer ones.
@@ -65,6 +66,19 @@ impl Gaps {
             gaps: [(0.0, 0.0); OCTAVES],
             times: TimesWritten::default(),
         }
+    }
+
+    /// Writes of a band of which it is not known when their pages were written before.
+    fn unknown(&self, band: usize) -> f64 {
+        (self.written[band] - self.octaves.iter().map(|writes| writes[band]).sum::<f64>()).max(0.0)
+    }
+
+    /// Writes of an octave by band, to be counted.
+    fn known(&mut self, octave: usize) -> &mut PerBand {
+        if self.octaves.len() <= octave {
+            self.octaves.resize(octave + 1, [0.0; BANDS]);
+        }
+        &mut self.octaves[octave]
     }
 
     /// The mean over a band's writes of min(gap, 2^octave); as many bands as there are.
@@ -159,10 +173,7 @@ impl SharesBuilder {
         }
         for count in part.band_gaps.iter().filter(|count| windows.contains(&count.window)) {
             let octave = usize::from(count.octave);
-            if stretch.octaves.len() <= octave {
-                stretch.octaves.resize(octave + 1, [0.0; BANDS]);
-            }
-            stretch.octaves[octave][usize::from(count.band)] += f64::from(count.writes);
+            stretch.known(octave)[usize::from(count.band)] += f64::from(count.writes);
         }
         for count in part.gaps.iter().filter(|count| windows.contains(&count.window)) {
             let start = f64::from(gap::bucket_start(count.bucket));
@@ -176,9 +187,44 @@ impl SharesBuilder {
         }
     }
 
+    /// The first write of a page in a band has a gap after all: the history starts over.
+    pub(super) fn lap(&mut self, window: u32, band: u16, gap: u32) {
+        let stretch = self.stretches.partition_point(|stretch| stretch.from <= window) - 1;
+        let (stretch, octave) = (&mut self.stretches[stretch], gap.ilog2() as usize);
+        stretch.known(octave)[usize::from(band)] += 1.0;
+        let (writes, gaps) = &mut stretch.gaps[octave];
+        (*writes, *gaps) = (*writes + 1.0, *gaps + f64::from(gap));
+    }
+
+    /// Writes of unknown gap are given one, where nobody knows the pages. Counting began anew at the windows `seams`, ascending,
+    /// the first of which is 0; before that `before` windows had been counted.
+    pub(super) fn close_seam(&mut self, seams: &[u32], before: u32) {
+        let octaves = (self.windows.max(1).ilog2() + 1) as usize;
+        let behind = |stretch: &Gaps| {
+            let seam = seams.partition_point(|seam| *seam <= stretch.from).max(1);
+            let (from, end) = (seams[seam - 1], seams.get(seam).map_or(self.windows, |end| *end));
+            let before = if seam == 1 { before } else { 0 };
+            let first = (stretch.from - from).saturating_add(before);
+            Behind::new(first..first.saturating_add(stretch.windows), (end - from).saturating_add(before), octaves)
+        };
+        let stretches: Vec<Behind> = self.stretches.iter().map(behind).collect();
+        for band in 0..BANDS {
+            let unknown: Vec<f64> = self.stretches.iter().map(|stretch| stretch.unknown(band)).collect();
+            let known = |stretch: usize, octave: usize| {
+                self.stretches[stretch].octaves.get(octave).map_or(0.0, |writes| writes[band])
+            };
+            let seam = OctaveSeam::new(&stretches, known, &unknown);
+            for (index, unknown) in unknown.iter().enumerate().filter(|(_, unknown)| **unknown > 0.0) {
+                let given = seam.shares(index).enumerate();
+                given.for_each(|(octave, share)| self.stretches[index].known(octave)[band] += unknown * share);
+            }
+        }
+    }
+
     /// Ends the counting.
     pub(super) fn finish(self) -> Shares {
         let octaves = (self.windows.max(1).ilog2() as usize + 2).min(OCTAVES + 1);
+        let all_times = self.stretches.iter().fold(TimesWritten::default(), |all, stretch| all.with(&stretch.times));
         let mut shares = Shares {
             each: f64::from(self.each),
             written: vec![[0; BANDS]],
@@ -191,9 +237,8 @@ impl SharesBuilder {
             covered: Vec::with_capacity(self.stretches.len() * octaves),
             sums: vec![[0.0; BANDS]; octaves],
             all: vec![0.0; octaves],
-            times: self.stretches.iter().map(|stretch| stretch.times).collect(),
-            ends: self.stretches.iter().map(|stretch| stretch.times.ends()).collect(),
-            all_times: self.stretches.iter().fold(TimesWritten::default(), |all, stretch| all.with(&stretch.times)),
+            within: self.stretches.iter().map(|stretch| stretch.times.within()).collect(),
+            within_any: all_times.within(),
         };
         for cell in &self.cells {
             let mut sum = shares.written[shares.written.len() - 1];
@@ -284,9 +329,8 @@ pub(super) struct Shares {
     sums: Vec<PerBand>,
     /// The same over all bands, of the cells before; (cells + 1) × octaves.
     all: Vec<f64>,
-    times: Vec<TimesWritten>,
-    ends: Vec<Ends>,
-    all_times: TimesWritten,
+    within: Vec<Within>,
+    within_any: Within,
 }
 
 impl Shares {
@@ -396,16 +440,11 @@ impl Shares {
 
     /// Of the pages written in this window those met in a part of it, `span` ≤ 1 window long; as a multiple of `span`.
     pub(super) fn within_window(&self, window: f64, span: f64) -> f64 {
-        self.times[self.stretch_of(window)].met_within(span)
-    }
-
-    /// Of the pages whose run begins or ends with this window, the share met in a part of it at that end.
-    pub(super) fn at_ends(&self, window: f64, part: f64) -> f64 {
-        self.ends[self.stretch_of(window)].met_in(part)
+        self.within[self.stretch_of(window)].met(span)
     }
 
     /// The same over the whole history.
     pub(super) fn within_any_window(&self, span: f64) -> f64 {
-        self.all_times.met_within(span)
+        self.within_any.met(span)
     }
 }

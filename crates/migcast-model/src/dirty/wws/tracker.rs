@@ -101,23 +101,6 @@ impl WriteTracker {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TimesWritten(pub [f64; TIMES_MAX as usize]);
 
-/// Of the runs of windows in which pages are written on end, the shares that count as written once, twice, … a window.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Ends {
-    shares: [f64; TIMES_MAX as usize],
-    /// Most often that any counts.
-    most: usize,
-}
-
-impl Ends {
-    /// The share that is met in the last part of the window with which it begins, or the first part of that with which it
-    /// ends, `part` ≤ 1 window long.
-    pub(super) fn met_in(&self, part: f64) -> f64 {
-        let shares = self.shares[..self.most].iter().enumerate();
-        shares.map(|(index, share)| share * ((index as f64 + 1.0) * part).min(1.0)).sum()
-    }
-}
-
 impl TimesWritten {
     /// Counts a write that is the `run`-th window on end of its page.
     pub fn count(&mut self, run: u16) {
@@ -140,26 +123,45 @@ impl TimesWritten {
         self
     }
 
-    /// How often a page counts as written in the window with which its run of windows begins or ends: a run of n windows
-    /// has n writes and one beginning, and counts as written ln(n + 1) times.
-    pub(super) fn ends(&self) -> Ends {
-        let runs = |(index, writes): (usize, &f64)| writes.max(0.0) / (libm::exp(index as f64 + 1.0) - 1.0);
-        let mut shares = [0.0; TIMES_MAX as usize];
-        shares.iter_mut().zip(self.0.iter().enumerate().map(runs)).for_each(|(share, runs)| *share = runs);
-        let all: f64 = shares.iter().sum();
-        match all > 0.0 {
-            true => shares.iter_mut().for_each(|share| *share /= all),
-            false => shares[0] = 1.0,
-        }
-        let most = shares.iter().rposition(|share| *share > 0.0).map_or(0, |last| last + 1);
-        Ends { shares, most }
-    }
-
-    /// Of the pages written in a window, those met in a part of it, `span` ≤ 1 window long; as a multiple of `span`.
-    pub(super) fn met_within(&self, span: f64) -> f64 {
-        let met = self.0.iter().enumerate().map(|(index, writes)| writes * (index as f64 + 1.0).min(1.0 / span));
+    /// The same as what a span shorter than a window meets.
+    pub(super) fn within(&self) -> Within {
+        let mut within = Within { once: 1.0, often: [0.0; TIMES_MAX as usize], most: 0 };
         let writes = self.writes();
-        if writes > 0.0 { met.sum::<f64>() / writes } else { 1.0 }
+        if writes <= 0.0 {
+            return within;
+        }
+        within.once = 0.0;
+        for (index, often) in within.often.iter_mut().enumerate() {
+            // A run of n windows has n writes, and counts as written ln(n + 1) times.
+            let runs = self.0[index] / libm::expm1(index as f64 + 1.0);
+            within.once += runs / writes;
+            *often = (self.0[index] - runs) / writes;
+        }
+        within.most = within.often.iter().rposition(|share| *share != 0.0).map_or(0, |last| last + 1);
+        within
+    }
+}
+
+/// Pages written in windows by how a part of one meets them. From its first write to its last a run of n windows takes n − 1
+/// of them; it is met by each span that lies in them, if that is as long as it takes from one write to the next, and by those
+/// that end behind them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Within {
+    /// The share met by spans that end behind a run.
+    once: f64,
+    /// Those met within one whose pages count as written once, twice, … a window.
+    often: [f64; TIMES_MAX as usize],
+    /// Most often that any counts.
+    most: usize,
+}
+
+impl Within {
+    /// Of the pages written in a window, those met in a part of it, `span` ≤ 1 window long, wherever it lies; as a multiple of
+    /// `span`.
+    pub(super) fn met(&self, span: f64) -> f64 {
+        let most = 1.0 / span;
+        let often = self.often[..self.most].iter().zip(1..);
+        self.once + often.map(|(share, times)| share * f64::from(times).min(most)).sum::<f64>()
     }
 }
 
@@ -208,6 +210,9 @@ mod tests {
             assert_eq!(written.0[..expected.len()], *expected, "window {window}: ln 5 = 1.61, ln 13 = 2.56");
         }
         assert_eq!(written.writes(), 13.0);
-        assert_eq!(written.met_within(0.5), 25.0 / 13.0);
+        // Of those written three times a window some 12 ÷ (e³ − 1) = 0.63 are runs; half of a window meets each once.
+        let within = written.within();
+        assert!((within.met(0.5) - (1.0 + 2.0 * 12.0 - 0.629) / 13.0).abs() < 1e-4);
+        assert!((within.met(1.0) - 1.0).abs() < 1e-12);
     }
 }
