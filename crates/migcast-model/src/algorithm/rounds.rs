@@ -18,6 +18,10 @@ use crate::outcome::{Completed, DowntimeParts, ITERATIONS_OFTEN, Iteration, Stop
 use crate::platform::Platform;
 use crate::units::{ByteCount, BytesPerSec, GuestTime, PageCount, SimTime};
 
+/// Batches handed out together that are walked through one by one. By then the sender's buffer has been found in every state
+/// that comes round.
+const BATCHES_ONE_BY_ONE: u64 = 512;
+
 /// What distinguishes one algorithm of rounds from another.
 pub trait Policy: Clone + Debug + Send {
     /// How pages are framed in the stream.
@@ -268,16 +272,16 @@ impl<'a, P: Policy, D: DueSet> Rounds<'a, P, D> {
     fn batch(&mut self, rewritten: Rewritten, granted: BytesPerSec) -> bool {
         let frame = self.policy.frame();
         let batches = self.batches_at_once(frame.batch, rewritten);
-        let places = PageCount::new(frame.batch.get() * batches);
+        let looks = rewritten != Rewritten::Sent;
         let mut looked = self.guest_now;
-        if rewritten != Rewritten::Sent {
-            (0..batches).for_each(|_| self.look_into_log());
+        if looks {
+            self.look_into_log();
             // One look half-way from the first batch's to the last one's stands for them.
-            let until_last = PageCount::new(frame.batch.get() * (batches - 1));
-            let spread = until_last.bytes(frame.page.data).transfer_time_ceil(granted) / 2;
-            looked = self.guest_now + self.platform.guest_time(spread);
+            let until_last = Sent { data: PageCount::new(frame.batch.get() * (batches - 1)), ..Sent::default() };
+            let sending = until_last.bytes(frame.page).transfer_time_ceil(granted);
+            looked = self.guest_now + self.platform.guest_time(sending.max(self.platform.page_work(until_last)) / 2);
         }
-        let batch = self.due.batch(looked, places, rewritten);
+        let batch = self.due.batch(looked, PageCount::new(frame.batch.get() * batches), rewritten);
         let Batch { sent, skipped, .. } = batch;
         let places = batch.places();
         self.round.sent += places;
@@ -292,15 +296,8 @@ impl<'a, P: Policy, D: DueSet> Rounds<'a, P, D> {
             let filled = places.get().div_ceil(frame.batch.get());
             let around = ByteCount::new(frame.around.get() * filled);
             let bytes = around + sent.bytes(frame.page) + batch.announced.bytes(frame.announced);
-            let cpu = self.platform.page_work(frame.weighed(sent));
-            let longer = self.one_after_the_other(cpu, bytes, filled, granted);
-            let end = self.put(bytes, cpu, granted) + longer;
-            // What the buffer holds then is in that already.
-            self.queue.stays_for(longer);
-            match self.phase {
-                Phase::Rest(_) | Phase::Last(_) => self.now = end,
-                _ => self.run_until(end),
-            }
+            let full = (frame.batch.get() as f64 / places.get() as f64).min(1.0);
+            self.put_batches(bytes, self.platform.page_work(frame.weighed(sent)), filled, full, looks, granted);
         }
         batch.ended
     }
@@ -315,27 +312,83 @@ impl<'a, P: Policy, D: DueSet> Rounds<'a, P, D> {
         batches.max(1)
     }
 
-    /// How much longer so many batches take than their work or their sending, whichever is longer: a batch is put together
-    /// before any of it is written, and meanwhile the link carries no more than the sender's buffer holds: what it holds now,
-    /// and after each batch all it can.
-    fn one_after_the_other(&self, cpu: Duration, bytes: ByteCount, batches: u64, granted: BytesPerSec) -> Duration {
-        let (capacity, free) = (self.queue.capacity(), self.queue.free(self.now, granted));
-        let times = |batches: u64| u32::try_from(batches).unwrap_or(u32::MAX);
-        let each = cpu / times(batches);
-        if granted.bytes_in(each) <= capacity - free {
-            // It holds enough each time, as large buffers do.
-            return Duration::ZERO;
+    /// Puts these bytes of so many batches on their way, which take so much work, all but the last `full` a share of them; where
+    /// it `looks` into the log before each, the first look is behind.
+    fn put_batches(
+        &mut self,
+        bytes: ByteCount,
+        cpu: Duration,
+        batches: u64,
+        full: f64,
+        looks: bool,
+        granted: BytesPerSec,
+    ) {
+        let (mut bytes, mut cpu) = (bytes, cpu);
+        let (share, each) = (ByteCount::new((bytes.get() as f64 * full) as u64), cpu.mul_f64(full));
+        let one_by_one = batches.min(BATCHES_ONE_BY_ONE);
+        let mut half_way = self.now;
+        for batch in 0..one_by_one {
+            if looks && batch > 0 {
+                self.look_into_log();
+            }
+            let held = self.queue.capacity() - self.queue.free(self.now, granted);
+            if !looks && granted.bytes_in(each) <= held {
+                // The buffer holds enough each time, as large ones do.
+                let end = self.put(bytes, cpu, granted);
+                self.sends_until(end);
+                return;
+            }
+            if batch + 1 == batches {
+                self.put_batch(bytes, cpu, granted);
+                return;
+            }
+            if batch == one_by_one / 2 {
+                half_way = self.now;
+            }
+            self.put_batch(share, each, granted);
+            (bytes, cpu) = (bytes.saturating_sub(share), cpu.saturating_sub(each));
         }
-        let sending = bytes.saturating_sub(free).transfer_time_ceil(granted);
-        let meanwhile = |held: ByteCount| each.min(held.transfer_time_ceil(granted));
-        let carried = meanwhile(capacity - free).saturating_add(meanwhile(capacity).saturating_mul(times(batches - 1)));
-        cpu.min(sending).saturating_sub(carried)
+        // The rest takes as long as the second half of those, and leaves the buffer as it is.
+        let left = (batches - one_by_one) as f64 / (one_by_one - one_by_one / 2) as f64;
+        let took = self.now.since(half_way).mul_f64(left);
+        self.count_sent(bytes);
+        self.queue.stays_for(took);
+        self.sends_until(self.now + took);
     }
 
-    fn put(&mut self, bytes: ByteCount, cpu: Duration, granted: BytesPerSec) -> SimTime {
+    fn put_batch(&mut self, bytes: ByteCount, cpu: Duration, granted: BytesPerSec) {
+        let longer = self.one_after_the_other(cpu, bytes, granted);
+        let end = self.put(bytes, cpu, granted) + longer;
+        // What the buffer holds then is in that already.
+        self.queue.stays_for(longer);
+        self.sends_until(end);
+    }
+
+    /// Sends, and if it does not stand still the guest runs meanwhile.
+    fn sends_until(&mut self, end: SimTime) {
+        match self.phase {
+            Phase::Rest(_) | Phase::Last(_) => self.now = end,
+            _ => self.run_until(end),
+        }
+    }
+
+    /// How much longer a batch takes than its work or its sending, whichever is longer: it is put together before any of it is
+    /// written, and meanwhile the link carries no more than the sender's buffer holds.
+    fn one_after_the_other(&self, cpu: Duration, bytes: ByteCount, granted: BytesPerSec) -> Duration {
+        let free = self.queue.free(self.now, granted);
+        let held = self.queue.capacity() - free;
+        let sending = bytes.saturating_sub(free).transfer_time_ceil(granted);
+        cpu.min(sending).saturating_sub(cpu.min(held.transfer_time_ceil(granted)))
+    }
+
+    fn count_sent(&mut self, bytes: ByteCount) {
         self.sent_bytes += bytes;
         self.round.bytes += bytes;
         self.iteration().sent_bytes += bytes;
+    }
+
+    fn put(&mut self, bytes: ByteCount, cpu: Duration, granted: BytesPerSec) -> SimTime {
+        self.count_sent(bytes);
         self.queue.accept(self.now, bytes, cpu, granted)
     }
 }
