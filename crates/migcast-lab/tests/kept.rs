@@ -128,7 +128,7 @@ impl Kept {
         goals
     }
 
-    /// One forecast of each of these guests over this link comes out as it is kept.
+    /// One forecast of each of these guests over this link comes out as it is kept: its medians do.
     fn assert_forecast_anew(&self, guests: &[&str], link_bits_per_second: u64) {
         let (program, platform) = (recording::program().unwrap(), self.folder.join("../dirty-log/platform.json"));
         for guest in guests {
@@ -139,15 +139,17 @@ impl Kept {
             let anew = comparison::forecast(&program, &self.folder, [kept.observed.clone()], Some(&platform)).unwrap();
             let (anew, kept) = (&anew[0].predicted, &kept.predicted);
             assert_eq!((anew.starts, anew.memory_pages), (kept.starts, kept.memory_pages), "{guest}");
-            let figures = |of: &Predicted| {
+            let figures = |of: &Predicted| -> Vec<(Option<f64>, f64)> {
                 let bands = [of.migration_time_seconds, of.downtime_seconds, of.sent_bytes];
-                bands.into_iter().flat_map(|band| [band.p5, band.p50, band.p95]).collect::<Vec<_>>()
+                // Another processor's logarithms may differ in their last digit, and one start of a thousand with them. And these
+                // were made before a page kept its place in its windows, which moved ends of bands of downtimes by up to 2.6 %.
+                bands.into_iter().flat_map(|band| [(band.p5, 0.03), (band.p50, 0.005), (band.p95, 0.03)]).collect()
             };
-            // Another processor's logarithms may differ in their last digit, and one start of a thousand with them.
-            let close = |(anew, kept): (f64, f64)| (anew / kept - 1.0).abs() < 0.005;
-            let both = figures(anew).into_iter().zip(figures(kept));
-            let all_close = both.clone().all(|(anew, kept)| anew.zip(kept).map_or(anew == kept, close));
-            assert!(all_close, "{guest}: {:?}", both.collect::<Vec<_>>());
+            let (anew, kept): (Vec<_>, Vec<_>) = (figures(anew), figures(kept));
+            let is_close = |((anew, most), (kept, _)): (&(Option<f64>, f64), &(Option<f64>, f64))| {
+                anew.zip(*kept).map_or(anew == kept, |(anew, kept)| (anew / kept - 1.0).abs() < *most)
+            };
+            assert!(anew.iter().zip(&kept).all(is_close), "{guest}: {anew:?} and kept {kept:?}");
         }
     }
 }
