@@ -20,6 +20,7 @@ use migcast_model::guest::Guest;
 use migcast_model::link::Link;
 use migcast_model::platform::Platform;
 use migcast_model::simulate::Scenario;
+use migcast_model::units::PageCount;
 use migcast_model::units::{BytesPerSec, GuestTime};
 
 const MANIFEST: &str = r#"{"format": "migcast.history/3", "created": "2026-01-01T00:00:00Z", "recorder": "migcast day",
@@ -74,7 +75,7 @@ fn measure(dir: &Path, hours: u64) -> Result<(), Box<dyn Error>> {
 
 /// What a recorder does for the index alone.
 fn count_alone() {
-    let mut recorder = PartRecorder::new(PAGES as u32, 8);
+    let mut recorder = PartRecorder::new(PAGES as u32, PageCount::new(PAGES), 8);
     let windows: Vec<Vec<u32>> = (0..600)
         .map(|window| {
             let mut written = Vec::new();

@@ -12,7 +12,7 @@
 //! Format version 1 has events by window, band and bucket, first writes included, and no `bands`.
 
 use migcast_model::dirty::wws::part::{BandCount, BandGapCount, GapCount, OCTAVES, PartWindow, STRETCH, windows_of};
-use migcast_model::dirty::wws::{self, TIMES_MAX, TimesWritten, WwsPart};
+use migcast_model::dirty::wws::{self, DesignEffect, TIMES_MAX, TimesWritten, WwsPart};
 use serde::{Deserialize, Serialize};
 
 pub use migcast_model::dirty::wws::band;
@@ -100,6 +100,29 @@ pub(crate) struct Beside {
     made_zero: u64,
     /// Writes by how often they count as written in their window: once, twice, …
     times_written: [i64; TIMES_MAX as usize],
+    /// Of samples; older recordings lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    design_effect: Option<Effect>,
+}
+
+/// What a sample errs by, see [`DesignEffect`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Effect {
+    windows: u32,
+    per_million: Vec<u32>,
+    zero_borders: [u32; 2],
+}
+
+impl Effect {
+    fn of(effect: &DesignEffect) -> Effect {
+        let DesignEffect { windows, ref per_million, zero_borders } = *effect;
+        Effect { windows, per_million: per_million.clone(), zero_borders }
+    }
+
+    fn design_effect(&self) -> DesignEffect {
+        let Effect { windows, ref per_million, zero_borders } = *self;
+        DesignEffect { windows, per_million: per_million.clone(), zero_borders }
+    }
 }
 
 /// What a segment keeps for an index.
@@ -142,6 +165,7 @@ impl Kept {
             zero_at_start: part.zero_at_start,
             made_zero: part.made_zero,
             times_written: part.times.0.map(|writes| writes as i64),
+            design_effect: part.design_effect.as_ref().map(Effect::of),
         };
         Kept { index, bands: bands.collect(), beside }
     }
@@ -156,8 +180,11 @@ impl Kept {
         let mut places = vec![None; windows.len()];
         (0..).zip(recorded()).for_each(|(place, (number, _))| places[(number - first) as usize] = Some(place));
         let place = |number: u32| places.get(number.checked_sub(first)? as usize).copied().flatten();
-        let Beside { recorded_before, cell, stretch, zero_at_start, made_zero, times_written } = self.beside;
-        if cell != CELL || stretch != STRETCH {
+        let Beside { recorded_before, cell, stretch, zero_at_start, made_zero, times_written, ref design_effect } =
+            self.beside;
+        let design_effect = design_effect.as_ref().map(Effect::design_effect);
+        let is_known = |effect: &DesignEffect| effect.per_million.len() <= DesignEffect::OCTAVES_MAX;
+        if cell != CELL || stretch != STRETCH || !design_effect.as_ref().is_none_or(is_known) {
             return Err(Misfit::Beside);
         }
         let mut part = WwsPart {
@@ -166,6 +193,7 @@ impl Kept {
             zero_at_start,
             made_zero,
             times: TimesWritten(times_written.map(|writes| writes as f64)),
+            design_effect,
             ..WwsPart::default()
         };
         part.windows.extend(recorded().map(|(_, window)| PartWindow {
@@ -224,12 +252,13 @@ mod tests {
     use std::time::Duration;
 
     use migcast_model::dirty::wws::PartRecorder;
+    use migcast_model::units::PageCount;
 
     use super::*;
 
     /// Windows of which every third was not recorded, and what is kept of them.
     fn kept() -> (Vec<Window>, Kept, WwsPart) {
-        let mut recorder = PartRecorder::new(128, CELL);
+        let mut recorder = PartRecorder::new(128, PageCount::new(256), CELL);
         let (mut windows, mut numbers) = (Vec::new(), Vec::new());
         for number in 0..600u32 {
             let state = if number % 3 == 2 { State::Gap } else { State::Recorded };
@@ -249,7 +278,7 @@ mod tests {
     #[test]
     fn what_is_kept_gives_the_part_back() {
         let (windows, kept, part) = kept();
-        assert!(kept.index.len() > 100 && kept.bands.len() > 100);
+        assert!(kept.index.len() > 100 && kept.bands.len() > 100 && kept.beside.design_effect.is_some());
         assert_eq!(kept.part(100, &windows, 128).unwrap(), part);
     }
 
@@ -268,5 +297,9 @@ mod tests {
         assert_eq!(misfit(|kept| kept.bands[1].written += 1), Misfit::Sums);
         assert_eq!(misfit(|kept| kept.beside.times_written[0] += 1), Misfit::Sums);
         assert_eq!(misfit(|kept| kept.beside.stretch = 7), Misfit::Beside);
+        let too_long = |kept: &mut Kept| {
+            kept.beside.design_effect.as_mut().unwrap().per_million = vec![1; DesignEffect::OCTAVES_MAX + 1];
+        };
+        assert_eq!(misfit(too_long), Misfit::Beside);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use migcast_model::dirty as model;
 use migcast_model::dirty::wws::PartRecorder;
+use migcast_model::units::PageCount;
 use parquet::errors::ParquetError;
 
 use crate::committer::{Closed, Committer, Pages};
@@ -173,7 +174,7 @@ impl Writer {
         for &page in zero_pages {
             zero.set(tracked.rank_of_page(page).ok_or(broken(WindowRule::Untracked { page }))?, true);
         }
-        let mut index = PartRecorder::new(tracked.count(), CELL);
+        let mut index = PartRecorder::new(tracked.count(), PageCount::new(tracked.memory()), CELL);
         index.zero_at_start(zero.runs());
         let guest_id = manifest.guest_id.to_string();
         begin_history(dir, &manifest)?;

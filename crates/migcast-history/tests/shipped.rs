@@ -2,20 +2,19 @@
 //!
 //! Over starting points whose migrations end before the recording does. What they differ by is printed:
 //! `cargo test -p migcast-history --test shipped -- --nocapture`.
+#![allow(clippy::unwrap_used, clippy::cast_possible_wrap)] // helpers of tests
+
+mod support;
 
 use std::path::{Path, PathBuf};
 
 use migcast_history::reader::History;
-use migcast_model::algorithm::Algorithm;
 use migcast_model::dirty::DirtySource;
 use migcast_model::due::DueSource;
-use migcast_model::guest::Guest;
-use migcast_model::link::Link;
 use migcast_model::outcome::Completed;
-use migcast_model::platform::Platform;
 use migcast_model::simulate::Scenario;
-use migcast_model::units::BytesPerSec;
 use rayon::prelude::*;
+use support::scenario;
 
 /// An algorithm, its settings, the link in Mbit/s.
 type Case = (&'static str, &'static [(&'static str, &'static str)], u64);
@@ -32,17 +31,6 @@ fn histories() -> Vec<PathBuf> {
         .collect();
     found.sort();
     found
-}
-
-fn scenario(history: &History, source: &dyn DirtySource, name: &str, settings: &[(&str, &str)], mbit: u64) -> Scenario {
-    let mut algorithm =
-        Algorithm::named(name).expect("a known algorithm").on_accelerator(&history.manifest().accelerator);
-    settings.iter().for_each(|(key, value)| algorithm.set(key, value).expect("a known setting"));
-    let guest = Guest::new("g", source.memory().bytes(Guest::PAGE_SIZE));
-    let link = Link::ethernet(BytesPerSec::from_bits(mbit * 1_000_000));
-    let platform = Platform::default();
-    let horizon = Scenario::default_horizon(&guest, &link, &platform, &algorithm);
-    Scenario { guest, link, platform, algorithm, horizon }
 }
 
 /// Migration times and downtimes in seconds, replayed and counted, of starts from which both end within the recording.
@@ -103,7 +91,7 @@ fn counting_says_what_replaying_says() {
         let replay = history.page_replay(0..u32::MAX).expect("it is whole").from_last_zero_map();
         let index = history.wws_index(0..u32::MAX).expect("it is whole").from_last_zero_map();
         for (name, settings, mbit) in cases {
-            let scenario = scenario(&history, &replay, name, settings, mbit);
+            let scenario = scenario(replay.memory(), &history.manifest().accelerator, name, settings, mbit);
             let runs = both(&scenario, &replay, &index);
             let guest = dir.file_name().expect("it has a name").to_string_lossy().into_owned();
             if runs.len() < 20 {

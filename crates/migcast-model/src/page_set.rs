@@ -73,6 +73,19 @@ impl PageSet {
         }
     }
 
+    /// How many ranks are in the set of which the one so many behind, 1 to 63, is not, or the other way round.
+    pub(crate) fn borders(&self, lag: u32) -> u32 {
+        // Behind the last rank there is none, and no bit.
+        let compared = self.universe.saturating_sub(lag);
+        let differing = |word: usize| {
+            let next = self.words.get(word + 1).copied().unwrap_or(0);
+            let behind = self.words[word] >> lag | next << (64 - lag);
+            let ranks = (compared - 64 * word as u32).min(64);
+            ((self.words[word] ^ behind) & (u64::MAX >> (64 - ranks))).count_ones()
+        };
+        (0..compared.div_ceil(64) as usize).map(differing).sum()
+    }
+
     /// Takes out every page.
     pub(crate) fn clear(&mut self) {
         self.words.fill(0);
@@ -113,6 +126,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn borders_are_where_a_rank_and_one_behind_it_differ(
+            members in prop::collection::vec(any::<bool>(), 0..200),
+            lag in 1u32..64,
+        ) {
+            let mut set = PageSet::empty(members.len() as u32);
+            (0..).zip(&members).for_each(|(rank, member)| set.set(rank, *member));
+            let differ = members.iter().zip(members.iter().skip(lag as usize)).filter(|(one, behind)| one != behind);
+            prop_assert_eq!(set.borders(lag) as usize, differ.count());
+        }
+
         #[test]
         fn behaves_like_a_tree_set(
             ops in prop::collection::vec((0u32..300, any::<bool>()), 0..200),

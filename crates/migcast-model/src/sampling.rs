@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::dirty::{DirtySource, Estimate, PageReplay, PageSource, Scaled, WwsIndex};
+use crate::dirty::{Deviating, PageReplay, PageSource, WwsIndex};
 use crate::paired::{Difference, mean_difference};
 use crate::simulate::Scenario;
 
@@ -55,23 +55,24 @@ impl SamplingError {
         })
     }
 
-    /// The error of a forecast of `scenario` from an index over `starts`: half the difference that it makes whether all
-    /// counts of written pages are larger or smaller by their relative standard error, taken at the span in which the
-    /// memory is sent once. `None` where no start converges with both.
+    /// The error of a forecast of `scenario` from an index over `starts`: half the difference that it makes whether the counts
+    /// of written pages are larger or smaller by their standard errors, all of them at once, and likewise the zero pages.
+    /// `None` where no start converges with both.
     pub fn of_index(scenario: &Scenario, index: &WwsIndex, starts: &[Duration]) -> Option<SamplingError> {
-        let once = scenario.guest.memory_bytes().transfer_time_ceil(scenario.link.goodput());
-        let Estimate { mean, variance } = index.write_set(once.min(index.length().unwrap_or(once)));
-        if variance <= 0.0 || mean <= 0.0 {
+        if index.tracked() == scenario.guest.memory {
             return Some(SamplingError::default());
         }
-        let relative = (variance.sqrt() / mean).min(0.5);
-        let [more, less] = [1.0 + relative, 1.0 - relative].map(|factor| index.scaled(factor));
-        let run = |source: &Scaled<'_>, start| scenario.run(source, start);
-        let difference = mean_difference(starts, |start| run(&more, start), |start| run(&less, start))?;
+        let run = |source: &Deviating<'_>, start| scenario.run(source, start);
+        let difference = |more: &Deviating<'_>, fewer: &Deviating<'_>| {
+            mean_difference(starts, |start| run(more, start), |start| run(fewer, start))
+        };
+        let written = difference(&index.deviating(1.0), &index.deviating(-1.0))?;
+        let zero = difference(&index.deviating_in_zero(1.0), &index.deviating_in_zero(-1.0))?;
+        let error = |quantity: fn(&Difference) -> f64| libm::hypot(quantity(&written), quantity(&zero)) / 2.0;
         Some(SamplingError {
-            time: difference.log_time.abs() / 2.0,
-            downtime_seconds: difference.downtime_seconds.abs() / 2.0,
-            sent: difference.log_sent.abs() / 2.0,
+            time: error(|difference| difference.log_time),
+            downtime_seconds: error(|difference| difference.downtime_seconds),
+            sent: error(|difference| difference.log_sent),
         })
     }
 }

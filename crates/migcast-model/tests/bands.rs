@@ -295,7 +295,7 @@ fn batches_over_a_fast_link() {
 /// What a recorder keeps on disk: parts of a minute, cells of eight windows, nothing of the pages.
 fn stored(writes: Writes, first_kept: usize) -> WwsIndex {
     let pages = PageCount::new(PAGES);
-    let (mut recorder, mut index) = (PartRecorder::new(PAGES as u32, 8), WwsIndexBuilder::new(pages, pages));
+    let (mut recorder, mut index) = (PartRecorder::new(PAGES as u32, pages, 8), WwsIndexBuilder::new(pages, pages));
     recorder.zero_at_start(std::iter::once(ZERO));
     for (number, (written, changes)) in windows(writes).enumerate() {
         recorder.change_zero(changes);

@@ -1,4 +1,4 @@
-//! Made-up recordings: windows from a seed, written to disk and kept in memory to compare with.
+//! Made-up recordings: windows from a seed, written to disk and kept in memory to compare with. And migrations of them.
 #![allow(dead_code, unreachable_pub, missing_docs)] // each test binary uses its own part
 
 use std::collections::BTreeSet;
@@ -9,6 +9,12 @@ use migcast_history::reader::History;
 use migcast_history::sample::{Sample, Tracked};
 use migcast_history::windows::State;
 use migcast_history::writer::{NewWindow, WriteError, Writer, ZeroChange};
+use migcast_model::algorithm::Algorithm;
+use migcast_model::guest::Guest;
+use migcast_model::link::Link;
+use migcast_model::platform::Platform;
+use migcast_model::simulate::Scenario;
+use migcast_model::units::{BytesPerSec, PageCount};
 
 pub const START_NS: i64 = 1_767_225_600_000_000_000;
 
@@ -191,4 +197,15 @@ pub fn line(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     line
+}
+
+/// A migration of so many pages by a named algorithm with these settings, over a link of so many Mbit/s.
+pub fn scenario(memory: PageCount, accelerator: &str, name: &str, settings: &[(&str, &str)], mbit: u64) -> Scenario {
+    let mut algorithm = Algorithm::named(name).expect("a known algorithm").on_accelerator(accelerator);
+    settings.iter().for_each(|(key, value)| algorithm.set(key, value).expect("a known setting"));
+    let guest = Guest::new("g", memory.bytes(Guest::PAGE_SIZE));
+    let link = Link::ethernet(BytesPerSec::from_bits(mbit * 1_000_000));
+    let platform = Platform::default();
+    let horizon = Scenario::default_horizon(&guest, &link, &platform, &algorithm);
+    Scenario { guest, link, platform, algorithm, horizon }
 }

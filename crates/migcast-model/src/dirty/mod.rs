@@ -7,6 +7,7 @@ mod constant;
 mod counted;
 mod replay;
 mod steps;
+mod strata;
 pub mod wws;
 mod zero_places;
 
@@ -18,7 +19,7 @@ pub use constant::{ConstantCursor, ConstantRate, WritePattern};
 pub use counted::{CountedRates, RateCounts};
 pub use replay::{PageReplay, PageReplayBuilder, ZeroChange};
 pub use steps::RateSteps;
-pub use wws::{Scaled, WwsIndex, WwsIndexBuilder};
+pub use wws::{Deviating, WwsIndex, WwsIndexBuilder};
 pub use zero_places::ZeroPlaces;
 
 use crate::units::{GuestTime, PageCount};

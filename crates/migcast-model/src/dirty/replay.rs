@@ -12,6 +12,7 @@ use std::time::Duration;
 pub(super) use builder::times_in_run;
 pub use builder::{PageReplayBuilder, ZeroChange};
 
+use super::strata::{self, Differences};
 use super::{DirtySource, Estimate, PageCursor, PageSource};
 use crate::page_set::PageSet;
 use crate::units::{GuestTime, PageCount, multiply_and_divide};
@@ -141,9 +142,8 @@ impl DirtySource for PageReplay {
     /// Footprint theory (Xiang, Ding et al.), for writes: a write counts in every span that ends at or after it and in
     /// which it is its page's first, so its share is min(gap to the page's previous write, span).
     ///
-    /// Its variance over other draws of the tracked pages, for a sample of one page out of each run of `w` (see
-    /// [`drawn_one_in_each_run`]). Zero where all pages are tracked; in a sample that saw no write, too, though it may
-    /// have missed some.
+    /// Its variance over other draws of the tracked pages, for a sample of one page out of each run of `w`: see [`strata`].
+    /// Zero where all pages are tracked.
     fn write_set(&self, span: Duration) -> Estimate {
         let span = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
         let length = self.length_nanos();
@@ -159,37 +159,27 @@ impl DirtySource for PageReplay {
         });
         let in_sample = covered.iter().map(|nanos| u128::from(*nanos)).sum::<u128>() as f64 / length as f64;
         let weight = self.memory.get() as f64 / f64::from(self.tracked);
-        let shares = covered.iter().map(|nanos| *nanos as f64 / length as f64);
-        Estimate { mean: in_sample * weight, variance: drawn_one_in_each_run(shares, weight) }
+        let shares: Vec<f64> = covered.iter().map(|nanos| *nanos as f64 / length as f64).collect();
+        let mut differences = Differences::default();
+        differences.add(&shares);
+        // Where there is nothing to compare with: as if the others were idle.
+        let within = differences.within_run().unwrap_or_else(|| shares.iter().map(|share| share * share).sum());
+        let windows = span as f64 / length as f64 * self.windows() as f64;
+        let variance = strata::variance(weight, within * shares.len() as f64, windows);
+        Estimate { mean: in_sample * weight, variance }
     }
 
+    /// The variance is that of the zero pages of the end, found as that of a write set.
     fn zero(&self) -> Estimate {
-        Estimate::exact(self.zero_mean * self.memory.get() as f64 / f64::from(self.tracked))
+        let weight = self.memory.get() as f64 / f64::from(self.tracked);
+        let borders = [1, 2].map(|lag| self.zero_at_end.borders(lag));
+        let within = Differences::of_set(self.tracked, borders).within_run().unwrap_or(0.0);
+        Estimate { mean: self.zero_mean * weight, variance: weight * (weight - 1.0) * f64::from(self.tracked) * within }
     }
 
     fn never_zero(&self) -> PageCount {
         self.scale(u64::from(self.tracked - self.ever_zero.len()))
     }
-}
-
-/// Variance of `w Σ y` over draws of one page out of each run of `w` pages, `shares` being the drawn pages' `y` in the order
-/// of their addresses: `w (w − 1) · n / (2 (n − 1)) · Σ (y[k] − y[k + 1])²` for `n` of them.
-///
-/// One draw says nothing of how its run varies, but two neighbours do: half the square of their difference (collapsed
-/// strata, in its form of successive differences; Wolter, *Introduction to Variance Estimation*, 2007, ch. 2 and 8). On
-/// average that is right where pages lie at random, too much where neighbouring runs differ as wholes, and at worst too
-/// little by the factor `(w − 1) / w`, where all runs are alike as wholes (every other page written). Counting each page
-/// by itself (`w (w − 1) Σ y`, a binomial draw) would ignore that pages written together lie together, and that a page
-/// that is in half of the spans counts half for certain.
-fn drawn_one_in_each_run(shares: impl ExactSizeIterator<Item = f64> + Clone, weight: f64) -> f64 {
-    let drawn = shares.len() as f64;
-    let pairs = shares.clone().zip(shares.clone().skip(1));
-    let squares = match shares.len() {
-        // Nothing to compare with: as if the others were idle.
-        1 => shares.map(|share| share * share).sum::<f64>(),
-        _ => pairs.map(|(one, next)| (one - next).powi(2)).sum::<f64>() * drawn / (2.0 * (drawn - 1.0)),
-    };
-    weight * (weight - 1.0) * squares
 }
 
 impl PageSource for PageReplay {
@@ -404,8 +394,12 @@ mod tests {
         assert_eq!(estimates.map(|estimate| estimate.mean), [800.0; 2]);
         // 16 × 15 × 100/198 for each pair of neighbours of which one is written.
         let per_pair = 16.0 * 15.0 * 100.0 / 198.0;
-        assert!((estimates[0].variance - per_pair).abs() < 1e-6, "only where the region ends may the draw matter");
-        assert!((estimates[1].variance - 99.0 * per_pair).abs() < 1e-6);
+        let missed = 16.0 * 15.0 / 2.0;
+        assert!(
+            (estimates[0].variance - missed - per_pair / 3.0).abs() < 1e-6,
+            "only where the region ends may the draw matter"
+        );
+        assert!((estimates[1].variance - missed - 99.0 * per_pair).abs() < 1e-6);
     }
 
     #[test]
@@ -415,7 +409,7 @@ mod tests {
             builder.window(WINDOW, &[0], &[]);
             builder.build().unwrap().write_set(WINDOW)
         };
-        assert_eq!(replay(1, 16), Estimate { mean: 16.0, variance: 240.0 });
+        assert_eq!(replay(1, 16), Estimate { mean: 16.0, variance: 360.0 });
         assert_eq!(replay(1, 1), Estimate::exact(1.0));
         assert_eq!(replay(4, 4), Estimate::exact(1.0));
     }

@@ -57,6 +57,17 @@ impl ZeroPlaces {
         ZeroPlaces { part_pages: memory.get() as f64 / parts as f64, before, alike_until }
     }
 
+    /// These with so many zero pages more, or fewer if negative: as far as there is room, and only in parts that are mixed.
+    pub(super) fn shifted(&self, pages: f64) -> ZeroPlaces {
+        let mut zero: Vec<f64> = self.before.windows(2).map(|edges| edges[1] - edges[0]).collect();
+        shift(&mut zero, self.part_pages, pages);
+        let sums = zero.iter().scan(0.0, |sum, zero| {
+            *sum += zero;
+            Some(*sum)
+        });
+        ZeroPlaces { before: std::iter::once(0.0).chain(sums).collect(), ..self.clone() }
+    }
+
     /// Zero pages among the pages of the memory before this one.
     pub fn before(&self, page: f64) -> f64 {
         let place = page / self.part_pages;
@@ -78,6 +89,16 @@ impl ZeroPlaces {
     }
 }
 
+/// Adds so many zero pages, or takes them away, to parts of the memory of `room` pages each: the more the more evenly a part
+/// is mixed. What is all zero, or not at all, stays so.
+pub(super) fn shift(zero: &mut [f64], room: f64, pages: f64) {
+    let mixed = |zero: f64| (zero * (room - zero) / room).max(0.0);
+    let all: f64 = zero.iter().map(|zero| mixed(*zero)).sum();
+    if all > 0.0 {
+        zero.iter_mut().for_each(|zero| *zero = (*zero + pages * mixed(*zero) / all).clamp(0.0, room));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +113,16 @@ mod tests {
         // Half of a part's pages are zero, wherever in it.
         assert_eq!((places.between(16_384.0, 16_392.0), places.alike_until(16_400.0)), (4.0, 16_416.0));
         assert_eq!(places.alike_until(16_416.0), 32_768.0);
+    }
+
+    #[test]
+    fn more_of_them_lie_where_some_do() {
+        // Parts of 16 tracked pages: eight of them all zero, one half.
+        let places = ZeroPlaces::new(16_384, PageCount::new(32_768), [128..256, 8_192..8_200]);
+        let more = places.shifted(4.0);
+        assert_eq!((more.before(512.0), more.before(32_768.0)), (256.0, 276.0));
+        assert_eq!((more.between(16_384.0, 16_416.0), places.shifted(-99.0).before(32_768.0)), (20.0, 256.0));
+        assert_eq!(more.alike_until(16_400.0), places.alike_until(16_400.0));
     }
 
     #[test]

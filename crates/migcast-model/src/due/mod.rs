@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use dyn_clone::DynClone;
 
-use crate::dirty::{CountedRates, DirtySource, PageSource, Scaled, WwsIndex};
+use crate::dirty::{CountedRates, Deviating, DirtySource, PageSource, WwsIndex};
 use crate::units::{ByteCount, GuestTime, PageCount};
 
 /// Pages per chunk that KVM's log is cleared in: 2^18, 1 GiB (QEMU migration.h, CLEAR_BITMAP_SHIFT_DEFAULT). Chunks are
@@ -254,7 +254,7 @@ impl DueSource for CountedRates {
     }
 }
 
-impl DueSource for Scaled<'_> {
+impl DueSource for Deviating<'_> {
     fn due_set(&self, start: Duration, tracking: Tracking) -> Box<dyn DueSet + '_> {
         Box::new(Bands::tracking(self, start, tracking))
     }

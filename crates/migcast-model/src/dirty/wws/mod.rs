@@ -7,11 +7,14 @@
 //! A write counts in a span if it is its page's first there: if its gap, the windows since that page was written before,
 //! reaches back to the span's beginning. So counting the writes by window and gap is enough (footprint theory of cache
 //! locality, Xiang, Ding et al., for writes). [`part`] is what is counted, [`levels`] reads a span off in constant time,
-//! [`shares`] says how it falls on the bands of the memory, [`seam`] how the history's end is joined to its beginning.
+//! [`shares`] says how it falls on the bands of the memory, [`seam`] how the history's end is joined to its beginning. What a
+//! sample errs by tells [`design_effect`]; [`deviating`] is an index that errs by so much.
 //!
 //! As the replay does, the index runs in recorded time, gaps left out, starts over at the end, and takes the moments of a
 //! window's writes to be spread evenly over it.
 
+mod design_effect;
+mod deviating;
 pub mod gap;
 mod levels;
 pub mod part;
@@ -22,6 +25,8 @@ mod tracker;
 use std::ops::Range;
 use std::time::Duration;
 
+pub use design_effect::DesignEffect;
+pub use deviating::Deviating;
 pub use part::{PartRecorder, WwsPart};
 pub use shares::band;
 pub use tracker::{Lap, TIMES_MAX, TimesWritten, Write, WriteTracker};
@@ -31,6 +36,7 @@ use self::part::GapCount;
 use self::seam::Seam;
 use self::shares::{Shares, SharesBuilder};
 pub use super::BANDS;
+use super::strata;
 use super::{CountedSource, DirtySource, Estimate, PerBand, SpanCounts, ZeroChange, ZeroPlaces};
 use crate::units::{GuestTime, PageCount};
 
@@ -57,6 +63,8 @@ pub struct WwsIndex {
     zero_at_end: Option<ZeroPlaces>,
     /// Whether every start finds the zero pages of the end, instead of those of its moment.
     starts_from_end: bool,
+    /// Of a sample, where its recorder told.
+    design_effect: Option<DesignEffect>,
 }
 
 /// Collects windows into a [`WwsIndex`]: one by one, or parts that were recorded.
@@ -78,6 +86,8 @@ pub struct WwsIndexBuilder {
     seams: Vec<u32>,
     ever_zero: u64,
     zero_at_end: Option<ZeroPlaces>,
+    /// Of the part whose recorder has seen most.
+    design_effect: Option<DesignEffect>,
 }
 
 impl WwsIndexBuilder {
@@ -100,11 +110,12 @@ impl WwsIndexBuilder {
             seams: Vec::new(),
             ever_zero: 0,
             zero_at_end: None,
+            design_effect: None,
         }
     }
 
     fn recorder(&mut self) -> &mut PartRecorder {
-        self.recorder.get_or_insert_with(|| PartRecorder::new(self.tracked, 1))
+        self.recorder.get_or_insert_with(|| PartRecorder::new(self.tracked, self.memory, 1))
     }
 
     /// The zero map at the start of the next window: runs of ranks that are zero, and no other is. Without it no page is
@@ -142,6 +153,10 @@ impl WwsIndexBuilder {
         self.known.resize(self.time_bounds.len(), 0.0);
         part.gaps.iter().for_each(|count| self.gap(first, *count));
         self.shares.part(part);
+        let seen = |effect: &Option<DesignEffect>| effect.as_ref().map(|effect| effect.windows);
+        if seen(&part.design_effect) >= seen(&self.design_effect) {
+            self.design_effect.clone_from(&part.design_effect);
+        }
     }
 
     /// The zero map at the end of the last part, page by page: ascending runs of ranks that are zero. Of windows that come one
@@ -203,6 +218,7 @@ impl WwsIndexBuilder {
             ever_zero: self.ever_zero.min(u64::from(self.tracked)),
             zero_at_end: self.zero_at_end,
             starts_from_end: false,
+            design_effect: self.design_effect,
         })
     }
 
@@ -241,6 +257,11 @@ impl WwsIndex {
     /// [`PageReplay::from_last_zero_map`]: crate::dirty::PageReplay::from_last_zero_map
     pub fn from_last_zero_map(self) -> WwsIndex {
         WwsIndex { starts_from_end: true, ..self }
+    }
+
+    /// Tracked pages, fewer than the memory's in a sampled history.
+    pub fn tracked(&self) -> PageCount {
+        PageCount::new(self.tracked.into())
     }
 
     /// Pages of the memory a tracked page stands for.
@@ -299,7 +320,9 @@ impl DirtySource for WwsIndex {
         Some(Duration::from_nanos(self.length))
     }
 
-    /// Each write's share in all spans of this length is min(gap, span), over all positions.
+    /// Each write's share in all spans of this length is min(gap, span), over all positions. The variance of a sample is that of
+    /// a draw of each page by itself, times the design effect of the recording ([`DesignEffect`]), 1 where none was kept; of a
+    /// span shorter than a window that of a window.
     fn write_set(&self, span: Duration) -> Estimate {
         let windows = self.levels.windows();
         let span = span.as_secs_f64() * 1e9 / self.length as f64 * windows;
@@ -314,7 +337,8 @@ impl DirtySource for WwsIndex {
             self.totals.iter().enumerate().map(covered).sum::<f64>() / windows
         };
         let weight = self.weight();
-        Estimate { mean: in_sample * weight, variance: in_sample * weight * (weight - 1.0) }
+        let effect = self.design_effect.as_ref().map_or(1.0, |effect| effect.of_span(span));
+        Estimate { mean: in_sample * weight, variance: strata::variance(weight, in_sample * effect, span) }
     }
 
     fn zero(&self) -> Estimate {
@@ -322,7 +346,9 @@ impl DirtySource for WwsIndex {
             true => self.shares.zero_at_end().iter().sum(),
             false => self.shares.zero_mean(),
         };
-        Estimate::exact(tracked * self.weight())
+        let weight = self.weight();
+        let within = self.design_effect.as_ref().map_or(tracked, |effect| effect.zero_within_runs(self.tracked));
+        Estimate { mean: tracked * weight, variance: weight * (weight - 1.0) * within }
     }
 
     fn never_zero(&self) -> PageCount {
@@ -349,56 +375,7 @@ impl CountedSource for WwsIndex {
 
     fn counts(&self, start: Duration) -> IndexCounts<'_> {
         let origin = (start.as_nanos() % u128::from(self.length)) as u64;
-        IndexCounts { index: self, origin, weight: self.weight(), scale: 1.0 }
-    }
-}
-
-/// An index of which every count is so many times as large: what another draw of the tracked pages might have said.
-#[derive(Clone, Copy, Debug)]
-pub struct Scaled<'a> {
-    index: &'a WwsIndex,
-    factor: f64,
-}
-
-impl WwsIndex {
-    /// This index with its counts of written pages `factor` > 0 times as large.
-    pub fn scaled(&self, factor: f64) -> Scaled<'_> {
-        Scaled { index: self, factor }
-    }
-}
-
-impl DirtySource for Scaled<'_> {
-    fn memory(&self) -> PageCount {
-        self.index.memory
-    }
-
-    fn length(&self) -> Option<Duration> {
-        self.index.length()
-    }
-
-    fn write_set(&self, span: Duration) -> Estimate {
-        let Estimate { mean, variance } = self.index.write_set(span);
-        Estimate { mean: mean * self.factor, variance: variance * self.factor * self.factor }
-    }
-
-    fn zero(&self) -> Estimate {
-        self.index.zero()
-    }
-
-    fn never_zero(&self) -> PageCount {
-        self.index.never_zero()
-    }
-}
-
-impl CountedSource for Scaled<'_> {
-    type Counts<'b>
-        = IndexCounts<'b>
-    where
-        Self: 'b;
-
-    fn counts(&self, start: Duration) -> IndexCounts<'_> {
-        let counts = self.index.counts(start);
-        IndexCounts { scale: self.factor, ..counts }
+        IndexCounts { index: self, origin, weight: self.weight() }
     }
 }
 
@@ -410,8 +387,6 @@ pub struct IndexCounts<'a> {
     origin: u64,
     /// Pages of the memory a tracked page stands for.
     weight: f64,
-    /// What counts of written pages are multiplied with.
-    scale: f64,
 }
 
 impl IndexCounts<'_> {
@@ -433,18 +408,22 @@ impl IndexCounts<'_> {
         let (left, origin) = (length - at, self.origin);
         if origin < left { origin + at } else { origin - left }
     }
+
+    /// Distinct pages written in windows (from, to].
+    fn written_in(&self, from: f64, to: f64) -> f64 {
+        self.index.distinct(from, to) * self.weight
+    }
 }
 
 impl SpanCounts for IndexCounts<'_> {
     fn written(&self, since: GuestTime, until: GuestTime) -> f64 {
         let (from, to) = self.span(since, until);
-        self.index.distinct(from, to) * self.weight * self.scale
+        self.written_in(from, to)
     }
 
     fn written_by_band(&self, since: GuestTime, until: GuestTime, bands: Range<usize>, pages: &mut [f64]) {
         let (from, to) = self.span(since, until);
-        let written = self.index.distinct(from, to) * self.weight * self.scale;
-        self.index.shares.of_bands(from, to, written, bands, pages);
+        self.index.shares.of_bands(from, to, self.written_in(from, to), bands, pages);
     }
 
     fn has_zero(&self) -> bool {
@@ -534,8 +513,10 @@ mod tests {
         let written = |window: u32| (0..6_400).filter(|page| is_written(window, *page)).collect::<Vec<_>>();
         let windows: Vec<Vec<u32>> = (0..3_000).map(written).collect();
         let from_pages = index(6_400, &windows);
-        let (mut recorder, mut builder) =
-            (PartRecorder::new(6_400, 8), WwsIndexBuilder::new(PageCount::new(6_400), PageCount::new(6_400)));
+        let (mut recorder, mut builder) = (
+            PartRecorder::new(6_400, PageCount::new(6_400), 8),
+            WwsIndexBuilder::new(PageCount::new(6_400), PageCount::new(6_400)),
+        );
         for windows in windows.chunks(part::STRETCH as usize) {
             windows.iter().for_each(|written| recorder.window(WINDOW, written));
             builder.part(&recorder.take());

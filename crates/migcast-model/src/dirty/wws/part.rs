@@ -13,12 +13,14 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use super::design_effect::{DesignEffect, Neighbours};
 use super::gap;
 use super::levels::{LEVELS_MAX, buckets_of, level_of};
 use super::shares::band;
 use super::tracker::{Lap, TimesWritten, WriteTracker};
 use crate::dirty::{BANDS, ZeroChange};
 use crate::page_set::PageSet;
+use crate::units::PageCount;
 
 /// Windows for which the gaps in the bands are counted together.
 pub const STRETCH: u32 = 1024;
@@ -101,6 +103,8 @@ pub struct WwsPart {
     pub zero_at_start: u64,
     /// How often one became zero since.
     pub made_zero: u64,
+    /// Of a sample, by all that its recorder has seen: what it errs by.
+    pub design_effect: Option<DesignEffect>,
 }
 
 /// Of writes whose gaps lie anywhere in a bucket, but reach back by `possible` windows at most, those whose gaps are no longer
@@ -137,6 +141,8 @@ impl WwsPart {
 pub struct PartRecorder {
     tracked: u32,
     tracker: WriteTracker,
+    /// Of a sample.
+    neighbours: Option<Neighbours>,
     zero: PageSet,
     zero_per_band: [u32; BANDS],
     open: Open,
@@ -155,15 +161,17 @@ struct Open {
 }
 
 impl PartRecorder {
-    /// Nothing is known of any of so many tracked pages. `cell` windows are counted together for each band, a power of two.
+    /// Nothing is known of any of so many tracked pages, which stand for so many of the memory. `cell` windows are counted
+    /// together for each band, a power of two.
     ///
     /// # Panics
     /// If it is none.
-    pub fn new(tracked: u32, cell: u32) -> PartRecorder {
+    pub fn new(tracked: u32, memory: PageCount, cell: u32) -> PartRecorder {
         assert!(cell.is_power_of_two(), "cells of {cell} windows");
         PartRecorder {
             tracked,
             tracker: WriteTracker::new(tracked),
+            neighbours: (u64::from(tracked) < memory.get()).then(|| Neighbours::new(tracked)),
             zero: PageSet::empty(tracked),
             zero_per_band: [0; BANDS],
             open: Open {
@@ -219,6 +227,7 @@ impl PartRecorder {
     pub fn window(&mut self, length: Duration, written: &[u32]) {
         let nanos = u64::try_from(length.as_nanos()).expect("a window is shorter than 500 years").max(1);
         let Open { part, gaps, cell, stretch } = &mut self.open;
+        let neighbours = &mut self.neighbours;
         part.windows.push(PartWindow { nanos, written: written.len() as u32 });
         let any_zero = self.zero_per_band.iter().any(|pages| *pages > 0);
         self.tracker.window(written, |write| {
@@ -226,6 +235,9 @@ impl PartRecorder {
             cell[band].0 += 1;
             cell[band].1 += u32::from(any_zero && self.zero.contains(write.rank));
             part.times.count(write.run);
+            if let Some(neighbours) = neighbours {
+                neighbours.write(write.rank, write.gap);
+            }
             if write.gap > 0 {
                 let bucket = gap::bucket(write.gap);
                 let level = level_of(bucket);
@@ -238,12 +250,16 @@ impl PartRecorder {
 
     /// The part as it is if it ends now.
     pub fn part(&self) -> WwsPart {
-        self.open.clone().end(&self.zero_per_band)
+        WwsPart { design_effect: self.design_effect(), ..self.open.clone().end(&self.zero_per_band) }
+    }
+
+    fn design_effect(&self) -> Option<DesignEffect> {
+        self.neighbours.as_ref()?.design_effect(self.tracker.recorded(), &self.zero)
     }
 
     /// Ends the part, and begins another. What was written when is remembered.
     pub fn take(&mut self) -> WwsPart {
-        let ended = self.open.end(&self.zero_per_band);
+        let ended = WwsPart { design_effect: self.design_effect(), ..self.open.end(&self.zero_per_band) };
         self.open.part.before = self.tracker.recorded();
         self.open.part.zero_at_start = self.zero_pages();
         ended
@@ -322,7 +338,7 @@ mod tests {
 
     #[test]
     fn gaps_are_counted_the_coarser_the_longer_they_are() {
-        let mut recorder = PartRecorder::new(64, 8);
+        let mut recorder = PartRecorder::new(64, PageCount::new(64), 8);
         for k in 0..140 {
             window(&mut recorder, if k == 0 || k == 3 || k == 70 || k == 139 { &[5] } else { &[] });
         }
@@ -337,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_part_ends_with_cells_that_are_not_full_and_the_next_remembers() {
-        let mut recorder = PartRecorder::new(64, 8);
+        let mut recorder = PartRecorder::new(64, PageCount::new(64), 8);
         (0..3).for_each(|_| window(&mut recorder, &[9]));
         let first = recorder.take();
         assert_eq!((first.windows.len(), first.bands[0].written, first.band_gaps[0].writes), (3, 3, 2));
@@ -350,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_part_that_is_laid_behind_others_forgets_gaps_that_reach_back_further() {
-        let mut recorder = PartRecorder::new(64, 8);
+        let mut recorder = PartRecorder::new(64, PageCount::new(64), 8);
         window(&mut recorder, &[1, 2]);
         (0..9).for_each(|_| window(&mut recorder, &[]));
         recorder.take();
@@ -372,7 +388,7 @@ mod tests {
 
     #[test]
     fn zero_pages_are_told_per_band() {
-        let mut recorder = PartRecorder::new(128, 8);
+        let mut recorder = PartRecorder::new(128, PageCount::new(128), 8);
         recorder.zero_at_start(std::iter::once(0..4));
         let change = |rank, zero| ZeroChange { rank, zero };
         recorder.change_zero([change(3, false), change(127, true)]);
