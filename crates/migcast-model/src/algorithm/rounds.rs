@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use super::Request;
 use crate::due::{Batch, DueSet, PageBytes, Rewritten, Sent};
-use crate::guest::Guest;
 use crate::link::SendQueue;
 use crate::migration::{Event, Migration, Progress};
 use crate::outcome::{Completed, DowntimeParts, ITERATIONS_OFTEN, Iteration, StopReason};
@@ -120,7 +119,8 @@ pub enum Next {
 pub struct Rounds<'a, P, D> {
     policy: P,
     platform: &'a Platform,
-    guest: &'a Guest,
+    /// Time of one look into the log.
+    log_reading: Duration,
     due: D,
     queue: SendQueue,
     now: SimTime,
@@ -167,7 +167,7 @@ impl<'a, P: Policy, D: DueSet> Rounds<'a, P, D> {
         Rounds {
             policy,
             platform: request.platform,
-            guest: request.guest,
+            log_reading: request.platform.log_reading(request.guest),
             due,
             queue: SendQueue::new(request.link.sender_buffer),
             now: SimTime::ZERO,
@@ -210,7 +210,7 @@ impl<'a, P: Policy, D: DueSet> Rounds<'a, P, D> {
     }
 
     fn look_into_log(&mut self) {
-        let end = self.now + self.platform.log_reading(self.guest);
+        let end = self.now + self.log_reading;
         if self.policy.reading_pauses() { self.now = end } else { self.run_until(end) }
     }
 
@@ -324,7 +324,8 @@ impl<'a, P: Policy, D: DueSet> Rounds<'a, P, D> {
         granted: BytesPerSec,
     ) {
         let (mut bytes, mut cpu) = (bytes, cpu);
-        let (share, each) = (ByteCount::new((bytes.get() as f64 * full) as u64), cpu.mul_f64(full));
+        let nanos = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
+        let (share, each) = (ByteCount::new(part(bytes.get(), full)), Duration::from_nanos(part(nanos, full)));
         let one_by_one = batches.min(BATCHES_ONE_BY_ONE);
         let mut half_way = self.now;
         for batch in 0..one_by_one {
@@ -402,7 +403,7 @@ impl<P: Policy, D: DueSet> Rounds<'_, P, D> {
     }
 
     fn read_for_the_last_time(&mut self, stopped: Stopped) {
-        self.now += self.platform.log_reading(self.guest);
+        self.now += self.log_reading;
         self.due.replace(self.guest_now);
         self.now += self.platform.round;
         self.begin_iteration();
@@ -453,6 +454,12 @@ impl<P: Policy, D: DueSet> Rounds<'_, P, D> {
             stop_reason: stopped.reason,
         }
     }
+}
+
+/// A share of what is fewer than 2^63, rounded down. Signed numbers are converted in one step, and `Duration::mul_f64` goes by way
+/// of seconds: a round's arithmetic is little more than this.
+fn part(whole: u64, share: f64) -> u64 {
+    ((whole.cast_signed() as f64 * share) as i64).cast_unsigned()
 }
 
 impl Round {

@@ -17,7 +17,7 @@ mod scan;
 use std::ops::Range;
 use std::time::Duration;
 
-use self::mix::{Mix, NOTHING, Rounded, nearest};
+use self::mix::{Mix, NOTHING, Rounded, nearest, whole_up};
 use self::scan::{Cell, Piece, Region, Scan};
 use super::{Batch, DueSet, PageBytes, Rewritten, ScanOrder, SendLimit, Sent, Tracking};
 use crate::dirty::{BANDS, CountedSource, PerBand, SpanCounts, ZeroPlaces};
@@ -257,17 +257,15 @@ impl<C: SpanCounts> Bands<C> {
 
     /// Sets what is due to what was written since each region remembers, and starts anew from `now`.
     fn renew(&mut self, now: GuestTime, reading: Reading) {
-        let next = if self.is_all_replaced(reading) {
-            self.scan.regions[0].since = Some(self.synced);
-            0
-        } else {
-            self.scan.settle();
-            let mut pieces = std::mem::take(&mut self.pieces);
-            self.scan.pieces(reading == Reading::Added, &mut pieces);
-            let next = self.remember(now, reading, &pieces);
-            self.pieces = pieces;
-            next
-        };
+        if self.is_all_replaced(reading) {
+            self.replace_all(now);
+            return;
+        }
+        self.scan.settle();
+        let mut pieces = std::mem::take(&mut self.pieces);
+        self.scan.pieces(reading == Reading::Added, &mut pieces);
+        let next = self.remember(now, reading, &pieces);
+        self.pieces = pieces;
         let at = self.lay_out(now, next);
         self.scan.begin(if reading == Reading::Added { at } else { 0 });
         self.synced = now;
@@ -284,6 +282,18 @@ impl<C: SpanCounts> Bands<C> {
     fn is_all_replaced(&self, reading: Reading) -> bool {
         let is_plain = self.bands == 1 && self.chunks.is_none() && self.cache.is_none();
         reading == Reading::Instead && is_plain && self.scan.regions.len() == 1
+    }
+
+    /// The same for one that is all replaced: one cell, and nothing else that remembers. A forecast of rounds takes a microsecond or
+    /// two, and laying out in general is felt.
+    fn replace_all(&mut self, now: GuestTime) {
+        let since = self.synced;
+        let written = self.counts.written(since, now);
+        self.due = nearest(if written < self.band_pages { written } else { self.band_pages });
+        let (pages, zero) = (self.due as f64, self.counts.left_zero(since, now));
+        let due = Mix { data: pages * (1.0 - zero), zero: pages * zero, encoded: 0.0 };
+        self.scan.hold_one(since, Cell { band: 0, region: 0, from: 0.0, share: 1.0, due, pages });
+        self.synced = now;
     }
 
     /// Makes the regions anew: since when the writes of each are due at `now`. Returns at which of them the scan stands.
@@ -568,9 +578,11 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
             others += part.pages() * again;
             sent.add(part.times(1.0 - again));
         }
-        let others = self.others.take(Mix { data: others, ..Mix::default() }, self.due).data;
-        *if rewritten == Rewritten::Skipped { &mut batch.skipped } else { &mut batch.announced } = others;
-        self.due -= others.get();
+        if rewritten != Rewritten::Sent {
+            let others = self.others.take(Mix { data: others, ..Mix::default() }, self.due).data;
+            *if rewritten == Rewritten::Skipped { &mut batch.skipped } else { &mut batch.announced } = others;
+            self.due -= others.get();
+        }
         batch.sent = self.count_out(sent);
         batch.ended = self.scan.is_at_end() || self.due == 0;
         batch
@@ -624,7 +636,7 @@ impl<C: SpanCounts + Clone> DueSet for Bands<C> {
         let mut cells = self.scan.ahead().map(|(cell, gone)| cell.pages - gone);
         let in_cell = cells.find(|pages| *pages >= NOTHING && self.due > 0).unwrap_or(0.0);
         // Where the scan's place matters and all of the memory is one cell, as much as a band would have.
-        Some(PageCount::new(in_cell.min(self.alike_most).ceil() as u64))
+        Some(PageCount::new(whole_up(if in_cell < self.alike_most { in_cell } else { self.alike_most })))
     }
 
     fn first_scan(&self) -> Option<FirstScan> {

@@ -123,7 +123,7 @@ impl Counts {
         let mut first = Column { before: prefix_sums(all.into_iter()), across: vec![0.0; windows as usize + 1] };
         let mut levels: Vec<Level> = Vec::new();
         for (level, counts) in counted.into_iter().enumerate() {
-            let grid = Grid { shift: level, windows };
+            let grid = Grid::new(level, windows);
             if level > 0 {
                 first = levels[level - 1].columns.last().expect("a level has columns").every_second(grid);
             }
@@ -149,9 +149,15 @@ struct Grid {
     /// A cell has 2^shift windows; the last may be shorter.
     shift: usize,
     windows: u32,
+    /// 2^−shift.
+    per_window: f64,
 }
 
 impl Grid {
+    fn new(shift: usize, windows: u32) -> Grid {
+        Grid { shift, windows, per_window: 1.0 / (1u64 << shift) as f64 }
+    }
+
     fn cells(self) -> usize {
         (self.windows as usize).div_ceil(1 << self.shift)
     }
@@ -163,7 +169,12 @@ impl Grid {
 
     /// Where a time lies. `at` is at most the number of windows.
     fn place(self, at: f64) -> Place {
-        let cell = (at as usize >> self.shift).min(self.cells() - 1);
+        let cell = at as u32 >> self.shift;
+        let (begin, end) = (cell << self.shift, (u64::from(cell) + 1) << self.shift);
+        if end <= u64::from(self.windows) {
+            return Place { cell: cell as usize, part: (at - f64::from(begin)) * self.per_window };
+        }
+        let cell = (cell as usize).min(self.cells() - 1);
         let (begin, end) = (self.begin(cell), self.begin(cell + 1));
         Place { cell, part: (at - begin) / (end - begin) }
     }
@@ -352,20 +363,31 @@ impl Levels {
         let level = level_of(bucket).min(self.levels.len() - 1);
         let Level { grid, columns } = &self.levels[level];
         let index = usize::from(bucket - buckets_of(level).start).min(columns.len() - 1);
-        let (begin, end) = (grid.place(from), self.until(*grid, to));
+        let begin = grid.place(from);
         let these = &columns[index];
         let across = these.across(begin);
         if is_behind || f64::from(start) >= span || index + 1 == columns.len() {
-            return across + these.up_to(begin, end);
+            return across
+                + match to <= self.windows {
+                    true => these.between(begin, grid.place(to)),
+                    false => these.up_to(begin, self.until(*grid, to)),
+                };
         }
         // Inside a bucket.
         let longer = &columns[index + 1];
-        let alone = |end: Until| these.up_to(begin, end) - longer.up_to(begin, end);
         let (start, width) = (f64::from(start), f64::from(width));
-        let near = alone(self.until(*grid, from + start));
-        let far = alone(end) - near;
         let reach = (start + width - (start + span + 1.0) / 2.0) / width;
-        across + longer.up_to(begin, end) + near + far * reach
+        // As nearly always; else two turns of the history meet.
+        if to <= self.windows {
+            let (near, end) = (grid.place(from + start), grid.place(to));
+            let [to_near, to_end] = [near, end].map(|end| [these.between(begin, end), longer.between(begin, end)]);
+            let (near, alone) = (to_near[0] - to_near[1], to_end[0] - to_end[1]);
+            return across + to_end[1] + near + (alone - near) * reach;
+        }
+        let alone = |end: Until| these.up_to(begin, end) - longer.up_to(begin, end);
+        let end = self.until(*grid, to);
+        let near = alone(self.until(*grid, from + start));
+        across + longer.up_to(begin, end) + near + (alone(end) - near) * reach
     }
 
     /// Where a span ends whose end is at most the history's length behind the history.

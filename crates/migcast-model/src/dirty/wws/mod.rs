@@ -273,12 +273,15 @@ impl WwsIndex {
     /// if they were.
     fn place(&self, nanos: u64) -> f64 {
         let (bounds, last) = (&self.time_bounds, self.windows() - 1);
-        let mut window = ((nanos as f64 * self.per_nano) as usize).min(last);
+        // Signed numbers are converted in one step.
+        let mut window =
+            ((nanos.cast_signed() as f64 * self.per_nano) as i64).cast_unsigned().min(last as u64) as usize;
         if bounds[window] > nanos || bounds[window + 1] <= nanos {
             window = self.window_near(window, nanos);
         }
         let (begin, end) = (bounds[window], bounds[window + 1]);
-        window as f64 + (nanos - begin) as f64 / (end - begin) as f64
+        let [part, whole] = [nanos - begin, end - begin].map(|nanos| nanos.cast_signed() as f64);
+        window.cast_signed() as f64 + part / whole
     }
 
     /// The window in which a recorded time lies, looked for from another on.

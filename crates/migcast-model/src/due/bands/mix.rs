@@ -8,9 +8,16 @@ const ALIKE: f64 = 1e-6;
 /// Less than this of a page is the rounding of sums.
 pub(super) const NOTHING: f64 = 1e-6;
 
-/// The nearest whole number of pages ≥ 0. Half an instruction where `f64::round` is a call.
+/// The nearest whole number of pages ≥ 0, fewer than 2^53. `f64::round` is a call, and numbers without a sign take several
+/// instructions where those with one take one.
 pub(super) fn nearest(pages: f64) -> u64 {
-    (pages + 0.5) as u64
+    ((pages + 0.5) as i64).cast_unsigned()
+}
+
+/// The next whole number of pages ≥ 0, likewise.
+pub(super) fn whole_up(pages: f64) -> u64 {
+    let below = pages as i64;
+    (below + i64::from((below as f64) < pages)).cast_unsigned()
 }
 
 /// Pages by kind.
@@ -80,6 +87,11 @@ impl Rounded {
         self.parts.add(parts);
         let more =
             |sum: f64, told: PageCount, most: PageCount| PageCount::new(nearest(sum)).saturating_sub(told).min(most);
+        if self.parts.zero == 0.0 && self.parts.encoded == 0.0 {
+            let data = more(self.parts.data, self.whole.data, PageCount::new(most));
+            self.whole.data += data;
+            return Sent { data, ..Sent::default() };
+        }
         let pages = more(self.parts.pages(), self.whole.pages(), PageCount::new(most));
         let zero = more(self.parts.zero, self.whole.zero, pages);
         let encoded = more(self.parts.encoded, self.whole.encoded, pages - zero);

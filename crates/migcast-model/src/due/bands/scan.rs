@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::mix::{Mix, NOTHING};
+use super::mix::{Mix, NOTHING, whole_up};
 use crate::units::GuestTime;
 
 /// A stretch of the memory of which one thing is known.
@@ -29,7 +29,7 @@ pub(super) struct Region {
 impl Region {
     /// The bands in which it lies.
     pub(super) fn bands(&self) -> Range<usize> {
-        self.from as usize..self.to.ceil() as usize
+        self.from as usize..whole_up(self.to) as usize
     }
 
     /// Its cells, of whose bands so many pages each were written; of those the share that is zero, and of the others the
@@ -260,6 +260,14 @@ impl Scan {
     fn place(&self, exactly: bool) -> f64 {
         let cell = &self.cells[self.at];
         if exactly && self.gone > 0.0 { cell.from + cell.share * (self.gone / cell.pages).min(1.0) } else { cell.from }
+    }
+
+    /// Of one region, which has one cell: since when its writes are due, and what it holds. A new pass begins.
+    pub(super) fn hold_one(&mut self, since: GuestTime, cell: Cell) {
+        self.regions[0].since = Some(since);
+        self.cells.clear();
+        self.cells.push(cell);
+        self.begin(0);
     }
 
     /// The scan's place at the beginning of a cell, from which a new pass begins.
