@@ -165,8 +165,8 @@ impl SharedFile {
                 let page = &mut buffer[..PAGE_SIZE as usize];
                 let look = match asked {
                     true if in_memory && map.copy(offset_of(index), page) => {
-                        // Of neighbours the processor thinks by itself.
-                        if index + 1 < batch.end && pages[index + 1] > pages[index] + 1 {
+                        // While this one is hashed: of a neighbour the processor thinks by itself, but only once it is read.
+                        if index + 1 < batch.end {
                             map.fetch(offset_of(index + 1));
                         }
                         Look::Content(page)
