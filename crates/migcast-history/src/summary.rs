@@ -2,11 +2,12 @@
 use std::time::Duration;
 
 use migcast_model::dirty::DirtySource;
-use migcast_model::dirty::wws::WriteTracker;
+use migcast_model::dirty::wws::{DesignEffect, Neighbours, WriteTracker};
 
 use crate::damage::ReadError;
 use crate::parts::INDEX_WINDOWS_MAX;
 use crate::reader::{History, Segment};
+use crate::sample::Tracked;
 use crate::timeline::{Entry, Timeline};
 use crate::vcpu::VcpuTime;
 use crate::windows::State;
@@ -79,7 +80,7 @@ impl History {
     pub fn summary(&self, slices: u32) -> Result<Summary, ReadError> {
         let timeline = self.timeline()?;
         let weight = self.tracked().weight();
-        let mut counts = WriteSets::new(&timeline, self.tracked().count());
+        let mut counts = WriteSets::new(&timeline, self.tracked());
         let (first, last) = (&timeline.entries()[0].window, &timeline.entries()[timeline.entries().len() - 1].window);
         let (mut zero_start, zero_end) = (None, last.zero);
         let has_pages = self.segments().iter().all(Segment::has_pages);
@@ -93,7 +94,7 @@ impl History {
             }
         }
         let wws = match has_pages {
-            true => counts.finish(self.tracked().count(), self.tracked().memory()),
+            true => counts.finish(),
             false => counts.of_index(self, &timeline, INDEX_WINDOWS_MAX)?,
         };
         let written: u64 = timeline.recorded().map(|entry| u64::from(entry.window.written)).sum();
@@ -157,25 +158,34 @@ struct WriteSets {
     /// Recorded windows of the history.
     total: u64,
     writes: WriteTracker,
+    /// What the sample errs by, where it is one.
+    neighbours: Option<Neighbours>,
+    /// Pages of the memory that a tracked one stands for.
+    weight: f64,
     /// Span, windows, and the sum over all places.
     spans: Vec<(Duration, u64, u128)>,
 }
 
 impl WriteSets {
-    fn new(timeline: &Timeline, tracked: u32) -> WriteSets {
+    fn new(timeline: &Timeline, tracked: &Tracked) -> WriteSets {
         let total = timeline.recorded().count() as u64;
         let window = timeline.recorded_duration().as_secs_f64() / total as f64;
         let spans = SPANS.iter().filter_map(|span| {
             let windows = (span.as_secs_f64() / window).round() as u64;
             (1..=total).contains(&windows).then_some((*span, windows, 0))
         });
-        WriteSets { total, writes: WriteTracker::new(tracked), spans: spans.collect() }
+        let (count, weight) = (tracked.count(), tracked.weight());
+        let neighbours = (weight > 1.0).then(|| Neighbours::new(count));
+        WriteSets { total, writes: WriteTracker::new(count), neighbours, weight, spans: spans.collect() }
     }
 
     fn window(&mut self, ranks: &[u32]) {
-        let WriteSets { total, writes, spans } = self;
+        let WriteSets { total, writes, neighbours, spans, .. } = self;
         let k = u64::from(writes.recorded()) + 1;
         writes.window(ranks, |write| {
+            if let Some(neighbours) = neighbours {
+                neighbours.write(write.rank, write.gap);
+            }
             let before = if write.gap == 0 { 0 } else { k - u64::from(write.gap) };
             for (_, s, sum) in spans.iter_mut() {
                 let first = before.max(k.saturating_sub(*s));
@@ -185,45 +195,47 @@ impl WriteSets {
         });
     }
 
-    /// The same as the index knows it, of so many windows at once, for places that start over at the end of those.
+    /// The same as the index knows it, of so many windows at once, for places that start over at the end of those. The same
+    /// pages are tracked in all of them, so that standard errors are averaged as means are.
     fn of_index(self, history: &History, timeline: &Timeline, windows_max: usize) -> Result<Vec<WriteSet>, ReadError> {
-        let (tracked, memory) = (history.tracked().count(), history.tracked().memory());
-        let weight = memory as f64 / f64::from(tracked);
-        let mut means = vec![0.0; self.spans.len()];
+        let mut sets: Vec<(f64, f64)> = vec![(0.0, 0.0); self.spans.len()];
         for part in history.index_parts(timeline, &timeline.all(), windows_max) {
             let index = match history.wws_index(part) {
                 Err(ReadError::NothingRecorded { .. }) => continue,
                 index => index?,
             };
             let window = index.length().unwrap_or_default().as_secs_f64() / index.windows() as f64;
-            for (mean, (_, windows, _)) in means.iter_mut().zip(&self.spans) {
-                let pages = index.write_set(Duration::from_secs_f64(window * *windows as f64)).mean / weight;
-                *mean += pages * (index.windows() as f64 / self.total as f64);
+            let share = index.windows() as f64 / self.total as f64;
+            for ((pages, error), (_, windows, _)) in sets.iter_mut().zip(&self.spans) {
+                let set = index.write_set(Duration::from_secs_f64(window * *windows as f64));
+                *pages += set.mean * share;
+                *error += set.variance.sqrt() * share;
             }
         }
-        Ok(self.sets(tracked, memory, &means))
+        Ok(self.sets(sets.into_iter()))
     }
 
-    fn finish(self, tracked: u32, memory: u64) -> Vec<WriteSet> {
-        let mean = |(_, windows, sum): &(Duration, u64, u128)| *sum as f64 / (self.total - windows + 1) as f64;
-        let means: Vec<f64> = self.spans.iter().map(mean).collect();
-        self.sets(tracked, memory, &means)
-    }
-
-    /// Each span with the mean of its pages among the tracked ones.
-    fn sets(self, tracked: u32, memory: u64, means: &[f64]) -> Vec<WriteSet> {
-        let weight = memory as f64 / f64::from(tracked);
-        let set = |((span, windows, _), mean): ((Duration, u64, u128), &f64)| {
-            // Binomial, with the correction for a finite memory; strata only make it better.
-            let spread = (mean * (1.0 - mean / f64::from(tracked)) * (1.0 - 1.0 / weight)).max(0.0).sqrt();
-            WriteSet {
-                span,
-                windows: u32::try_from(windows).expect("windows are numbered with 32 bits"),
-                pages: mean * weight,
-                pages_standard_error: spread * weight,
-            }
+    fn finish(self) -> Vec<WriteSet> {
+        let recorded = self.writes.recorded();
+        let effect = self.neighbours.as_ref().and_then(|neighbours| neighbours.design_effect(recorded, [0; 2]));
+        let set = |(_, windows, sum): &(Duration, u64, u128)| {
+            let in_sample = *sum as f64 / (self.total - windows + 1) as f64;
+            let variance = DesignEffect::write_set_variance(effect.as_ref(), self.weight, in_sample, *windows as f64);
+            (in_sample * self.weight, variance.sqrt())
         };
-        self.spans.into_iter().zip(means).map(set).collect()
+        let sets: Vec<(f64, f64)> = self.spans.iter().map(set).collect();
+        self.sets(sets.into_iter())
+    }
+
+    /// Each span with the mean of its pages and their standard error.
+    fn sets(self, sets: impl Iterator<Item = (f64, f64)>) -> Vec<WriteSet> {
+        let set = |((span, windows, _), (pages, pages_standard_error)): ((Duration, u64, u128), (f64, f64))| WriteSet {
+            span,
+            windows: u32::try_from(windows).expect("windows are numbered with 32 bits"),
+            pages,
+            pages_standard_error,
+        };
+        self.spans.into_iter().zip(sets).map(set).collect()
     }
 }
 
@@ -259,7 +271,7 @@ mod tests {
         let history = History::open(dir.path()).unwrap();
         let timeline = history.timeline().unwrap();
         let sets = |windows_max| {
-            let counts = WriteSets::new(&timeline, history.tracked().count());
+            let counts = WriteSets::new(&timeline, history.tracked());
             let sets = counts.of_index(&history, &timeline, windows_max).unwrap();
             sets.into_iter().map(|set| (set.span.as_secs(), set.pages)).collect::<Vec<_>>()
         };

@@ -10,8 +10,7 @@
 //! *design effect* (Kish, *Survey Sampling*, 1965), shows in how neighbours differ ([`Differences`]), as with a replay's pages.
 
 use super::part::OCTAVES;
-use crate::dirty::strata::Differences;
-use crate::page_set::PageSet;
+use crate::dirty::strata::{self, Differences};
 
 /// Neighbours that are watched together.
 const GROUP: usize = 64;
@@ -34,8 +33,15 @@ impl DesignEffect {
     /// Spans of up to 2^31 windows.
     pub const OCTAVES_MAX: usize = OCTAVES;
 
+    /// The variance, in pages², of a mean write set of spans of so many windows of which a sample holds `in_sample` pages, each
+    /// standing for `weight` of the memory; without a design effect as if each page had been drawn by itself.
+    pub fn write_set_variance(effect: Option<&DesignEffect>, weight: f64, in_sample: f64, windows: f64) -> f64 {
+        let effect = effect.map_or(1.0, |effect| effect.of_span(windows));
+        strata::variance(weight, in_sample * effect, windows)
+    }
+
     /// That of spans of so many windows: between two octaves by a straight line, beyond the ends as at them.
-    pub(super) fn of_span(&self, windows: f64) -> f64 {
+    fn of_span(&self, windows: f64) -> f64 {
         let Some(last) = self.per_million.len().checked_sub(1) else { return 1.0 };
         let octave = libm::log2(windows).clamp(0.0, last as f64);
         let below = (octave as usize).min(last);
@@ -52,7 +58,7 @@ impl DesignEffect {
 
 /// Watches some of the tracked pages, with their neighbours, while windows stream by.
 #[derive(Clone, Debug)]
-pub(super) struct Neighbours {
+pub struct Neighbours {
     tracked: u32,
     /// Of so many groups one is watched.
     one_in: u32,
@@ -86,7 +92,7 @@ impl Page {
 
 impl Neighbours {
     /// Of so many tracked pages.
-    pub(super) fn new(tracked: u32) -> Neighbours {
+    pub fn new(tracked: u32) -> Neighbours {
         let groups = tracked.div_ceil(GROUP as u32);
         let one_in = groups.div_ceil(GROUPS_MAX).max(1);
         let mut watched = Vec::new();
@@ -95,7 +101,7 @@ impl Neighbours {
     }
 
     /// Notes that the page of this rank was written, so many windows after it was before; 0 for the first time.
-    pub(super) fn write(&mut self, rank: u32, gap: u32) {
+    pub fn write(&mut self, rank: u32, gap: u32) {
         let group = rank / GROUP as u32;
         if !group.is_multiple_of(self.one_in) {
             return;
@@ -109,17 +115,13 @@ impl Neighbours {
         }
     }
 
-    /// The design effect as it is after so many recorded windows, of spans that are no longer. `zero` are the pages that are
-    /// zero then. `None` where no page has a neighbour, or no window was recorded.
-    pub(super) fn design_effect(&self, recorded: u32, zero: &PageSet) -> Option<DesignEffect> {
+    /// The design effect as it is after so many recorded windows, of spans that are no longer; `zero_borders` as there
+    /// ([`DesignEffect::zero_borders`]). `None` where no page has a neighbour, or no window was recorded.
+    pub fn design_effect(&self, recorded: u32, zero_borders: [u32; 2]) -> Option<DesignEffect> {
         let octaves = 0..=recorded.checked_ilog2()? as usize;
         let per_million = octaves.map_while(|octave| Some((self.of_octave(octave, recorded)? * 1e6).round() as u32));
         let per_million = per_million.collect();
-        (self.tracked > 1).then(|| DesignEffect {
-            windows: recorded,
-            per_million,
-            zero_borders: [1, 2].map(|lag| zero.borders(lag)),
-        })
+        (self.tracked > 1).then_some(DesignEffect { windows: recorded, per_million, zero_borders })
     }
 
     fn of_octave(&self, octave: usize, recorded: u32) -> Option<f64> {
@@ -150,7 +152,7 @@ mod tests {
             let period = period(rank);
             (0..4_096 / period).for_each(|write| neighbours.write(rank, if write == 0 { 0 } else { period }));
         }
-        neighbours.design_effect(4_096, &PageSet::empty(tracked))
+        neighbours.design_effect(4_096, [0; 2])
     }
 
     #[test]
@@ -196,6 +198,6 @@ mod tests {
         let idle = effect(640, |_| 0).unwrap();
         assert_eq!((&idle.per_million[..], idle.of_span(1.0)), (&[][..], 1.0), "as if each page were drawn by itself");
         assert_eq!(effect(1, |_| 1), None);
-        assert_eq!(Neighbours::new(640).design_effect(0, &PageSet::empty(640)), None);
+        assert_eq!(Neighbours::new(640).design_effect(0, [0; 2]), None);
     }
 }

@@ -25,7 +25,7 @@ mod tracker;
 use std::ops::Range;
 use std::time::Duration;
 
-pub use design_effect::DesignEffect;
+pub use design_effect::{DesignEffect, Neighbours};
 pub use deviating::Deviating;
 pub use part::{PartRecorder, WwsPart};
 pub use shares::band;
@@ -36,7 +36,6 @@ use self::part::GapCount;
 use self::seam::Seam;
 use self::shares::{Shares, SharesBuilder};
 pub use super::BANDS;
-use super::strata;
 use super::{CountedSource, DirtySource, Estimate, PerBand, SpanCounts, ZeroChange, ZeroPlaces};
 use crate::units::{GuestTime, PageCount};
 
@@ -345,8 +344,8 @@ impl DirtySource for WwsIndex {
             self.totals.iter().enumerate().map(covered).sum::<f64>() / windows
         };
         let weight = self.weight();
-        let effect = self.design_effect.as_ref().map_or(1.0, |effect| effect.of_span(span));
-        Estimate { mean: in_sample * weight, variance: strata::variance(weight, in_sample * effect, span) }
+        let variance = DesignEffect::write_set_variance(self.design_effect.as_ref(), weight, in_sample, span);
+        Estimate { mean: in_sample * weight, variance }
     }
 
     fn zero(&self) -> Estimate {

@@ -254,7 +254,8 @@ impl PartRecorder {
     }
 
     fn design_effect(&self) -> Option<DesignEffect> {
-        self.neighbours.as_ref()?.design_effect(self.tracker.recorded(), &self.zero)
+        let zero_borders = [1, 2].map(|lag| self.zero.borders(lag));
+        self.neighbours.as_ref()?.design_effect(self.tracker.recorded(), zero_borders)
     }
 
     /// Ends the part, and begins another. What was written when is remembered.
