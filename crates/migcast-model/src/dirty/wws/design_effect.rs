@@ -75,18 +75,18 @@ struct Page {
 }
 
 impl Page {
-    /// The part of all spans of 2^octave windows that hold a write of the page, if what was recorded, `recorded` windows, starts
+    /// The parts of all spans of 1, 2, 4, … windows that hold a write of the page, if what was recorded, `recorded` windows, starts
     /// over and over: min(gap, span) of each write, the first of which has the gap from the last one around the end.
-    fn share(&self, octave: usize, recorded: u32) -> f64 {
-        if !self.ever {
-            return 0.0;
+    fn shares(&self, recorded: u32, shares: &mut [f64]) {
+        let sum = |of: fn(&(u32, u32)) -> u32| self.gaps.iter().map(|gaps| u64::from(of(gaps))).sum::<u64>();
+        let (mut longer, mut shorter) = (sum(|gaps| gaps.0), 0);
+        let around = if self.ever { u64::from(recorded).saturating_sub(sum(|gaps| gaps.1)) } else { 0 };
+        for (octave, share) in shares.iter_mut().enumerate() {
+            let span = 1u64 << octave;
+            *share = (shorter + longer * span + around.min(span)) as f64 / f64::from(recorded);
+            let (writes, gaps) = self.gaps[octave];
+            (longer, shorter) = (longer - u64::from(writes), shorter + u64::from(gaps));
         }
-        let (below, above) = self.gaps.split_at(octave);
-        let all = |gaps: &[(u32, u32)]| gaps.iter().map(|gaps| u64::from(gaps.1)).sum::<u64>();
-        let span = 1u64 << octave;
-        let around = u64::from(recorded).saturating_sub(all(&self.gaps)).min(span);
-        let longer: u64 = above.iter().map(|gaps| u64::from(gaps.0)).sum();
-        (all(below) + longer * span + around) as f64 / f64::from(recorded)
     }
 }
 
@@ -118,26 +118,33 @@ impl Neighbours {
     /// The design effect as it is after so many recorded windows, of spans that are no longer; `zero_borders` as there
     /// ([`DesignEffect::zero_borders`]). `None` where no page has a neighbour, or no window was recorded.
     pub fn design_effect(&self, recorded: u32, zero_borders: [u32; 2]) -> Option<DesignEffect> {
-        let octaves = 0..=recorded.checked_ilog2()? as usize;
-        let per_million = octaves.map_while(|octave| Some((self.of_octave(octave, recorded)? * 1e6).round() as u32));
-        let per_million = per_million.collect();
-        (self.tracked > 1).then_some(DesignEffect { windows: recorded, per_million, zero_borders })
-    }
-
-    fn of_octave(&self, octave: usize, recorded: u32) -> Option<f64> {
-        let (mut pages, mut sum, mut differences) = (0.0, 0.0, Differences::default());
+        let octaves = recorded.checked_ilog2()? as usize + 1;
+        let (mut pages, mut sums) = (0.0, vec![0.0; octaves]);
+        let mut differences = vec![Differences::default(); octaves];
+        // Page by page, and the same octave by octave.
+        let mut of_page = vec![0.0; octaves];
+        let mut of_octave = vec![0.0; octaves * GROUP];
         for (group, first) in self.groups.iter().zip((0..self.tracked).step_by(GROUP * self.one_in as usize)) {
             let members = (self.tracked - first).min(GROUP as u32) as usize;
             pages += members as f64;
             let Some(group) = group else {
-                differences.add_alike(members);
+                differences.iter_mut().for_each(|differences| differences.add_alike(members));
                 continue;
             };
-            let shares: [f64; GROUP] = std::array::from_fn(|member| group[member].share(octave, recorded));
-            sum += shares.iter().sum::<f64>();
-            differences.add(&shares[..members]);
+            for (member, page) in group[..members].iter().enumerate() {
+                page.shares(recorded, &mut of_page);
+                of_page.iter().enumerate().for_each(|(octave, share)| of_octave[octave * GROUP + member] = *share);
+            }
+            for (octave, shares) in of_octave.chunks_exact(GROUP).enumerate() {
+                sums[octave] += shares[..members].iter().sum::<f64>();
+                differences[octave].add(&shares[..members]);
+            }
         }
-        Some(differences.within_run()? / (sum / pages)).filter(|_| sum > 0.0)
+        let effect = |(differences, sum): (&Differences, &f64)| Some(differences.within_run()? / (sum / pages));
+        let is_written = sums.iter().all(|sum| *sum > 0.0);
+        let effects = differences.iter().zip(&sums).filter(|_| is_written).map_while(effect);
+        let per_million = effects.map(|effect| (effect * 1e6).round() as u32).collect();
+        (self.tracked > 1).then_some(DesignEffect { windows: recorded, per_million, zero_borders })
     }
 }
 

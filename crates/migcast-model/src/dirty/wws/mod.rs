@@ -354,7 +354,9 @@ impl DirtySource for WwsIndex {
             false => self.shares.zero_mean(),
         };
         let weight = self.weight();
-        let within = self.design_effect.as_ref().map_or(tracked, |effect| effect.zero_within_runs(self.tracked));
+        // Without one as if each page had been drawn by itself.
+        let alone = tracked * (1.0 - tracked / f64::from(self.tracked)).max(0.0);
+        let within = self.design_effect.as_ref().map_or(alone, |effect| effect.zero_within_runs(self.tracked));
         Estimate { mean: tracked * weight, variance: weight * (weight - 1.0) * within }
     }
 

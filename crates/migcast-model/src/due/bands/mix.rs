@@ -11,13 +11,13 @@ pub(super) const NOTHING: f64 = 1e-6;
 /// The nearest whole number of pages ≥ 0, fewer than 2^53. `f64::round` is a call, and numbers without a sign take several
 /// instructions where those with one take one.
 pub(super) fn nearest(pages: f64) -> u64 {
-    ((pages + 0.5) as i64).cast_unsigned()
+    ((pages + 0.5) as i64).max(0).cast_unsigned()
 }
 
 /// The next whole number of pages ≥ 0, likewise.
 pub(super) fn whole_up(pages: f64) -> u64 {
     let below = pages as i64;
-    (below + i64::from((below as f64) < pages)).cast_unsigned()
+    (below + i64::from((below as f64) < pages)).max(0).cast_unsigned()
 }
 
 /// Pages by kind.
