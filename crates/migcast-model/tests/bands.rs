@@ -177,6 +177,11 @@ fn compare_both(
         assert!(times.iter().all(|error| error.abs() < time_max), "{guest}, {name} {settings:?}: time {times:?}");
         let middle = downtimes[1].abs();
         assert!(middle < downtime_max, "{guest}, {name} {settings:?}: downtime {downtimes:?}");
+        // Few starts make the ends.
+        assert!(
+            downtimes.iter().all(|error| error.abs() < 0.05),
+            "{guest}, {name} {settings:?}: downtime {downtimes:?}"
+        );
     }
 }
 
