@@ -305,7 +305,7 @@ impl Writer {
             vcpu_time: self.open.vcpu_time,
         })?;
         self.bytes_on_disk += length.all;
-        self.index.take();
+        self.index.next_part();
         self.open = OpenSegment {
             first_window: self.open.next_window(),
             end_before: Some(end_unix_ns),

@@ -43,17 +43,21 @@ impl DesignEffect {
     /// That of spans of so many windows: between two octaves by a straight line, beyond the ends as at them.
     fn of_span(&self, windows: f64) -> f64 {
         let Some(last) = self.per_million.len().checked_sub(1) else { return 1.0 };
-        let octave = libm::log2(windows).clamp(0.0, last as f64);
-        let below = (octave as usize).min(last);
-        let above = (below + 1).min(last);
-        let [one, next] = [below, above].map(|octave| f64::from(self.per_million[octave]) / 1e6);
-        one + (next - one) * (octave - below as f64)
+        between_octaves(libm::log2(windows), last, |octave| f64::from(self.per_million[octave]) / 1e6)
     }
 
     /// Of so many tracked pages the variances within their runs of whether a page is zero, summed.
     pub(super) fn zero_within_runs(&self, tracked: u32) -> f64 {
         f64::from(tracked) * Differences::of_set(tracked, self.zero_borders).within_run().unwrap_or(0.0)
     }
+}
+
+/// What is known of octaves 0 to `last`, at a place among them: between two on a straight line, beyond the ends as at them.
+pub(super) fn between_octaves(place: f64, last: usize, known: impl Fn(usize) -> f64) -> f64 {
+    let place = place.clamp(0.0, last as f64);
+    let below = (place as usize).min(last);
+    let (one, next) = (known(below), known((below + 1).min(last)));
+    one + (next - one) * (place - below as f64)
 }
 
 /// Watches some of the tracked pages, with their neighbours, while windows stream by.

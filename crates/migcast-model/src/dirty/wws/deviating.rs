@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use super::design_effect::between_octaves;
 use super::{IndexCounts, WwsIndex};
 use crate::dirty::{BANDS, CountedSource, DirtySource, Estimate, PerBand, SpanCounts, ZeroPlaces, zero_places};
 use crate::units::{GuestTime, PageCount};
@@ -49,11 +50,8 @@ impl Deviating<'_> {
 
     /// What the count of a span of so many windows is multiplied with: between two octaves on a straight line.
     fn factor(&self, windows: f64) -> f64 {
-        let last = self.factors.len() - 1;
-        let place = (libm::log2(windows) - f64::from(Self::FIRST)).clamp(0.0, last as f64);
-        let below = (place as usize).min(last);
-        let above = (below + 1).min(last);
-        self.factors[below] + (self.factors[above] - self.factors[below]) * (place - below as f64)
+        let place = libm::log2(windows) - f64::from(Self::FIRST);
+        between_octaves(place, self.factors.len() - 1, |octave| self.factors[octave])
     }
 }
 

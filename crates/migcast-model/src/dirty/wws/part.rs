@@ -260,7 +260,17 @@ impl PartRecorder {
 
     /// Ends the part, and begins another. What was written when is remembered.
     pub fn take(&mut self) -> WwsPart {
-        let ended = WwsPart { design_effect: self.design_effect(), ..self.open.end(&self.zero_per_band) };
+        let design_effect = self.design_effect();
+        WwsPart { design_effect, ..self.end_part() }
+    }
+
+    /// Begins another part, for who has the one that ends already ([`Self::part`]).
+    pub fn next_part(&mut self) {
+        self.end_part();
+    }
+
+    fn end_part(&mut self) -> WwsPart {
+        let ended = self.open.end(&self.zero_per_band);
         self.open.part.before = self.tracker.recorded();
         self.open.part.zero_at_start = self.zero_pages();
         ended
