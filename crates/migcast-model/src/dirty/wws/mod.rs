@@ -633,6 +633,19 @@ mod tests {
     }
 
     #[test]
+    fn of_cells_at_the_ends_of_a_span_the_part_in_it_counts() {
+        // In the first cell of 8 windows a band is written, in the second another.
+        let window = |k: u32| (0..10).map(|page| if k < 8 { 10 * k + page } else { 420 + 10 * k + page }).collect();
+        let windows: Vec<Vec<u32>> = (0..16).map(window).collect();
+        let index = from_parts(&[&windows]);
+        for (from, to, expected) in [(4.0, 9.0, [40.0, 10.0]), (2.5, 8.5, [55.0, 5.0]), (7.0, 16.0, [10.0, 80.0])] {
+            let told = index.counts(Duration::ZERO).written_per_band(at(from), at(to));
+            let near = |(told, expected): (f64, f64)| (told - expected).abs() < 0.02 * expected;
+            assert!([told[0], told[5]].into_iter().zip(expected).all(near), "{from}..{to}: {}, {}", told[0], told[5]);
+        }
+    }
+
+    #[test]
     fn zero_pages_are_told_by_band_and_of_what_was_written() {
         let mut builder = WwsIndexBuilder::new(PageCount::new(128), PageCount::new(256));
         builder.zero_at_start(std::iter::once(64..128));

@@ -226,6 +226,7 @@ impl SharesBuilder {
         let octaves = (self.windows.max(1).ilog2() as usize + 2).min(OCTAVES + 1);
         let all_times = self.stretches.iter().fold(TimesWritten::default(), |all, stretch| all.with(&stretch.times));
         let mut shares = Shares {
+            windows: f64::from(self.windows),
             each: f64::from(self.each),
             written: vec![[0; BANDS]],
             zero: self.cells.iter().map(|cell| cell.zero).collect(),
@@ -286,6 +287,8 @@ struct Reach {
     /// Its cells are first..end.
     first: usize,
     end: usize,
+    /// The parts of the first and of the last that lie outside; none of a single one, whose writes are all that is known.
+    outside: [f64; 2],
     first_stretch: usize,
     last_stretch: usize,
     /// The octaves around its length. Between two of them the write set grows as a straight line would over the logarithm's
@@ -308,6 +311,7 @@ fn dot(one: &PerBand, other: &PerBand) -> f64 {
 /// How the writes of a span fall on the bands, and what else cells and stretches say.
 #[derive(Clone, Debug)]
 pub(super) struct Shares {
+    windows: f64,
     /// Windows of a cell.
     each: f64,
     /// Writes of the cells before, modulo 2^32; one entry more than there are cells.
@@ -367,36 +371,53 @@ impl Shares {
         let high = (low + 1).min(self.octaves - 1);
         let weight = (span / (1u64 << low) as f64 - 1.0).clamp(0.0, 1.0);
         let (first, end) = self.cells_of(from, to);
+        let outside = match end - first {
+            1 => [0.0, 0.0],
+            _ => {
+                let last = (end - 1) as f64 * self.each;
+                let length = self.each.min(self.windows - last);
+                [from / self.each - first as f64, (1.0 - (to - last) / length).max(0.0)]
+            }
+        };
         let [first_stretch, last_stretch] = [first, end - 1].map(|cell| self.stretch_of[cell] as usize);
-        Reach { first, end, first_stretch, last_stretch, low, high, weight }
+        Reach { first, end, outside, first_stretch, last_stretch, low, high, weight }
     }
 
     /// How `written` pages that were written in windows (from, to] fall on these bands; evenly where nothing was written.
     pub(super) fn of_bands(&self, from: f64, to: f64, written: f64, bands: Range<usize>, pages: &mut [f64]) {
-        let Reach { first, end, first_stretch, last_stretch, low, high, weight } = self.reach(from, to);
-        let sum = |octave: usize| self.all[end * self.octaves + octave] - self.all[first * self.octaves + octave];
+        let Reach { first, end, outside: [head, tail], first_stretch, last_stretch, low, high, weight } =
+            self.reach(from, to);
+        let sum = |octave: usize| {
+            let at = |cell: usize| self.all[cell * self.octaves + octave];
+            at(end) - at(first) - head * (at(first + 1) - at(first)) - tail * (at(end) - at(end - 1))
+        };
         let all = sum(low) + (sum(high) - sum(low)) * weight;
         if all <= 0.0 {
             pages.fill(written / BANDS as f64);
             return;
         }
         let each = written / all;
-        let add = |cells: Range<usize>, stretch: usize, pages: &mut [f64]| {
-            let [before, until] = [cells.start, cells.end].map(|cell| &self.written[cell][bands.clone()]);
-            let [low, high] = [low, high].map(|octave| &self.covered[stretch * self.octaves + octave][bands.clone()]);
-            let counts = before.iter().zip(until).zip(low.iter().zip(high));
-            for (pages, ((before, until), (low, high))) in pages.iter_mut().zip(counts) {
-                let covered = f64::from(*low) + f64::from(*high - *low) * weight;
-                *pages += f64::from(until.wrapping_sub(*before)) * covered * each;
+        let add = |cells: Range<usize>, [head, tail]: [f64; 2], stretch: usize, pages: &mut [f64]| {
+            let at = |cell: usize| &self.written[cell][bands.clone()][..pages.len()];
+            let [before, second] = [at(cells.start), at(cells.start + 1)];
+            let [last, until] = [at(cells.end - 1), at(cells.end)];
+            let covered = |octave: usize| &self.covered[stretch * self.octaves + octave][bands.clone()][..pages.len()];
+            let [low, high] = [low, high].map(covered);
+            for (band, pages) in pages.iter_mut().enumerate() {
+                let writes = |from: u32, to: u32| f64::from(to.wrapping_sub(from).cast_signed());
+                let (whole, first) = (writes(before[band], until[band]), writes(before[band], second[band]));
+                let inside = whole - head * first - tail * writes(last[band], until[band]);
+                let covered = f64::from(low[band]) + f64::from(high[band] - low[band]) * weight;
+                *pages += inside * covered * each;
             }
         };
         pages.fill(0.0);
         if first_stretch == last_stretch {
-            add(first..end, first_stretch, pages);
+            add(first..end, [head, tail], first_stretch, pages);
             return;
         }
-        add(first..self.first_cells[first_stretch + 1] as usize, first_stretch, pages);
-        add(self.first_cells[last_stretch] as usize..end, last_stretch, pages);
+        add(first..self.first_cells[first_stretch + 1] as usize, [head, 0.0], first_stretch, pages);
+        add(self.first_cells[last_stretch] as usize..end, [0.0, tail], last_stretch, pages);
         let at = |stretch: usize, octave: usize| &self.sums[stretch * self.octaves + octave][bands.clone()];
         let [low_first, low_end] = [first_stretch + 1, last_stretch].map(|stretch| at(stretch, low));
         let [high_first, high_end] = [first_stretch + 1, last_stretch].map(|stretch| at(stretch, high));
