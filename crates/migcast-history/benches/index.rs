@@ -23,7 +23,7 @@ use migcast_model::simulate::Scenario;
 use migcast_model::units::PageCount;
 use migcast_model::units::{BytesPerSec, GuestTime};
 
-const MANIFEST: &str = r#"{"format": "migcast.history/3", "created": "2026-01-01T00:00:00Z", "recorder": "migcast day",
+const MANIFEST: &str = r#"{"format": "migcast.history/4", "created": "2026-01-01T00:00:00Z", "recorder": "migcast day",
     "method": "import", "written_means": "dirty-log", "resource": "ram", "guest_name": "day",
     "guest_id": "24a5c000-75e1-4b1b-9f5b-6d6173636f74", "hypervisor": "qemu", "hypervisor_version": "10.0.2",
     "accelerator": "kvm", "page_size_bytes": 4096, "window_seconds": 0.1, "keep_pages_seconds": 3600,

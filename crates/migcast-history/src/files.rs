@@ -8,8 +8,8 @@ use migcast_model::dirty::wws::WwsPart;
 use parquet::data_type::{ByteArrayType, Int32Type, Int64Type};
 
 use crate::damage::{Damage, ReadError};
-use crate::format::{Manifest, VERSION, VERSION_FIRST};
-use crate::index::{ALL_BANDS, BANDS, BUCKETS, BandRow, Beside, CELL, IndexRow, Kept, Misfit};
+use crate::format::{Manifest, VERSION, VERSION_FIRST, VERSION_WITHOUT_RUNS};
+use crate::index::{ALL_BANDS, BANDS, BUCKETS, BandRow, Beside, CELL, IndexRow, Kept, Misfit, RUNS};
 use crate::quote::quoted;
 use crate::seal;
 use crate::segment::{
@@ -148,7 +148,11 @@ impl<'a> Files<'a> {
         let windows = self.commit.first_window..self.commit.first_window + self.commit.windows;
         let rows = read_index(&opened.table).map_err(|damage| opened.damaged(damage))?;
         let has_pages_beside = self.manifest.version() == VERSION_FIRST;
-        let bands = if has_pages_beside { 0..=BANDS - 1 } else { 0..=ALL_BANDS };
+        let bands = match self.manifest.version() {
+            VERSION_FIRST => 0..=BANDS - 1,
+            VERSION_WITHOUT_RUNS => 0..=ALL_BANDS,
+            _ => 0..=RUNS,
+        };
         let events_max = if has_pages_beside { tracked } else { u32::MAX };
         let good = |row: &IndexRow| {
             windows.contains(&row.window)

@@ -7,12 +7,14 @@
 //! ```text
 //! wws     band 64     whole memory: events by bucket of their gap; of 2^level windows, 1 for gaps below 64
 //!         band 0 … 63 events by octave of their gap, of 1,024 windows
+//!         band 65     pages written in windows on end, by how often they count as written in one; of 1 window
 //! bands   per band: pages written, left zero, zero; of 8 windows
 //! ```
-//! Format version 1 has events by window, band and bucket, first writes included, and no `bands`.
+//! Format version 3 has no band 65, and how often pages count as written only of a segment as a whole. Version 1 has events by
+//! window, band and bucket, first writes included, and no `bands`.
 
 use migcast_model::dirty::wws::part::{BandCount, BandGapCount, GapCount, OCTAVES, PartWindow, STRETCH, windows_of};
-use migcast_model::dirty::wws::{self, DesignEffect, TIMES_MAX, TimesWritten, WwsPart};
+use migcast_model::dirty::wws::{self, DesignEffect, Lengthened, RunCount, TIMES_MAX, WwsPart};
 use serde::{Deserialize, Serialize};
 
 pub use migcast_model::dirty::wws::band;
@@ -27,6 +29,9 @@ pub const BANDS: u16 = wws::BANDS as u16;
 /// The band of rows that are about the whole memory.
 pub const ALL_BANDS: u16 = BANDS;
 
+/// The band of rows that are about pages of the whole memory written in windows on end.
+pub const RUNS: u16 = BANDS + 1;
+
 /// Recorded windows whose writes are counted together in `bands/`.
 pub const CELL: u32 = 8;
 
@@ -35,9 +40,10 @@ pub const CELL: u32 = 8;
 pub struct IndexRow {
     /// The first of the windows that are counted together, counted from the start of the history.
     pub window: u32,
-    /// Band of the pages, below [`BANDS`], or [`ALL_BANDS`].
+    /// Band of the pages, below [`BANDS`], or [`ALL_BANDS`], or [`RUNS`].
     pub band: u16,
-    /// Bucket of their gaps, below [`BUCKETS`]; of rows for a band the first bucket of an octave.
+    /// Bucket of their gaps, below [`BUCKETS`]; of rows for a band the first bucket of an octave, of [`RUNS`] how often the pages
+    /// count as written, 2 to [`TIMES_MAX`].
     pub bucket: u16,
     /// How many there are, ≥ 1.
     pub events: u32,
@@ -98,8 +104,13 @@ pub(crate) struct Beside {
     zero_at_start: u64,
     /// How often one became zero in it.
     made_zero: u64,
-    /// Writes by how often they count as written in their window: once, twice, …
-    times_written: [i64; TIMES_MAX as usize],
+    /// Of runs that count as written once, twice, … since they have gone on in the segment: how many had begun before it, and through
+    /// how many windows before it they had gone on, all together; see [`Lengthened`]. Without those that are none at the end.
+    #[serde(default)]
+    lengthened: Vec<[u64; 2]>,
+    /// Of older segments, which have no rows of runs: writes by how often they count as written in their window, once, twice, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    times_written: Option<[i64; TIMES_MAX as usize]>,
     /// Of samples; older recordings lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     design_effect: Option<Effect>,
@@ -149,7 +160,15 @@ impl Kept {
             bucket: bucket(1 << count.octave),
             events: count.writes,
         };
-        let mut index: Vec<IndexRow> = part.gaps.iter().map(all).chain(part.band_gaps.iter().map(in_band)).collect();
+        let run = |count: &RunCount| IndexRow {
+            window: number(count.window),
+            band: RUNS,
+            bucket: count.times.into(),
+            events: count.pages,
+        };
+        let mut index: Vec<IndexRow> = part.gaps.iter().map(all).collect();
+        index.extend(part.band_gaps.iter().map(in_band));
+        index.extend(part.runs.iter().map(run));
         index.sort_unstable();
         let bands = part.bands.iter().map(|&BandCount { window, band, written, left_zero, zero }| BandRow {
             window: number(window),
@@ -158,13 +177,16 @@ impl Kept {
             left_zero,
             zero,
         });
+        let last = part.lengthened.iter().rposition(|is| is.runs > 0).map_or(0, |last| last + 1);
+        let lengthened = part.lengthened[..last].iter();
         let beside = Beside {
             recorded_before: part.before,
             cell: part.cell,
             stretch: STRETCH,
             zero_at_start: part.zero_at_start,
             made_zero: part.made_zero,
-            times_written: part.times.0.map(|writes| writes as i64),
+            lengthened: lengthened.map(|is| [is.runs.into(), is.before]).collect(),
+            times_written: None,
             design_effect: part.design_effect.as_ref().map(Effect::of),
         };
         Kept { index, bands: bands.collect(), beside }
@@ -180,9 +202,8 @@ impl Kept {
         let mut places = vec![None; windows.len()];
         (0..).zip(recorded()).for_each(|(place, (number, _))| places[(number - first) as usize] = Some(place));
         let place = |number: u32| places.get(number.checked_sub(first)? as usize).copied().flatten();
-        let Beside { recorded_before, cell, stretch, zero_at_start, made_zero, times_written, ref design_effect } =
-            self.beside;
-        let design_effect = design_effect.as_ref().map(Effect::design_effect);
+        let Beside { recorded_before, cell, stretch, zero_at_start, made_zero, times_written, .. } = self.beside;
+        let design_effect = self.beside.design_effect.as_ref().map(Effect::design_effect);
         let is_known = |effect: &DesignEffect| effect.per_million.len() <= DesignEffect::OCTAVES_MAX;
         if cell != CELL || stretch != STRETCH || !design_effect.as_ref().is_none_or(is_known) {
             return Err(Misfit::Beside);
@@ -192,7 +213,7 @@ impl Kept {
             cell,
             zero_at_start,
             made_zero,
-            times: TimesWritten(times_written.map(|writes| writes as f64)),
+            lengthened: self.beside.lengthened(tracked).ok_or(Misfit::Beside)?,
             design_effect,
             ..WwsPart::default()
         };
@@ -211,6 +232,8 @@ impl Kept {
                     return Err(misfit);
                 }
                 part.band_gaps.push(BandGapCount { window, band, octave, writes: events });
+            } else if band == RUNS && (2..=u16::from(TIMES_MAX)).contains(&in_bucket) && times_written.is_none() {
+                part.runs.push(RunCount { window, times: in_bucket as u8, pages: events });
             } else {
                 return Err(misfit);
             }
@@ -222,16 +245,53 @@ impl Kept {
             };
             part.bands.push(BandCount { window, band, written, left_zero, zero });
         }
+        let gone_on: Vec<(u32, u32)> = part
+            .gaps
+            .iter()
+            .filter(|count| count.bucket == bucket(1))
+            .map(|count| (count.window, count.writes))
+            .collect();
+        if let Some(times_written) = &times_written {
+            part.runs = RunCount::mixed(&gone_on, times_written);
+        }
         let written: u64 = part.windows.iter().map(|window| u64::from(window.written)).sum();
         let sum = |counts: &mut dyn Iterator<Item = u32>| counts.map(u64::from).sum::<u64>();
         let fits = sum(&mut part.bands.iter().map(|count| count.written)) == written
             && sum(&mut part.gaps.iter().map(|count| count.writes)) <= written
             && sum(&mut part.band_gaps.iter().map(|count| count.writes)) <= written
-            && times_written.iter().map(|writes| i128::from(*writes)).sum::<i128>() == i128::from(written)
+            && times_written.is_none_or(|times| times.map(i128::from).iter().sum::<i128>() == i128::from(written))
+            && runs_go_on(&part.runs, &gone_on)
             && zero_at_start <= u64::from(tracked)
             && made_zero <= u64::from(tracked) * windows.len() as u64;
         if fits { Ok(part) } else { Err(Misfit::Sums) }
     }
+}
+
+impl Beside {
+    /// What [`WwsPart::lengthened`] is, if it can be of so many tracked pages.
+    fn lengthened(&self, tracked: u32) -> Option<[Lengthened; TIMES_MAX as usize]> {
+        let mut lengthened = [Lengthened::default(); TIMES_MAX as usize];
+        if self.lengthened.len() > lengthened.len() {
+            return None;
+        }
+        for (is, &[runs, before]) in lengthened.iter_mut().zip(&self.lengthened) {
+            let runs = u32::try_from(runs).ok().filter(|runs| *runs <= tracked)?;
+            if before > u64::from(runs) * u64::from(self.recorded_before) {
+                return None;
+            }
+            *is = Lengthened { runs, before };
+        }
+        Some(lengthened)
+    }
+}
+
+/// Whether in no window more runs go on than it has writes of gap 1; both ascend by window.
+fn runs_go_on(runs: &[RunCount], gone_on: &[(u32, u32)]) -> bool {
+    runs.chunk_by(|one, next| one.window == next.window).all(|of_window| {
+        let pages: u64 = of_window.iter().map(|count| u64::from(count.pages)).sum();
+        let at = gone_on.binary_search_by_key(&of_window[0].window, |(window, _)| *window);
+        at.is_ok_and(|at| pages <= u64::from(gone_on[at].1))
+    })
 }
 
 /// What of an index does not fit to the rest of its segment.
@@ -262,7 +322,9 @@ mod tests {
         let (mut windows, mut numbers) = (Vec::new(), Vec::new());
         for number in 0..600u32 {
             let state = if number % 3 == 2 { State::Gap } else { State::Recorded };
-            let ranks: Vec<u32> = (0..128).filter(|rank| (number * 7 + rank * 13) % (rank + 2) == 0).collect();
+            let is_written =
+                |rank: &u32| *rank < 4 && number % 50 < 40 || (number * 7 + rank * 13).is_multiple_of(rank + 2);
+            let ranks: Vec<u32> = (0..128).filter(is_written).collect();
             let written = if state == State::Recorded { ranks.len() as u32 } else { 0 };
             if state == State::Recorded {
                 recorder.window(Duration::from_nanos(5), &ranks);
@@ -279,7 +341,26 @@ mod tests {
     fn what_is_kept_gives_the_part_back() {
         let (windows, kept, part) = kept();
         assert!(kept.index.len() > 100 && kept.bands.len() > 100 && kept.beside.design_effect.is_some());
+        assert!(kept.index.iter().any(|row| row.band == RUNS), "some runs are long");
         assert_eq!(kept.part(100, &windows, 128).unwrap(), part);
+    }
+
+    #[test]
+    fn of_a_segment_without_runs_they_are_mixed_evenly() {
+        let (windows, mut kept, part) = kept();
+        let going: u64 = part.runs.iter().map(|count| u64::from(count.pages)).sum();
+        let written: u64 = part.windows.iter().map(|window| u64::from(window.written)).sum();
+        let mut times_written = [0; TIMES_MAX as usize];
+        (times_written[0], times_written[2]) = ((written - going).cast_signed(), going.cast_signed());
+        kept.index.retain(|row| row.band != RUNS);
+        (kept.beside.lengthened, kept.beside.times_written) = (Vec::new(), Some(times_written));
+        let older = kept.part(100, &windows, 128).unwrap();
+        let mixed: u64 = older.runs.iter().map(|count| u64::from(count.pages)).sum();
+        assert!(
+            older.runs.iter().all(|count| count.times == 3) && mixed.abs_diff(going * 18 / 19) < 10,
+            "{mixed} of {going}"
+        );
+        assert_eq!(WwsPart { runs: part.runs.clone(), lengthened: part.lengthened, ..older }, part);
     }
 
     #[test]
@@ -295,7 +376,23 @@ mod tests {
         assert_eq!(misfit(|kept| kept.bands[1].left_zero = 5_000), Misfit::Bands { row: 1 });
         assert_eq!(misfit(|kept| kept.bands[1].window += 1), Misfit::Bands { row: 1 });
         assert_eq!(misfit(|kept| kept.bands[1].written += 1), Misfit::Sums);
-        assert_eq!(misfit(|kept| kept.beside.times_written[0] += 1), Misfit::Sums);
+        let older = |kept: &mut Kept| {
+            kept.index.retain(|row| row.band != RUNS);
+            kept.beside.times_written = Some([1; TIMES_MAX as usize]);
+        };
+        assert_eq!(misfit(older), Misfit::Sums);
+        assert_eq!(misfit(|kept| kept.beside.lengthened = vec![[0, 0], [1, 1]]), Misfit::Beside);
+        assert_eq!(misfit(|kept| kept.beside.lengthened = vec![[129, 0]]), Misfit::Beside);
+        assert_eq!(misfit(|kept| kept.beside.lengthened = vec![[0, 0]; TIMES_MAX as usize + 1]), Misfit::Beside);
+        fn run(kept: &mut Kept) -> (u64, &mut IndexRow) {
+            let row = kept.index.iter().position(|row| row.band == RUNS).unwrap();
+            (row as u64, &mut kept.index[row])
+        }
+        let (row, _) = run(&mut kept().1);
+        assert_eq!(misfit(|kept| kept.beside.times_written = Some([0; TIMES_MAX as usize])), Misfit::Index { row });
+        assert_eq!(misfit(|kept| run(kept).1.bucket = 1), Misfit::Index { row });
+        assert_eq!(misfit(|kept| run(kept).1.bucket = u16::from(TIMES_MAX) + 1), Misfit::Index { row });
+        assert_eq!(misfit(|kept| run(kept).1.events += 128), Misfit::Sums);
         assert_eq!(misfit(|kept| kept.beside.stretch = 7), Misfit::Beside);
         let too_long = |kept: &mut Kept| {
             kept.beside.design_effect.as_mut().unwrap().per_million = vec![1; DesignEffect::OCTAVES_MAX + 1];

@@ -8,8 +8,11 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use migcast_history::format::Manifest;
 use migcast_history::reader::History;
-use migcast_model::dirty::DirtySource;
+use migcast_history::windows::Window;
+use migcast_history::writer::{NewWindow, Writer, ZeroChange};
+use migcast_model::dirty::{DirtySource, WwsIndex};
 use migcast_model::due::DueSource;
 use migcast_model::outcome::Completed;
 use migcast_model::simulate::Scenario;
@@ -21,6 +24,9 @@ type Case = (&'static str, &'static [(&'static str, &'static str)], u64);
 
 /// Starting points, evenly spread.
 const STARTS: u32 = 600;
+/// Of guests that write nearly what the link carries, or for all of classic Xen's rounds, times lie so far apart that quantiles
+/// of 600 are known to some percent only.
+const STARTS_MANY: u32 = 3_000;
 
 fn histories() -> Vec<PathBuf> {
     let room = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/histories");
@@ -33,22 +39,51 @@ fn histories() -> Vec<PathBuf> {
     found
 }
 
-/// Migration times and downtimes in seconds, replayed and counted, of starts from which both end within the recording.
-fn both(scenario: &Scenario, replay: &dyn DueSource, index: &dyn DueSource) -> Vec<[(f64, f64); 2]> {
-    let length = replay.length().expect("a recording ends");
+/// The index of the same history as it is written today: by what its segments keep, instead of by its pages.
+fn kept(history: &History) -> WwsIndex {
+    let dir = tempfile::tempdir().expect("there is room");
+    let manifest = Manifest { format: Manifest::format_now(), ..history.manifest().clone() };
+    let pages = |ranks: &mut dyn Iterator<Item = u32>| ranks.map(|rank| history.tracked().page_of_rank(rank)).collect();
+    let (mut stream, mut writer) = (history.stream(0..u32::MAX), None);
+    while let Some(view) = stream.next_window().expect("it is whole") {
+        let zero: Vec<u64> = pages(&mut view.zero_at_start.iter().flatten());
+        let into =
+            writer.get_or_insert_with(|| Writer::create(dir.path(), manifest.clone(), &zero).expect("it is new"));
+        let change = |change: &migcast_model::dirty::ZeroChange| ZeroChange {
+            page: history.tracked().page_of_rank(change.rank),
+            zero: change.zero,
+        };
+        let Window { start_unix_ns, end_unix_ns, state, cost_us, .. } = view.window;
+        let written: Vec<u64> = pages(&mut view.written.iter().copied());
+        let zero_changes: Vec<ZeroChange> = view.zero_changes.iter().map(change).collect();
+        let (written, zero_changes) = (&written, &zero_changes);
+        into.push(NewWindow { start_unix_ns, end_unix_ns, state, written, zero_changes, cost_us })
+            .expect("it is as it was");
+    }
+    writer.expect("there are windows").finish().expect("there is room");
+    let history = History::open(dir.path()).expect("it was just written");
+    history.wws_index(0..u32::MAX).expect("it is whole").from_last_zero_map()
+}
+
+/// Migration time and downtime of a start in seconds: replayed, by the index of the pages, and by what segments keep for it.
+type Run = [(f64, f64); 3];
+
+/// Of starts from which all three end within the recording.
+fn runs(scenario: &Scenario, sources: [&dyn DueSource; 3], starts: u32) -> Vec<Run> {
+    let length = sources[0].length().expect("a recording ends");
     let one = |number: u32| {
-        let start = length / STARTS * number;
+        let start = length / starts * number;
         // Each start has a link of its own, so that no threshold is met by a page from everywhere.
         let mut scenario = scenario.clone();
-        let turned = f64::from(number * 37 % STARTS) / f64::from(STARTS);
+        let turned = f64::from(number * 37 % starts) / f64::from(starts);
         scenario.link.line_rate = scenario.link.line_rate.scale(0.9 + 0.2 * turned);
-        let done = [replay, index].map(|source| scenario.run(source, start).completed().cloned());
-        let within = |done: &Completed| start + done.migration_time < length;
+        let done = sources.map(|source| scenario.run(source, start).completed().cloned());
+        let is_within =
+            |done: &Option<Completed>| done.as_ref().is_some_and(|done| start + done.migration_time < length);
         let seconds = |done: Completed| (done.migration_time.as_secs_f64(), done.downtime.total().as_secs_f64());
-        let [Some(replayed), Some(counted)] = done else { return None };
-        (within(&replayed) && within(&counted)).then(|| [seconds(replayed), seconds(counted)])
+        done.iter().all(is_within).then(|| done.map(|done| seconds(done.expect("it is within"))))
     };
-    (0..STARTS).into_par_iter().filter_map(one).collect()
+    (0..starts).into_par_iter().filter_map(one).collect()
 }
 
 fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
@@ -56,23 +91,28 @@ fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
     values[((q * values.len() as f64).ceil() as usize).clamp(1, values.len()) - 1]
 }
 
-/// Relative differences at the 5, 50 and 95 % quantiles.
-fn differences(runs: &[[(f64, f64); 2]], of: fn(&(f64, f64)) -> f64) -> [f64; 3] {
+/// Relative differences at the 5, 50 and 95 % quantiles of one of them from the replay.
+fn differences(runs: &[Run], which: usize, of: fn(&(f64, f64)) -> f64) -> [f64; 3] {
     let at = |which: usize, q: f64| quantile(runs.iter().map(|run| of(&run[which])).collect(), q);
+    [0.05, 0.5, 0.95].map(|q| at(which, q) / at(0, q) - 1.0)
+}
+
+/// Those of the replay's own odd starting points from its even ones: what quantiles of half as many are known to.
+fn own_differences(runs: &[Run], of: fn(&(f64, f64)) -> f64) -> [f64; 3] {
+    let at = |odd: usize, q: f64| quantile(runs.iter().skip(odd).step_by(2).map(|run| of(&run[0])).collect(), q);
     [0.05, 0.5, 0.95].map(|q| at(1, q) / at(0, q) - 1.0)
 }
 
 /// How far the quantiles of time, the median downtime, and its 5 and 95 % quantiles may lie apart.
 ///
-/// Times are to be within 1 % and downtimes within 2 %. Where more is allowed it is missed: under QEMU *cpu* and *sort* write
-/// nearly what the link carries, so that a percent of the counts is many of the time; of *redis* one page in 18 is tracked,
-/// which goes out as 18 at its own turn page by page; and of *sort*, which lasts for old Xen's 29 rounds, the stop falls
-/// into a burst of writes or between two, as a round more or less has it. Few starts make the ends of downtimes.
+/// Times are to be within 1 % and downtimes within 2 %. Where more is allowed it is missed: *cpu* and *sort* write nearly what
+/// the link carries, so that which bands were written where a scan stands decides over rounds more or less, and of *sort*,
+/// which lasts for old Xen's 29 rounds, whether its stop falls into a burst of writes. Few starts make the ends of downtimes.
 fn allowed(guest: &str, name: &str) -> (f64, f64, f64) {
     match (guest, name) {
-        ("sort", "xen-classic") => (0.08, 0.6, 0.6),
-        ("cpu" | "sort", "qemu-10.0") => (0.03, 0.02, 0.025),
-        ("redis", _) => (0.01, 0.04, 0.08),
+        ("sort", "xen-classic") => (0.05, 0.4, 0.15),
+        ("sort", "qemu-10.0") => (0.05, 0.02, 0.03),
+        ("cpu", _) => (0.015, 0.02, 0.03),
         _ => (0.01, 0.02, 0.025),
     }
 }
@@ -90,34 +130,44 @@ fn counting_says_what_replaying_says() {
         let history = History::open(&dir).expect("it ships with the project");
         let replay = history.page_replay(0..u32::MAX).expect("it is whole").from_last_zero_map();
         let index = history.wws_index(0..u32::MAX).expect("it is whole").from_last_zero_map();
+        let kept = kept(&history);
+        let guest = dir.file_name().expect("it has a name").to_string_lossy().into_owned();
+        let starts = if matches!(guest.as_str(), "cpu" | "sort") { STARTS_MANY } else { STARTS };
         for (name, settings, mbit) in cases {
             let scenario = scenario(replay.memory(), &history.manifest().accelerator, name, settings, mbit);
-            let runs = both(&scenario, &replay, &index);
-            let guest = dir.file_name().expect("it has a name").to_string_lossy().into_owned();
+            let runs = runs(&scenario, [&replay, &index, &kept], starts);
             if runs.len() < 20 {
                 println!("{guest}, {name} at {mbit} Mbit/s: {} starts end within the recording", runs.len());
                 continue;
             }
-            let (times, downtimes) = (differences(&runs, |run| run.0), differences(&runs, |run| run.1));
-            let worst = runs.iter().map(|[a, b]| (b.0 / a.0 - 1.0).abs()).fold(0.0, f64::max);
             let percent = |values: [f64; 3]| values.map(|value| format!("{:+.1} %", 100.0 * value)).join(", ");
             println!(
-                "{guest}, {name} at {mbit} Mbit/s: time {}; downtime {}; worst start {:.1} %; {} starts",
-                percent(times),
-                percent(downtimes),
-                100.0 * worst,
-                runs.len()
+                "{guest}, {name} at {mbit} Mbit/s: {} starts, odd ones from even ones: time {}; downtime {}",
+                runs.len(),
+                percent(own_differences(&runs, |run| run.0)),
+                percent(own_differences(&runs, |run| run.1)),
             );
-            let (time_max, middle_max, end_max) = allowed(&guest, name);
-            let are_near = times.iter().all(|error| error.abs() < time_max)
-                && downtimes.iter().zip([end_max, middle_max, end_max]).all(|(error, most)| error.abs() < most);
-            if !are_near {
-                too_far.push(format!("{guest}, {name} at {mbit} Mbit/s"));
+            for (which, of) in [(1, "of the pages"), (2, "as kept")] {
+                let times = differences(&runs, which, |run| run.0);
+                let downtimes = differences(&runs, which, |run| run.1);
+                let worst = runs.iter().map(|run| (run[which].0 / run[0].0 - 1.0).abs()).fold(0.0, f64::max);
+                println!(
+                    "    index {of}: time {}; downtime {}; worst start {:.1} %",
+                    percent(times),
+                    percent(downtimes),
+                    100.0 * worst,
+                );
+                let (time_max, middle_max, end_max) = allowed(&guest, name);
+                let are_near = times.iter().all(|error| error.abs() < time_max)
+                    && downtimes.iter().zip([end_max, middle_max, end_max]).all(|(error, most)| error.abs() < most);
+                if !are_near {
+                    too_far.push(format!("{guest}, {name} at {mbit} Mbit/s, index {of}"));
+                }
+                compared += 1;
             }
-            compared += 1;
         }
     }
     // All but *cpu* under QEMU at 400 Mbit/s, which writes more than that.
-    assert_eq!(compared, 31);
+    assert_eq!(compared, 2 * 31);
     assert!(too_far.is_empty(), "further apart than is allowed: {too_far:?}");
 }

@@ -107,7 +107,7 @@ impl SpanCounts for DeviatingCounts<'_> {
     fn written_by_band(&self, since: GuestTime, until: GuestTime, bands: Range<usize>, pages: &mut [f64]) {
         let (from, to) = self.counts.span(since, until);
         let written = self.counts.written_in(from, to) * self.deviating.factor(to - from);
-        self.counts.index.shares.of_bands(from, to, written, bands, pages);
+        self.counts.spread(from, to, written, bands, pages);
     }
 
     fn has_zero(&self) -> bool {

@@ -340,21 +340,18 @@ impl Levels {
         self.windows
     }
 
-    /// Writes in windows (from, to], every page counted in each window it is written in.
-    pub(super) fn writes(&self, from: f64, to: f64) -> f64 {
+    /// Writes of gaps above 1 in windows (from, to], at most a window apart: pages whose runs begin in them.
+    pub(super) fn begun(&self, from: f64, to: f64) -> f64 {
         let Level { grid, columns } = &self.levels[0];
-        columns[0].up_to(grid.place(from), self.until(*grid, to))
+        columns[1].up_to(grid.place(from), self.until(*grid, to))
     }
 
-    /// Tracked pages written in windows (from, to], each counted once. `from` lies in the history; a span of less than
-    /// a window is taken for one in which no page is written twice, one longer than the history for the history.
+    /// Tracked pages written in windows (from, to], each counted once. `from` lies in the history; a span has a
+    /// window or more, and one longer than the history is taken for the history.
     pub(super) fn distinct(&self, from: f64, to: f64) -> f64 {
         let span = (to - from).min(self.windows);
         let to = from + span;
-        let whole = span as u32;
-        if whole == 0 {
-            return self.writes(from, to);
-        }
+        let whole = (span as u32).max(1);
         // The bucket in which the span lies, or the next if it holds no longer gap.
         let around = gap::bucket(whole);
         let (start, width) = (gap::bucket_start(around), gap::bucket_width(around));

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!  windows of written pages ─► part: what is kept of them ─► levels: writes per window and gap bucket, whole memory
-//!            a recorder, while it records; on disk      └──► shares: the bands' parts in them, times written, zero pages
+//!            a recorder, while it records; on disk      ├──► runs: pages written in windows on end, for spans within one
+//!                                                       └──► shares: the bands' parts in them, zero pages
 //! ```
 //! A write counts in a span if it is its page's first there: if its gap, the windows since that page was written before,
 //! reaches back to the span's beginning. So counting the writes by window and gap is enough (footprint theory of cache
-//! locality, Xiang, Ding et al., for writes). [`part`] is what is counted, [`levels`] reads a span off in constant time,
-//! [`shares`] says how it falls on the bands of the memory, [`seam`] how the history's end is joined to its beginning. What a
-//! sample errs by tells [`design_effect`]; [`deviating`] is an index that errs by so much.
+//! locality, Xiang, Ding et al., for writes). [`part`] is what is counted, [`levels`] reads a span off in constant time, with
+//! [`runs`] one shorter than a window; [`shares`] says how it falls on the bands of the memory, [`seam`] how the history's end is
+//! joined to its beginning. What a sample errs by tells [`design_effect`]; [`deviating`] is an index that errs by so much.
 //!
 //! As the replay does, the index runs in recorded time, gaps left out, starts over at the end, and takes the moments of a
 //! window's writes to be spread evenly over it.
@@ -18,6 +19,7 @@ mod deviating;
 pub mod gap;
 mod levels;
 pub mod part;
+mod runs;
 mod seam;
 mod shares;
 mod tracker;
@@ -28,11 +30,13 @@ use std::time::Duration;
 pub use design_effect::{DesignEffect, Neighbours};
 pub use deviating::Deviating;
 pub use part::{PartRecorder, WwsPart};
+pub use runs::{Lengthened, RunCount, TIMES_MAX};
 pub use shares::band;
-pub use tracker::{Lap, TIMES_MAX, TimesWritten, Write, WriteTracker};
+pub use tracker::{Lap, Write, WriteTracker};
 
 use self::levels::{Counts, Levels, level_of};
 use self::part::GapCount;
+use self::runs::{Runs, RunsBuilder};
 use self::seam::Seam;
 use self::shares::{Shares, SharesBuilder};
 pub use super::BANDS;
@@ -45,6 +49,7 @@ pub struct WwsIndex {
     tracked: u32,
     memory: PageCount,
     levels: Levels,
+    runs: Runs,
     shares: Shares,
     /// Window k spans `time_bounds[k]..time_bounds[k + 1]`, in nanoseconds of recorded time.
     time_bounds: Vec<u64>,
@@ -74,6 +79,7 @@ pub struct WwsIndexBuilder {
     /// Where windows come one by one.
     recorder: Option<PartRecorder>,
     counts: Counts,
+    runs: RunsBuilder,
     shares: SharesBuilder,
     time_bounds: Vec<u64>,
     totals: Vec<u64>,
@@ -103,6 +109,7 @@ impl WwsIndexBuilder {
             memory,
             recorder: None,
             counts: Counts::default(),
+            runs: RunsBuilder::default(),
             shares: SharesBuilder::new(),
             time_bounds: vec![0],
             totals: vec![0; usize::from(gap::BUCKETS)],
@@ -145,6 +152,7 @@ impl WwsIndexBuilder {
         if first == 0 || part.before < self.remembered {
             self.seams.push(first);
         }
+        let goes_on_from = part.before.min(self.remembered);
         self.remembered = part.before.saturating_add(part.windows.len() as u32);
         for window in &part.windows {
             self.counts.window(window.written);
@@ -156,6 +164,7 @@ impl WwsIndexBuilder {
         self.ever_zero += part.made_zero;
         self.known.resize(self.time_bounds.len(), 0.0);
         part.gaps.iter().for_each(|count| self.gap(first, *count));
+        self.runs.part(first, goes_on_from, &part.runs, &part.lengthened);
         self.shares.part(part);
         let seen = |effect: &Option<DesignEffect>| effect.as_ref().map(|effect| effect.windows);
         if seen(&part.design_effect) >= seen(&self.design_effect) {
@@ -180,6 +189,9 @@ impl WwsIndexBuilder {
         if writes > 0 {
             self.counts.spread(from..to, bucket, writes);
             self.totals[usize::from(bucket)] += u64::from(writes);
+            if bucket == gap::bucket(1) {
+                self.runs.gone_on(from, writes);
+            }
             let each = f64::from(writes) / f64::from(to - from);
             self.known[from as usize] += each;
             self.known[to as usize] -= each;
@@ -208,6 +220,7 @@ impl WwsIndexBuilder {
         let written = self.counts.written().iter().map(|pages| u64::from(*pages)).sum();
         let length = self.time_bounds[self.time_bounds.len() - 1];
         let per_nano = f64::from(self.counts.windows()) / length as f64;
+        let runs = self.runs.finish(self.counts.windows());
         let (levels, shares) = rayon::join(|| self.counts.finish(), || self.shares.finish());
         Some(WwsIndex {
             length,
@@ -216,6 +229,7 @@ impl WwsIndexBuilder {
             memory: self.memory,
             written,
             levels,
+            runs,
             shares,
             time_bounds: self.time_bounds,
             totals: self.totals,
@@ -229,6 +243,9 @@ impl WwsIndexBuilder {
     /// The first writes of pages have a gap after all: the history starts over.
     fn lap(&mut self, window: u32, bucket: u16, writes: u32) {
         self.counts.count(window, bucket, writes);
+        if bucket == gap::bucket(1) {
+            self.runs.gone_on(window, writes);
+        }
         self.totals[usize::from(bucket)] += u64::from(writes);
     }
 
@@ -313,7 +330,7 @@ impl WwsIndex {
         } else if span >= 1.0 {
             self.levels.distinct(from, to).max(0.0)
         } else {
-            self.levels.writes(from, to) * self.shares.within_window(from, span)
+            self.levels.begun(from, to).max(0.0) + self.runs.met(from, span)
         }
     }
 }
@@ -334,8 +351,7 @@ impl DirtySource for WwsIndex {
         let windows = self.levels.windows();
         let span = span.as_secs_f64() * 1e9 / self.length as f64 * windows;
         let in_sample = if span < 1.0 {
-            let mean = self.written as f64 / windows;
-            mean * span * self.shares.within_any_window(span)
+            (self.written as f64 - self.runs.writes()) / windows * span + self.runs.met_anywhere(span)
         } else {
             let covered = |(bucket, events): (usize, &u64)| {
                 let bucket = bucket as u16;
@@ -418,6 +434,13 @@ impl IndexCounts<'_> {
         if origin < left { origin + at } else { origin - left }
     }
 
+    /// How `written` pages that were written in windows (from, to] fall on these bands.
+    fn spread(&self, from: f64, to: f64, written: f64, bands: Range<usize>, pages: &mut [f64]) {
+        let span = to - from;
+        let met = if span > 0.0 && span < 1.0 { self.index.runs.share_met(from, span) } else { 1.0 };
+        self.index.shares.of_bands(from, to, met, written, bands, pages);
+    }
+
     /// Distinct pages written in windows (from, to].
     fn written_in(&self, from: f64, to: f64) -> f64 {
         self.index.distinct(from, to) * self.weight
@@ -432,7 +455,7 @@ impl SpanCounts for IndexCounts<'_> {
 
     fn written_by_band(&self, since: GuestTime, until: GuestTime, bands: Range<usize>, pages: &mut [f64]) {
         let (from, to) = self.span(since, until);
-        self.index.shares.of_bands(from, to, self.written_in(from, to), bands, pages);
+        self.spread(from, to, self.written_in(from, to), bands, pages);
     }
 
     fn has_zero(&self) -> bool {
@@ -707,6 +730,8 @@ mod tests {
             let counts = index.counts(WINDOW.mul_f64(start % windows.len() as f64));
             let (since, until) = (at(0.0), at(length));
             let all = counts.written_per_band(since, until);
+            let nothing = counts.written_per_band(since, since);
+            prop_assert!(nothing == [0.0; BANDS], "{:?}", nothing);
             let (sum, written) = (all.iter().sum::<f64>(), counts.written(since, until));
             prop_assert!((sum - written).abs() < 1e-6 * written.max(1.0), "{} of {}", sum, written);
             for (first, among) in all.windows(3).enumerate() {

@@ -6,6 +6,7 @@
 //!                                                                          64 … 127: of two, 128 … 255: of four, …
 //!  bands        pages written, left zero, zero now, per band               of a cell: 1 window, 8 on disk
 //!  band_gaps    writes by octave of their gap, per band                    of 1,024 windows ([`STRETCH`])
+//!  runs         pages written in windows on end, by how often              of every window
 //! ```
 //! A gap of g windows matters to spans of about g windows, so it need not be known to the window in which its write was;
 //! and how the gaps of a band are spread changes slowly, other than how much is written in it.
@@ -16,8 +17,9 @@ use std::time::Duration;
 use super::design_effect::{DesignEffect, Neighbours};
 use super::gap;
 use super::levels::{LEVELS_MAX, buckets_of, level_of};
+use super::runs::{Lengthened, OpenRuns, RunCount, TIMES_MAX};
 use super::shares::band;
-use super::tracker::{Lap, TimesWritten, WriteTracker};
+use super::tracker::{Lap, WriteTracker};
 use crate::dirty::{BANDS, ZeroChange};
 use crate::page_set::PageSet;
 use crate::units::PageCount;
@@ -97,8 +99,10 @@ pub struct WwsPart {
     pub bands: Vec<BandCount>,
     /// By window, band and octave.
     pub band_gaps: Vec<BandGapCount>,
-    /// How often the pages count as written within their windows.
-    pub times: TimesWritten,
+    /// Runs that go on, by window and by how often their pages count as written.
+    pub runs: Vec<RunCount>,
+    /// Runs from before it that count as written twice, three times, … since they have gone on in it; the first is empty.
+    pub lengthened: [Lengthened; TIMES_MAX as usize],
     /// Tracked pages that were zero at its start.
     pub zero_at_start: u64,
     /// How often one became zero since.
@@ -132,6 +136,9 @@ impl WwsPart {
             count.writes = seen_of(count.writes, count.bucket, seen.saturating_add(middle), possible);
             count.writes > 0
         });
+        for lengthened in &mut self.lengthened {
+            lengthened.before = lengthened.before.min(u64::from(lengthened.runs) * u64::from(seen));
+        }
         self.before = seen;
     }
 }
@@ -158,6 +165,7 @@ struct Open {
     cell: [(u32, u32); BANDS],
     /// By octave, per band, in the stretch.
     stretch: Vec<[u32; OCTAVES]>,
+    runs: OpenRuns,
 }
 
 impl PartRecorder {
@@ -179,6 +187,7 @@ impl PartRecorder {
                 gaps: (0..LEVELS_MAX).map(|level| vec![0; buckets_of(level).len()]).collect(),
                 cell: [(0, 0); BANDS],
                 stretch: vec![[0; OCTAVES]; BANDS],
+                runs: OpenRuns::default(),
             },
         }
     }
@@ -226,15 +235,16 @@ impl PartRecorder {
     /// at its end.
     pub fn window(&mut self, length: Duration, written: &[u32]) {
         let nanos = u64::try_from(length.as_nanos()).expect("a window is shorter than 500 years").max(1);
-        let Open { part, gaps, cell, stretch } = &mut self.open;
+        let Open { part, gaps, cell, stretch, runs } = &mut self.open;
         let neighbours = &mut self.neighbours;
         part.windows.push(PartWindow { nanos, written: written.len() as u32 });
+        runs.window();
         let any_zero = self.zero_per_band.iter().any(|pages| *pages > 0);
         self.tracker.window(written, |write| {
             let band = usize::from(band(write.rank, self.tracked));
             cell[band].0 += 1;
             cell[band].1 += u32::from(any_zero && self.zero.contains(write.rank));
-            part.times.count(write.run);
+            runs.count(write.run);
             if let Some(neighbours) = neighbours {
                 neighbours.write(write.rank, write.gap);
             }
@@ -335,6 +345,7 @@ impl Open {
         last(cell).into_iter().for_each(|window| self.close_cell(window, zero));
         last(STRETCH).into_iter().for_each(|window| self.close_stretch(window));
         self.part.gaps.sort_unstable();
+        (self.part.runs, self.part.lengthened) = self.runs.take();
         std::mem::replace(&mut self.part, WwsPart { cell, ..WwsPart::default() })
     }
 }

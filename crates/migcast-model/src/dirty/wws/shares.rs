@@ -1,5 +1,4 @@
-//! How what was written falls on the bands of the memory, how often a page is written within a window, and which pages
-//! are zero.
+//! How what was written falls on the bands of the memory, and which pages are zero.
 //!
 //! ```text
 //!  cell       │ │ │ │ │ │ │ │ │ │ │ │ │ │ │ │ │ │      writes per band, zero pages per band
@@ -14,7 +13,6 @@ use std::ops::Range;
 use super::gap;
 use super::part::{OCTAVES, STRETCH, WwsPart};
 use super::seam::{Behind, OctaveSeam};
-use super::tracker::{TimesWritten, Within};
 use crate::dirty::{BANDS, PerBand};
 
 /// Most cells that are held, in 70 MB. A longer history has longer ones.
@@ -53,19 +51,11 @@ struct Gaps {
     octaves: Vec<PerBand>,
     /// Of the whole memory, by octave: writes, and the sum of their gaps.
     gaps: [(f64, f64); OCTAVES],
-    times: TimesWritten,
 }
 
 impl Gaps {
     fn begin(from: u32) -> Gaps {
-        Gaps {
-            from,
-            windows: 0,
-            written: [0.0; BANDS],
-            octaves: Vec::new(),
-            gaps: [(0.0, 0.0); OCTAVES],
-            times: TimesWritten::default(),
-        }
+        Gaps { from, windows: 0, written: [0.0; BANDS], octaves: Vec::new(), gaps: [(0.0, 0.0); OCTAVES] }
     }
 
     /// Writes of a band of which it is not known when their pages were written before.
@@ -182,9 +172,6 @@ impl SharesBuilder {
             *writes += f64::from(count.writes);
             *gaps += f64::from(count.writes) * mean;
         }
-        if windows.start == 0 {
-            stretch.times = stretch.times.with(&part.times);
-        }
     }
 
     /// The first write of a page in a band has a gap after all: the history starts over.
@@ -224,7 +211,6 @@ impl SharesBuilder {
     /// Ends the counting.
     pub(super) fn finish(self) -> Shares {
         let octaves = (self.windows.max(1).ilog2() as usize + 2).min(OCTAVES + 1);
-        let all_times = self.stretches.iter().fold(TimesWritten::default(), |all, stretch| all.with(&stretch.times));
         let mut shares = Shares {
             windows: f64::from(self.windows),
             each: f64::from(self.each),
@@ -238,8 +224,6 @@ impl SharesBuilder {
             covered: Vec::with_capacity(self.stretches.len() * octaves),
             sums: vec![[0.0; BANDS]; octaves],
             all: vec![0.0; octaves],
-            within: self.stretches.iter().map(|stretch| stretch.times.within()).collect(),
-            within_any: all_times.within(),
         };
         for cell in &self.cells {
             let mut sum = shares.written[shares.written.len() - 1];
@@ -295,7 +279,7 @@ struct Reach {
     /// mantissa.
     low: usize,
     high: usize,
-    /// How far it is to `high`, 0 to 1.
+    /// How far it is to `high`, 0 to 1; of a span shorter than a window, which lies before `low`, less than nothing.
     weight: f64,
 }
 
@@ -333,8 +317,6 @@ pub(super) struct Shares {
     sums: Vec<PerBand>,
     /// The same over all bands, of the cells before; (cells + 1) × octaves.
     all: Vec<f64>,
-    within: Vec<Within>,
-    within_any: Within,
 }
 
 impl Shares {
@@ -359,17 +341,18 @@ impl Shares {
         (first, ceil(to / self.each).clamp(first + 1, self.cells()))
     }
 
-    fn stretch_of(&self, window: f64) -> usize {
-        self.stretch_of[self.cell_of(window)] as usize
-    }
-
     /// Where windows (from, to] lie.
     #[inline]
-    fn reach(&self, from: f64, to: f64) -> Reach {
-        let span = (to - from).max(1.0);
-        let low = ((span as u64).ilog2() as usize).min(self.octaves - 1);
+    fn reach(&self, from: f64, to: f64, met: f64) -> Reach {
+        let span = to - from;
+        let low = ((span.max(1.0) as u64).ilog2() as usize).min(self.octaves - 1);
         let high = (low + 1).min(self.octaves - 1);
-        let weight = (span / (1u64 << low) as f64 - 1.0).clamp(0.0, 1.0);
+        let weight = match span < 1.0 {
+            // With a share u of writes whose gap is above 1, all of which a span of two windows covers twice, a band's pages
+            // are as u × span + (1 − u) × met, or as 1 + u × (span ÷ met − 1).
+            true => span / met - 1.0,
+            false => (span / (1u64 << low) as f64 - 1.0).clamp(0.0, 1.0),
+        };
         let (first, end) = self.cells_of(from, to);
         let outside = match end - first {
             1 => [0.0, 0.0],
@@ -383,10 +366,11 @@ impl Shares {
         Reach { first, end, outside, first_stretch, last_stretch, low, high, weight }
     }
 
-    /// How `written` pages that were written in windows (from, to] fall on these bands; evenly where nothing was written.
-    pub(super) fn of_bands(&self, from: f64, to: f64, written: f64, bands: Range<usize>, pages: &mut [f64]) {
+    /// How `written` pages that were written in windows (from, to] fall on these bands; evenly where nothing was written. Of a
+    /// span shorter than a window `met` is the share of the runs going on that it meets, > 0.
+    pub(super) fn of_bands(&self, from: f64, to: f64, met: f64, written: f64, bands: Range<usize>, pages: &mut [f64]) {
         let Reach { first, end, outside: [head, tail], first_stretch, last_stretch, low, high, weight } =
-            self.reach(from, to);
+            self.reach(from, to, met);
         let sum = |octave: usize| {
             let at = |cell: usize| self.all[cell * self.octaves + octave];
             at(end) - at(first) - head * (at(first + 1) - at(first)) - tail * (at(end) - at(end - 1))
@@ -397,18 +381,19 @@ impl Shares {
             return;
         }
         let each = written / all;
+        // In single precision, of which a processor has twice as many at once; a span's pages are known to far less.
+        let [low_each, high_each] = [(1.0 - weight) * each, weight * each].map(|each| each as f32);
         let add = |cells: Range<usize>, [head, tail]: [f64; 2], stretch: usize, pages: &mut [f64]| {
-            let at = |cell: usize| &self.written[cell][bands.clone()][..pages.len()];
-            let [before, second] = [at(cells.start), at(cells.start + 1)];
-            let [last, until] = [at(cells.end - 1), at(cells.end)];
-            let covered = |octave: usize| &self.covered[stretch * self.octaves + octave][bands.clone()][..pages.len()];
-            let [low, high] = [low, high].map(covered);
-            for (band, pages) in pages.iter_mut().enumerate() {
-                let writes = |from: u32, to: u32| f64::from(to.wrapping_sub(from).cast_signed());
-                let (whole, first) = (writes(before[band], until[band]), writes(before[band], second[band]));
-                let inside = whole - head * first - tail * writes(last[band], until[band]);
-                let covered = f64::from(low[band]) + f64::from(high[band] - low[band]) * weight;
-                *pages += inside * covered * each;
+            let at = |cell: usize| self.written[cell][bands.clone()].iter();
+            let covered = |octave: usize| self.covered[stretch * self.octaves + octave][bands.clone()].iter();
+            let ([low, high], [head, tail]) = ([low, high].map(covered), [head, tail].map(|part| part as f32));
+            let writes = |from: u32, to: u32| to.wrapping_sub(from).cast_signed() as f32;
+            let firsts = at(cells.start).zip(at(cells.start + 1));
+            let counts = firsts.zip(at(cells.end - 1).zip(at(cells.end))).zip(low.zip(high));
+            for (pages, (((before, second), (last, until)), (low, high))) in pages.iter_mut().zip(counts) {
+                let outside = head * writes(*before, *second) + tail * writes(*last, *until);
+                let inside = (writes(*before, *until) - outside).max(0.0);
+                *pages += f64::from(inside * (low * low_each + high * high_each));
             }
         };
         pages.fill(0.0);
@@ -457,15 +442,5 @@ impl Shares {
         }
         let written: f64 = self.between(first, end).iter().map(|writes| f64::from(*writes)).sum();
         f64::from(left) / written
-    }
-
-    /// Of the pages written in this window those met in a part of it, `span` ≤ 1 window long; as a multiple of `span`.
-    pub(super) fn within_window(&self, window: f64, span: f64) -> f64 {
-        self.within[self.stretch_of(window)].met(span)
-    }
-
-    /// The same over the whole history.
-    pub(super) fn within_any_window(&self, span: f64) -> f64 {
-        self.within_any.met(span)
     }
 }
