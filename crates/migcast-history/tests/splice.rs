@@ -23,7 +23,9 @@ use support::{Recording, manifest, read_back};
 /// Ten minutes, of which pages are kept of about the last four, if of any less than all.
 fn recording(keep_pages_seconds: Option<f64>) -> Recording {
     let manifest = Manifest { keep_pages_seconds, ..manifest(&[300, 100], Sample { one_in: 2, seed: 9 }) };
-    Recording::made_up_every(manifest, 11, 1_200, 30, 500_000_000)
+    let mut made = Recording::made_up_every(manifest, 11, 1_200, 30, 500_000_000);
+    made.write_on_end(6);
+    made
 }
 
 fn written(dir: &Path, made: &Recording) -> History {

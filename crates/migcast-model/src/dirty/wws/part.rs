@@ -136,6 +136,8 @@ impl WwsPart {
             count.writes = seen_of(count.writes, count.bucket, seen.saturating_add(middle), possible);
             count.writes > 0
         });
+        // Nor is it known of the first window's pages that they were written in the one before it.
+        self.runs.retain(|count| seen > 0 || count.window > 0);
         for lengthened in &mut self.lengthened {
             lengthened.before = lengthened.before.min(u64::from(lengthened.runs) * u64::from(seen));
         }
