@@ -188,10 +188,7 @@ impl WwsIndexBuilder {
         let writes = part::seen_of(writes, bucket, seen, self.before.saturating_add(middle));
         if writes > 0 {
             self.counts.spread(from..to, bucket, writes);
-            self.totals[usize::from(bucket)] += u64::from(writes);
-            if bucket == gap::bucket(1) {
-                self.runs.gone_on(from, writes);
-            }
+            self.total(from, bucket, writes);
             let each = f64::from(writes) / f64::from(to - from);
             self.known[from as usize] += each;
             self.known[to as usize] -= each;
@@ -243,10 +240,15 @@ impl WwsIndexBuilder {
     /// The first writes of pages have a gap after all: the history starts over.
     fn lap(&mut self, window: u32, bucket: u16, writes: u32) {
         self.counts.count(window, bucket, writes);
+        self.total(window, bucket, writes);
+    }
+
+    /// Writes of a known gap: to the bucket's total, and those of gap 1, which are known to the window, to the runs.
+    fn total(&mut self, window: u32, bucket: u16, writes: u32) {
+        self.totals[usize::from(bucket)] += u64::from(writes);
         if bucket == gap::bucket(1) {
             self.runs.gone_on(window, writes);
         }
-        self.totals[usize::from(bucket)] += u64::from(writes);
     }
 
     fn close_seam(&mut self) {
