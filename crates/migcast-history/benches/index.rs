@@ -23,7 +23,7 @@ use migcast_model::simulate::Scenario;
 use migcast_model::units::PageCount;
 use migcast_model::units::{BytesPerSec, GuestTime};
 
-const MANIFEST: &str = r#"{"format": "migcast.history/4", "created": "2026-01-01T00:00:00Z", "recorder": "migcast day",
+const MANIFEST: &str = r#"{"format": "migcast.history/5", "created": "2026-01-01T00:00:00Z", "recorder": "migcast day",
     "method": "import", "written_means": "dirty-log", "resource": "ram", "guest_name": "day",
     "guest_id": "24a5c000-75e1-4b1b-9f5b-6d6173636f74", "hypervisor": "qemu", "hypervisor_version": "10.0.2",
     "accelerator": "kvm", "page_size_bytes": 4096, "window_seconds": 0.1, "keep_pages_seconds": 3600,
@@ -75,7 +75,7 @@ fn measure(dir: &Path, hours: u64) -> Result<(), Box<dyn Error>> {
 
 /// What a recorder does for the index alone.
 fn count_alone() {
-    let mut recorder = PartRecorder::new(PAGES as u32, PageCount::new(PAGES), 8);
+    let mut recorder = PartRecorder::new(PAGES as u32, PageCount::new(PAGES), 32);
     let windows: Vec<Vec<u32>> = (0..600)
         .map(|window| {
             let mut written = Vec::new();
@@ -88,7 +88,10 @@ fn count_alone() {
     windows.iter().for_each(|written| recorder.window(Duration::from_millis(100), written));
     let part = recorder.take();
     let rate = events as f64 / began.elapsed().as_secs_f64() / 1e6;
-    println!("| counted, a minute, {} rows | {rate:.1} million events/s |", part.gaps.len() + part.bands.len());
+    println!(
+        "| counted, a minute, {} rows | {rate:.1} million events/s |",
+        part.gaps.len() + part.bands.len() + part.band_gaps.len()
+    );
 }
 
 fn record(dir: &Path, hours: u64) -> Result<(), Box<dyn Error>> {

@@ -11,7 +11,7 @@ use migcast_history::format::Manifest;
 use migcast_history::windows::State;
 use migcast_history::writer::{NewWindow, Writer};
 
-const MANIFEST: &str = r#"{"format": "migcast.history/4", "created": "2026-01-01T00:00:00Z", "recorder": "migcast cyclic",
+const MANIFEST: &str = r#"{"format": "migcast.history/5", "created": "2026-01-01T00:00:00Z", "recorder": "migcast cyclic",
     "method": "import", "written_means": "dirty-log", "resource": "ram", "guest_name": "cyclic",
     "guest_id": "2010a5c0-75e1-4b1b-9f5b-6d6173636f74", "hypervisor": "unknown", "hypervisor_version": "",
     "accelerator": "unknown", "page_size_bytes": 4096, "window_seconds": 0.1,

@@ -9,7 +9,7 @@ use parquet::data_type::{ByteArrayType, Int32Type, Int64Type};
 
 use crate::damage::{Damage, ReadError};
 use crate::format::{Manifest, VERSION, VERSION_FIRST, VERSION_WITHOUT_RUNS};
-use crate::index::{ALL_BANDS, BANDS, BUCKETS, BandRow, Beside, CELL, IndexRow, Kept, Misfit, RUNS};
+use crate::index::{ALL_BANDS, BANDS, BUCKETS, BandRow, Beside, IndexRow, Kept, Misfit, RUNS};
 use crate::quote::quoted;
 use crate::seal;
 use crate::segment::{
@@ -22,8 +22,8 @@ use crate::windows::{State, Window};
 /// No file of a segment is longer; a commit mark that says otherwise is wrong. In bytes.
 const FILE_BYTES_MAX: u64 = 4 << 30;
 
-/// Rows a `wws` file may have: an event each, and what one window alone may bring.
-const INDEX_ROWS_MAX: u64 = SEGMENT_EVENTS_MAX as u64 + BANDS as u64 * BUCKETS as u64;
+/// Rows a `wws` file may have: an event for each of the memory, its band and its run, and what one window alone may bring.
+const INDEX_ROWS_MAX: u64 = 3 * SEGMENT_EVENTS_MAX as u64 + BANDS as u64 * BUCKETS as u64;
 
 /// The files of one segment.
 pub(crate) struct Files<'a> {
@@ -188,7 +188,7 @@ impl<'a> Files<'a> {
         let windows = self.windows()?;
         let text = opened.table.metadata(segment::KEY_INDEX).unwrap_or_default();
         let beside = serde_json::from_str::<Beside>(text).map_err(|_| wrong_beside(&opened, text))?;
-        let rows_max = (u64::from(self.commit.windows) / u64::from(CELL) + 1) * u64::from(BANDS);
+        let rows_max = u64::from(self.commit.windows) * u64::from(BANDS);
         let bands_file = self.open(&BANDS_TABLE, 3, rows_max)?;
         let bands = read_bands(&bands_file.table).map_err(|damage| bands_file.damaged(damage))?;
         let order = |pair: &[BandRow]| (pair[0].window, pair[0].band) < (pair[1].window, pair[1].band);

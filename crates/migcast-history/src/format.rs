@@ -10,7 +10,10 @@ use crate::quote::{JsonError, quoted};
 use crate::sample::SampleError;
 
 /// Version of a history of windows: the one that is written, and the newest that is read.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
+
+/// Version of a history of windows whose index tells only by 1,024 windows how soon the pages of a band are written again.
+pub const VERSION_OF_STRETCHES: u32 = 4;
 
 /// Version of a history of windows whose index does not tell by window how long its pages had been written on end.
 pub const VERSION_WITHOUT_RUNS: u32 = 3;
@@ -45,10 +48,10 @@ pub const KEEP_INDEX_SECONDS_MIN: f64 = 3600.0;
 /// Page sizes a manifest may state, in bytes: the smallest and the largest of any processor in use.
 const PAGE_SIZES: std::ops::RangeInclusive<u64> = 512..=(1 << 30);
 
-/// The manifest of a history (`format` = "migcast.history/4", or "migcast.history/2" for one of rates).
+/// The manifest of a history (`format` = "migcast.history/5", or "migcast.history/2" for one of rates).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// "migcast.history/4", or "migcast.history/1" or "/3" of old; "migcast.history/2" where [`Self::written_means`] is a rate.
+    /// "migcast.history/5", or "migcast.history/1", "/3" or "/4" of old; "migcast.history/2" where [`Self::written_means`] is a rate.
     pub format: String,
     /// When the recording began, UTC.
     pub created: jiff::Timestamp,
@@ -284,7 +287,7 @@ impl Manifest {
 
 /// The version in a manifest's `format`.
 fn check_format(format: &str, path: &Path) -> Result<u32, ManifestError> {
-    let known = [VERSION_FIRST, VERSION_RATES, VERSION_WITHOUT_RUNS, VERSION];
+    let known = [VERSION_FIRST, VERSION_RATES, VERSION_WITHOUT_RUNS, VERSION_OF_STRETCHES, VERSION];
     match format.strip_prefix(FORMAT).map(str::parse::<u32>) {
         Some(Ok(version)) if version > VERSION => Err(ManifestError::Newer { path: path.into(), version }),
         Some(Ok(version)) if known.contains(&version) && format == format!("{FORMAT}{version}") => Ok(version),
@@ -313,7 +316,7 @@ mod tests {
 
     fn manifest() -> serde_json::Value {
         serde_json::json!({
-            "format": "migcast.history/4", "created": "2026-01-01T00:00:00Z", "recorder": "migcast 0.1.0",
+            "format": "migcast.history/5", "created": "2026-01-01T00:00:00Z", "recorder": "migcast 0.1.0",
             "method": "qemu", "written_means": "content", "resource": "ram", "guest_name": "g",
             "guest_id": "67e55044-10b1-426f-9247-bb680e5fe0c8", "hypervisor": "qemu", "hypervisor_version": "10.0.2",
             "accelerator": "tcg", "page_size_bytes": 4096, "window_seconds": 0.1,
@@ -338,9 +341,9 @@ mod tests {
     #[test]
     fn each_bad_field_is_named_in_one_line() {
         let cases: [(&str, serde_json::Value, &str); 12] = [
-            ("format", "migcast.history/5".into(), "m: history format 5 is newer"),
+            ("format", "migcast.history/6".into(), "m: history format 6 is newer"),
             ("format", "migcast.history/2".into(), "m: written_means is Content in format 2, allowed: content or"),
-            ("written_means", "rate".into(), "m: written_means is Rate in format 4, allowed: content or"),
+            ("written_means", "rate".into(), "m: written_means is Rate in format 5, allowed: content or"),
             ("format", "migcast.history/01".into(), "m: format is \"migcast.history/01\""),
             ("format", "tar".into(), "m: format is \"tar\""),
             ("page_size_bytes", 1000.into(), "m: page_size_bytes is 1000, allowed: a power of two"),

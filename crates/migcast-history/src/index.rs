@@ -6,14 +6,17 @@
 //!
 //! ```text
 //! wws     band 64     whole memory: events by bucket of their gap; of 2^level windows, 1 for gaps below 64
-//!         band 0 … 63 events by octave of their gap, of 1,024 windows
+//!         band 0 … 63 events by octave of their gap; of a cell, or as many windows as a quarter of the octave's gaps
 //!         band 65     pages written in windows on end, by how often they count as written in one; of 1 window
-//! bands   per band: pages written, left zero, zero; of 8 windows
+//! bands   per band: pages written, left zero, zero; of a cell
 //! ```
-//! Format version 3 has no band 65, and how often pages count as written only of a segment as a whole. Version 1 has events by
-//! window, band and bucket, first writes included, and no `bands`.
+//! A cell has 1 to 1,024 windows, as the memory is small or large. In format version 4 it has 8, and events of bands are by 1,024
+//! windows. Version 3 has no band 65 either, and how often pages count as written only of a segment as a whole. Version 1 has events
+//! by window, band and bucket, first writes included, and no `bands`.
 
-use migcast_model::dirty::wws::part::{BandCount, BandGapCount, GapCount, OCTAVES, PartWindow, STRETCH, windows_of};
+use migcast_model::dirty::wws::part::{
+    BandCount, BandGapCount, CELL_MAX, GapCount, OCTAVES, PartWindow, windows_of, windows_of_octave,
+};
 use migcast_model::dirty::wws::{self, DesignEffect, Lengthened, RunCount, TIMES_MAX, WwsPart};
 use serde::{Deserialize, Serialize};
 
@@ -31,9 +34,6 @@ pub const ALL_BANDS: u16 = BANDS;
 
 /// The band of rows that are about pages of the whole memory written in windows on end.
 pub const RUNS: u16 = BANDS + 1;
-
-/// Recorded windows whose writes are counted together in `bands/`.
-pub const CELL: u32 = 8;
 
 /// One row of `wws/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +64,7 @@ impl IndexRow {
 /// One row of `bands/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BandRow {
-    /// The first of up to [`CELL`] recorded windows, counted from the start of the history.
+    /// The first of the recorded windows of a cell, counted from the start of the history.
     pub window: u32,
     /// The band.
     pub band: u16,
@@ -96,10 +96,11 @@ impl BandRow {
 pub(crate) struct Beside {
     /// Windows that were recorded before the segment.
     recorded_before: u32,
-    /// Recorded windows whose writes are counted together in `bands/`.
+    /// Recorded windows whose writes are counted together in `bands/`, a power of two up to [`CELL_MAX`].
     cell: u32,
-    /// Likewise in rows of `wws/` for a band.
-    stretch: u32,
+    /// Of older segments: likewise in rows of `wws/` for a band, of any octave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stretch: Option<u32>,
     /// Tracked pages that were zero at the segment's start.
     zero_at_start: u64,
     /// How often one became zero in it.
@@ -182,7 +183,7 @@ impl Kept {
         let beside = Beside {
             recorded_before: part.before,
             cell: part.cell,
-            stretch: STRETCH,
+            stretch: None,
             zero_at_start: part.zero_at_start,
             made_zero: part.made_zero,
             lengthened: lengthened.map(|is| [is.runs.into(), is.before]).collect(),
@@ -205,7 +206,8 @@ impl Kept {
         let Beside { recorded_before, cell, stretch, zero_at_start, made_zero, times_written, .. } = self.beside;
         let design_effect = self.beside.design_effect.as_ref().map(Effect::design_effect);
         let is_known = |effect: &DesignEffect| effect.per_million.len() <= DesignEffect::OCTAVES_MAX;
-        if cell != CELL || stretch != STRETCH || !design_effect.as_ref().is_none_or(is_known) {
+        let is_cell = cell.is_power_of_two() && cell <= CELL_MAX && stretch.is_none_or(|stretch| stretch == CELL_MAX);
+        if !is_cell || !design_effect.as_ref().is_none_or(is_known) {
             return Err(Misfit::Beside);
         }
         let mut part = WwsPart {
@@ -226,9 +228,10 @@ impl Kept {
             let window = place(window).ok_or(misfit)?;
             if band == ALL_BANDS && in_bucket != FIRST_WRITE && window % windows_of(in_bucket) == 0 {
                 part.gaps.push(GapCount { window, bucket: in_bucket, writes: events });
-            } else if band < BANDS && in_bucket != FIRST_WRITE && window % STRETCH == 0 {
+            } else if band < BANDS && in_bucket != FIRST_WRITE {
                 let octave = bucket_start(in_bucket).ilog2() as u16;
-                if bucket(1 << octave) != in_bucket || usize::from(octave) >= OCTAVES {
+                let is_octave = bucket(1 << octave) == in_bucket && usize::from(octave) < OCTAVES;
+                if !is_octave || window % stretch.unwrap_or_else(|| windows_of_octave(octave.into(), cell)) != 0 {
                     return Err(misfit);
                 }
                 part.band_gaps.push(BandGapCount { window, band, octave, writes: events });
@@ -239,7 +242,7 @@ impl Kept {
             }
         }
         for (row, &BandRow { window, band, written, left_zero, zero }) in self.bands.iter().enumerate() {
-            let window = place(window).filter(|window| window % CELL == 0);
+            let window = place(window).filter(|window| window % cell == 0);
             let (Some(window), true) = (window, left_zero <= written && zero <= tracked) else {
                 return Err(Misfit::Bands { row: row as u64 });
             };
@@ -263,7 +266,13 @@ impl Kept {
             && runs_go_on(&part.runs, &gone_on)
             && zero_at_start <= u64::from(tracked)
             && made_zero <= u64::from(tracked) * windows.len() as u64;
-        if fits { Ok(part) } else { Err(Misfit::Sums) }
+        if !fits {
+            return Err(Misfit::Sums);
+        }
+        if let Some(stretch) = stretch {
+            part.band_gaps = BandGapCount::mixed(&part.band_gaps, stretch, &part.bands, cell);
+        }
+        Ok(part)
     }
 }
 
@@ -318,7 +327,7 @@ mod tests {
 
     /// Windows of which every third was not recorded, and what is kept of them.
     fn kept() -> (Vec<Window>, Kept, WwsPart) {
-        let mut recorder = PartRecorder::new(128, PageCount::new(256), CELL);
+        let mut recorder = PartRecorder::new(128, PageCount::new(256), 8);
         let (mut windows, mut numbers) = (Vec::new(), Vec::new());
         for number in 0..600u32 {
             let state = if number % 3 == 2 { State::Gap } else { State::Recorded };
@@ -393,7 +402,9 @@ mod tests {
         assert_eq!(misfit(|kept| run(kept).1.bucket = 1), Misfit::Index { row });
         assert_eq!(misfit(|kept| run(kept).1.bucket = u16::from(TIMES_MAX) + 1), Misfit::Index { row });
         assert_eq!(misfit(|kept| run(kept).1.events += 128), Misfit::Sums);
-        assert_eq!(misfit(|kept| kept.beside.stretch = 7), Misfit::Beside);
+        assert_eq!(misfit(|kept| kept.beside.stretch = Some(7)), Misfit::Beside);
+        assert_eq!(misfit(|kept| kept.beside.cell = 7), Misfit::Beside);
+        assert_eq!(misfit(|kept| kept.beside.cell = 2 * CELL_MAX), Misfit::Beside);
         let too_long = |kept: &mut Kept| {
             kept.beside.design_effect.as_mut().unwrap().per_million = vec![1; DesignEffect::OCTAVES_MAX + 1];
         };

@@ -48,7 +48,7 @@ pub(crate) const ZERO: Table = Table {
     ],
 };
 
-/// `bands/`: what happened in the bands of the memory, by cells of [`crate::index::CELL`] recorded windows.
+/// `bands/`: what happened in the bands of the memory, by cells of recorded windows.
 pub(crate) const BANDS_TABLE: Table = Table {
     name: "bands",
     columns: &[

@@ -15,7 +15,7 @@ use migcast_model::dirty::wws::WwsPart;
 use crate::committer::{Closed, Committer, Pages};
 use crate::damage::ReadError;
 use crate::format::Manifest;
-use crate::index::{CELL, Kept};
+use crate::index::Kept;
 use crate::reader::{History, Segment};
 use crate::table::Values;
 use crate::windows::{State, Window};
@@ -120,7 +120,8 @@ impl Splice {
                 start_runs: zero.len(),
             },
         };
-        let part = WwsPart { before: self.since_seam, cell: CELL, zero_at_start, made_zero, ..WwsPart::default() };
+        let (before, cell) = (self.since_seam, taken.part.cell);
+        let part = WwsPart { before, cell, zero_at_start, made_zero, ..WwsPart::default() };
         let kept = &Kept::of(&part, &[]);
         let (first_window, windows) = (self.next_window, &[window]);
         self.committer.commit(Closed { first_window, windows, pages, kept, vcpu_time: None })?;

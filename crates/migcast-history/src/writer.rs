@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use migcast_model::dirty as model;
 use migcast_model::dirty::wws::PartRecorder;
+use migcast_model::dirty::wws::part::cell_for;
 use migcast_model::units::PageCount;
 use parquet::errors::ParquetError;
 
 use crate::committer::{Closed, Committer, Pages};
 use crate::disk::{self, DiskError};
 use crate::format::{MANIFEST, Manifest, ManifestError};
-use crate::index::{CELL, Kept};
+use crate::index::Kept;
 use crate::retention::Retention;
 use crate::sample::Tracked;
 use crate::segment::{self, TABLES};
@@ -174,7 +175,8 @@ impl Writer {
         for &page in zero_pages {
             zero.set(tracked.rank_of_page(page).ok_or(broken(WindowRule::Untracked { page }))?, true);
         }
-        let mut index = PartRecorder::new(tracked.count(), PageCount::new(tracked.memory()), CELL);
+        let cell = cell_for(manifest.memory_bytes(), Duration::from_secs_f64(manifest.window_seconds));
+        let mut index = PartRecorder::new(tracked.count(), PageCount::new(tracked.memory()), cell);
         index.zero_at_start(zero.runs());
         let guest_id = manifest.guest_id.to_string();
         begin_history(dir, &manifest)?;

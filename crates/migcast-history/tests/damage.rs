@@ -230,7 +230,7 @@ fn every_damaged_manifest_is_one_line() {
 #[test]
 fn a_newer_history_is_named_as_such_even_with_unknown_fields() {
     let (dir, _) = history();
-    fs::write(dir.path().join("manifest.json"), r#"{"format": "migcast.history/5", "guests": []}"#).unwrap();
+    fs::write(dir.path().join("manifest.json"), r#"{"format": "migcast.history/6", "guests": []}"#).unwrap();
     let error = History::open(dir.path()).unwrap_err();
-    assert_one_line(&line(&error), "history format 5 is newer than this program reads (up to 4)");
+    assert_one_line(&line(&error), "history format 6 is newer than this program reads (up to 5)");
 }

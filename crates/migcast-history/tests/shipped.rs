@@ -105,14 +105,14 @@ fn own_differences(runs: &[Run], of: fn(&(f64, f64)) -> f64) -> [f64; 3] {
 
 /// How far the quantiles of time, the median downtime, and its 5 and 95 % quantiles may lie apart.
 ///
-/// Times are to be within 1 % and downtimes within 2 %. Where more is allowed it is missed: *cpu* and *sort* write nearly what
-/// the link carries, so that which bands were written where a scan stands decides over rounds more or less, and of *sort*,
-/// which lasts for old Xen's 29 rounds, whether its stop falls into a burst of writes. Few starts make the ends of downtimes.
+/// Times are to be within 1 % and downtimes within 2 %. Where more is allowed it is missed: *sort* writes nearly what the link
+/// carries, so that where a scan stands in a burst decides over rounds more or less, and as it lasts for old Xen's 29 rounds,
+/// whether its stop falls into a burst; the replay's own odd starts lie 4 and 11 % from its even ones. Few starts make the ends of
+/// downtimes.
 fn allowed(guest: &str, name: &str) -> (f64, f64, f64) {
     match (guest, name) {
-        ("sort", "xen-classic") => (0.05, 0.4, 0.15),
-        ("sort", "qemu-10.0") => (0.05, 0.02, 0.03),
-        ("cpu", _) => (0.015, 0.02, 0.03),
+        ("sort", "xen-classic") => (0.02, 0.12, 0.12),
+        ("sort", "qemu-10.0") => (0.07, 0.02, 0.025),
         _ => (0.01, 0.02, 0.025),
     }
 }

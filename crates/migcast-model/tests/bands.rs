@@ -203,7 +203,7 @@ const BY_POSITION: &[(&str, &[(&str, &str)])] = &[
 #[test]
 fn uniform_writes() {
     compare("uniform", uniform, BY_COUNT, (0.01, 0.02));
-    compare("uniform", uniform, BY_POSITION, (0.01, 0.02));
+    compare("uniform", uniform, BY_POSITION, (0.01, 0.025));
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn sequential_writes() {
 #[test]
 fn phases_of_writes() {
     compare("phases", phases, BY_COUNT, (0.01, 0.02));
-    compare("phases", phases, BY_POSITION, (0.01, 0.05));
+    compare("phases", phases, BY_POSITION, (0.01, 0.02));
 }
 
 #[test]

@@ -14,7 +14,7 @@ const WINDOW_NS: i64 = 100_000_000;
 
 /// Ten minutes of a guest of 2,000 pages that is quiet for 17 s and busy for 13, over and over, at last quiet.
 fn phases(dir: &Path) {
-    let manifest = r#"{"format": "migcast.history/4", "created": "2026-01-01T00:00:00Z", "recorder": "test",
+    let manifest = r#"{"format": "migcast.history/5", "created": "2026-01-01T00:00:00Z", "recorder": "test",
         "method": "import", "written_means": "dirty-log", "resource": "ram", "guest_name": "phases",
         "guest_id": "67e55044-10b1-426f-9247-bb680e5fe0c8", "hypervisor": "qemu", "hypervisor_version": "10.0.2",
         "accelerator": "tcg", "page_size_bytes": 4096, "blocks": [{"name": "ram", "length_bytes": 8192000}],

@@ -100,7 +100,7 @@ fn a_history_whose_pages_were_taken_away_is_cut_by_segments_and_forecast_off_its
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     // Four minutes of one write in ten to each of 4,000 pages a second; pages are kept for one.
-    let manifest = r#"{"format": "migcast.history/4", "created": "2026-01-01T00:00:00Z", "recorder": "test", "method": "import",
+    let manifest = r#"{"format": "migcast.history/5", "created": "2026-01-01T00:00:00Z", "recorder": "test", "method": "import",
         "written_means": "dirty-log", "resource": "ram", "guest_name": "made-up",
         "guest_id": "67e55044-10b1-426f-9247-bb680e5fe0c8", "hypervisor": "qemu", "hypervisor_version": "10.0.2",
         "accelerator": "tcg", "page_size_bytes": 4096, "blocks": [{"name": "ram", "length_bytes": 16384000}],

@@ -379,7 +379,7 @@ mod tests {
 
     /// Twenty minutes of a guest of 20,000 pages that writes more from minute to minute, in segments of a minute.
     fn history(dir: &Path) -> History {
-        let manifest = r#"{"format": "migcast.history/4", "created": "2026-01-01T00:00:00Z", "recorder": "test",
+        let manifest = r#"{"format": "migcast.history/5", "created": "2026-01-01T00:00:00Z", "recorder": "test",
             "method": "import", "written_means": "dirty-log", "resource": "ram", "guest_name": "rising",
             "guest_id": "67e55044-10b1-426f-9247-bb680e5fe0c8", "hypervisor": "qemu", "hypervisor_version": "10.0.2",
             "accelerator": "tcg", "page_size_bytes": 4096, "blocks": [{"name": "ram", "length_bytes": 81920000}],

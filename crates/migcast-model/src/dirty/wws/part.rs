@@ -4,13 +4,15 @@
 //!  windows      length, pages written                                      of every window
 //!  gaps         writes by gap bucket, whole memory                         gaps below 64: of every window
 //!                                                                          64 … 127: of two, 128 … 255: of four, …
-//!  bands        pages written, left zero, zero now, per band               of a cell: 1 window, 8 on disk
-//!  band_gaps    writes by octave of their gap, per band                    of 1,024 windows ([`STRETCH`])
+//!  bands        pages written, left zero, zero now, per band               of a cell: 1 window, more of a large guest
+//!  band_gaps    writes by octave of their gap, per band                    of a cell, or a quarter of the octave's gaps
 //!  runs         pages written in windows on end, by how often              of every window
 //! ```
 //! A gap of g windows matters to spans of about g windows, so it need not be known to the window in which its write was;
-//! and how the gaps of a band are spread changes slowly, other than how much is written in it.
+//! and in which band what was written lies matters to a sixteenth of a migration, which is long where the memory is large
+//! ([`cell_for`]).
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -24,14 +26,27 @@ use crate::dirty::{BANDS, ZeroChange};
 use crate::page_set::PageSet;
 use crate::units::PageCount;
 
-/// Windows for which the gaps in the bands are counted together.
-pub const STRETCH: u32 = 1024;
+/// Most windows of a cell.
+pub const CELL_MAX: u32 = 1024;
 /// Octaves of gaps that are told apart: 2^0, 2^1, … windows.
 pub const OCTAVES: usize = 32;
 
 /// How many windows are counted together for a gap bucket.
 pub fn windows_of(bucket: u16) -> u32 {
     1 << level_of(bucket)
+}
+
+/// How many windows are counted together for an octave of the gaps of a band, where cells have `cell` windows.
+pub fn windows_of_octave(octave: usize, cell: u32) -> u32 {
+    cell.max((1 << octave) / 4)
+}
+
+/// How many windows of this length a cell should have for a guest of so many bytes: those of a sixteenth of what the memory takes
+/// over 10 Gbit/s, as a power of two.
+pub fn cell_for(memory: u64, window: Duration) -> u32 {
+    let sixteenth = memory as f64 * 8.0 / 10e9 / 16.0;
+    let windows = (sixteenth / window.as_secs_f64().max(1e-9)) as u32;
+    1 << windows.clamp(1, CELL_MAX).ilog2()
 }
 
 /// A recorded window.
@@ -70,8 +85,8 @@ pub struct BandCount {
     pub zero: u32,
 }
 
-/// Writes of a band by octave of their gap, within [`STRETCH`] windows, fewer at the part's end. First writes are not
-/// among them.
+/// Writes of a band by octave of their gap, within as many windows as [`windows_of_octave`] says, fewer at the part's end. First
+/// writes are not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BandGapCount {
     /// The first of the windows, counted from the part's first.
@@ -84,12 +99,40 @@ pub struct BandGapCount {
     pub writes: u32,
 }
 
+impl BandGapCount {
+    /// Writes that were counted over `stretch` windows together, as index formats before version 5 kept them: of each band they are
+    /// taken to lie where it was written, by cell. Ascending, as all are.
+    pub fn mixed(counts: &[BandGapCount], stretch: u32, bands: &[BandCount], cell: u32) -> Vec<BandGapCount> {
+        let mut written: BTreeMap<(u32, u16), Vec<(u32, u32)>> = BTreeMap::new();
+        for count in bands {
+            written.entry((count.window / stretch, count.band)).or_default().push((count.window, count.written));
+        }
+        let mut mixed: BTreeMap<(u32, u16, u16), u32> = BTreeMap::new();
+        for &BandGapCount { window, band, octave, writes } in counts {
+            let cells = written.get(&(window / stretch, band)).map_or(&[][..], Vec::as_slice);
+            let all: u64 = cells.iter().map(|(_, written)| u64::from(*written)).sum();
+            let (mut before, mut given) = (0, 0);
+            for (window, written) in cells.iter().filter(|(_, written)| *written > 0) {
+                before += u64::from(*written);
+                let so_far = (u128::from(writes) * u128::from(before) / u128::from(all)) as u32;
+                if so_far > given {
+                    let each = windows_of_octave(octave.into(), cell);
+                    *mixed.entry((window / each * each, band, octave)).or_default() += so_far - given;
+                }
+                given = so_far;
+            }
+        }
+        let counts = mixed.into_iter();
+        counts.map(|((window, band, octave), writes)| BandGapCount { window, band, octave, writes }).collect()
+    }
+}
+
 /// A run of recorded windows, as counts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WwsPart {
     /// Windows that were recorded before it: no gap reaches back further.
     pub before: u32,
-    /// Windows of a cell, ≥ 1.
+    /// Windows of a cell, a power of two up to [`CELL_MAX`].
     pub cell: u32,
     /// The windows.
     pub windows: Vec<PartWindow>,
@@ -165,19 +208,19 @@ struct Open {
     gaps: Vec<Vec<u32>>,
     /// Written and left zero, per band, in the cell.
     cell: [(u32, u32); BANDS],
-    /// By octave, per band, in the stretch.
-    stretch: Vec<[u32; OCTAVES]>,
+    /// Per octave the writes by band.
+    octaves: Vec<[u32; BANDS]>,
     runs: OpenRuns,
 }
 
 impl PartRecorder {
     /// Nothing is known of any of so many tracked pages, which stand for so many of the memory. `cell` windows are counted
-    /// together for each band, a power of two.
+    /// together for each band, a power of two up to [`CELL_MAX`].
     ///
     /// # Panics
     /// If it is none.
     pub fn new(tracked: u32, memory: PageCount, cell: u32) -> PartRecorder {
-        assert!(cell.is_power_of_two(), "cells of {cell} windows");
+        assert!(cell.is_power_of_two() && cell <= CELL_MAX, "cells of {cell} windows");
         PartRecorder {
             tracked,
             tracker: WriteTracker::new(tracked),
@@ -188,7 +231,7 @@ impl PartRecorder {
                 part: WwsPart { cell, ..WwsPart::default() },
                 gaps: (0..LEVELS_MAX).map(|level| vec![0; buckets_of(level).len()]).collect(),
                 cell: [(0, 0); BANDS],
-                stretch: vec![[0; OCTAVES]; BANDS],
+                octaves: vec![[0; BANDS]; OCTAVES],
                 runs: OpenRuns::default(),
             },
         }
@@ -237,7 +280,7 @@ impl PartRecorder {
     /// at its end.
     pub fn window(&mut self, length: Duration, written: &[u32]) {
         let nanos = u64::try_from(length.as_nanos()).expect("a window is shorter than 500 years").max(1);
-        let Open { part, gaps, cell, stretch, runs } = &mut self.open;
+        let Open { part, gaps, cell, octaves, runs } = &mut self.open;
         let neighbours = &mut self.neighbours;
         part.windows.push(PartWindow { nanos, written: written.len() as u32 });
         runs.window();
@@ -254,7 +297,7 @@ impl PartRecorder {
                 let bucket = gap::bucket(write.gap);
                 let level = level_of(bucket);
                 gaps[level][usize::from(bucket - buckets_of(level).start)] += 1;
-                stretch[band][write.gap.ilog2() as usize] += 1;
+                octaves[write.gap.ilog2() as usize][band] += 1;
             }
         });
         self.open.close_full(&self.zero_per_band);
@@ -307,8 +350,12 @@ impl Open {
         if windows.is_multiple_of(cell) {
             self.close_cell(windows - cell, zero);
         }
-        if windows.is_multiple_of(STRETCH) {
-            self.close_stretch(windows - STRETCH);
+        for octave in 0..OCTAVES {
+            let each = windows_of_octave(octave, cell);
+            if !windows.is_multiple_of(each) {
+                break;
+            }
+            self.close_octave(octave, windows - each);
         }
     }
 
@@ -329,11 +376,10 @@ impl Open {
         }
     }
 
-    fn close_stretch(&mut self, window: u32) {
-        for (band, counts) in (0..).zip(&mut self.stretch) {
-            for (octave, writes) in (0..).zip(counts.iter_mut()).filter(|(_, writes)| **writes > 0) {
-                self.part.band_gaps.push(BandGapCount { window, band, octave, writes: std::mem::take(writes) });
-            }
+    fn close_octave(&mut self, octave: usize, window: u32) {
+        for (band, writes) in (0..).zip(&mut self.octaves[octave]).filter(|(_, writes)| **writes > 0) {
+            let writes = std::mem::take(writes);
+            self.part.band_gaps.push(BandGapCount { window, band, octave: octave as u16, writes });
         }
     }
 
@@ -345,8 +391,12 @@ impl Open {
             last(1 << level).into_iter().for_each(|window| self.close_gaps(level, window));
         }
         last(cell).into_iter().for_each(|window| self.close_cell(window, zero));
-        last(STRETCH).into_iter().for_each(|window| self.close_stretch(window));
+        for octave in 0..OCTAVES {
+            let each = windows_of_octave(octave, cell);
+            last(each).into_iter().for_each(|window| self.close_octave(octave, window));
+        }
         self.part.gaps.sort_unstable();
+        self.part.band_gaps.sort_unstable();
         (self.part.runs, self.part.lengthened) = self.runs.take();
         std::mem::replace(&mut self.part, WwsPart { cell, ..WwsPart::default() })
     }
@@ -372,7 +422,7 @@ mod tests {
         let written: Vec<(u32, u32)> = part.bands.iter().map(|cell| (cell.window, cell.written)).collect();
         assert_eq!(written, [(0, 2), (64, 1), (136, 1)]);
         let octaves: Vec<(u16, u32)> = part.band_gaps.iter().map(|count| (count.octave, count.writes)).collect();
-        assert_eq!(octaves, [(1, 1), (6, 2)]);
+        assert_eq!(octaves, [(1, 1), (6, 1), (6, 1)], "of 16 windows together");
     }
 
     #[test]

@@ -95,10 +95,9 @@ impl Seam {
     }
 }
 
-/// The same for a band of the memory, of whose gaps only the octave is known, and that for stretches of windows.
+/// The same for a band of the memory, of whose gaps only the octave is known.
 #[derive(Clone, Debug)]
-pub(super) struct OctaveSeam<'a> {
-    stretches: &'a [Behind],
+pub(super) struct OctaveSeam {
     /// Writes per window of each octave, over the windows in which such a gap could be seen.
     rates: Vec<f64>,
     /// Likewise of pages that are written once in all the history.
@@ -134,9 +133,9 @@ impl Behind {
     }
 }
 
-impl<'a> OctaveSeam<'a> {
+impl OctaveSeam {
     /// `known` tells the writes of an octave in a stretch, `unknown` those of unknown gap.
-    pub(super) fn new(stretches: &'a [Behind], known: impl Fn(usize, usize) -> f64, unknown: &[f64]) -> OctaveSeam<'a> {
+    pub(super) fn new(stretches: &[Behind], known: impl Fn(usize, usize) -> f64, unknown: &[f64]) -> OctaveSeam {
         let octaves = stretches.first().map_or(0, |stretch| stretch.reached.len());
         let rate = |octave: usize| {
             let writes: f64 = (0..stretches.len()).map(|stretch| known(stretch, octave)).sum();
@@ -149,15 +148,20 @@ impl<'a> OctaveSeam<'a> {
         let late = || stretches.iter().enumerate().filter(|(_, stretch)| stretch.is_late);
         let left: f64 = late().map(|(index, stretch)| unknown[index] - explained(stretch)).sum();
         let windows: f64 = late().map(|(_, stretch)| stretch.windows).sum();
-        OctaveSeam { once: (left / windows.max(1.0)).max(0.0), rates, stretches }
+        OctaveSeam { once: (left / windows.max(1.0)).max(0.0), rates }
     }
 
-    /// The shares of a stretch's writes of unknown gap by octave; what is left comes back after all the history.
-    pub(super) fn shares(&self, stretch: usize) -> impl Iterator<Item = f64> {
-        let Behind { windows, reached, .. } = &self.stretches[stretch];
-        let of_octave = self.rates.iter().zip(reached).map(|(rate, reached)| rate * reached);
-        let all = of_octave.clone().sum::<f64>() + self.once * windows;
-        of_octave.map(move |writes| if all > 0.0 { writes / all } else { 0.0 })
+    /// The shares, by octave, of writes of unknown gap so many windows behind a seam: their gaps are longer than that. What is left
+    /// comes back after all the history.
+    pub(super) fn shares(&self, behind: f64, shares: &mut Vec<f64>) {
+        let longer = |(octave, rate): (usize, &f64)| {
+            let least = (1u64 << octave) as f64;
+            rate * (1.0 - ((behind - least) / least).clamp(0.0, 1.0))
+        };
+        shares.clear();
+        shares.extend(self.rates.iter().enumerate().map(longer));
+        let all = shares.iter().sum::<f64>() + self.once;
+        shares.iter_mut().for_each(|share| *share = if all > 0.0 { *share / all } else { 0.0 });
     }
 }
 
@@ -209,9 +213,11 @@ mod tests {
         let stretches = [Behind::new(0..1_000, 2_000, 11), Behind::new(1_000..2_000, 2_000, 11)];
         let known = |stretch: usize, octave: usize| if octave == 6 { [1_800.0, 2_000.0][stretch] } else { 0.0 };
         let seam = OctaveSeam::new(&stretches, known, &[200.0, 0.0]);
-        let shares: Vec<f64> = seam.shares(0).collect();
+        let mut shares = Vec::new();
+        seam.shares(100.0, &mut shares);
         assert_eq!((seam.once, shares[6], shares.iter().sum::<f64>()), (0.0, 1.0, 1.0));
-        assert_eq!(seam.shares(1).sum::<f64>(), 0.0, "no gap of that octave reaches back so far");
+        seam.shares(128.0, &mut shares);
+        assert_eq!(shares.iter().sum::<f64>(), 0.0, "no gap of that octave reaches back so far");
     }
 
     #[test]
@@ -220,6 +226,10 @@ mod tests {
         let known = |_: usize, octave: usize| if octave == 2 { 500.0 } else { 0.0 };
         let seam = OctaveSeam::new(&stretches, known, &[1_000.0, 500.0]);
         assert_eq!(seam.once, 1.0);
-        assert!(seam.shares(0).sum::<f64>() < 0.01);
+        let mut shares = Vec::new();
+        seam.shares(1.0, &mut shares);
+        assert!((shares[2] - 0.4).abs() < 0.01, "two writes in three windows come back soon, three do not");
+        seam.shares(8.0, &mut shares);
+        assert_eq!(shares.iter().sum::<f64>(), 0.0);
     }
 }

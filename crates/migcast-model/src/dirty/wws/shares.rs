@@ -1,23 +1,24 @@
 //! How what was written falls on the bands of the memory, and which pages are zero.
 //!
 //! ```text
-//!  cell       │ │ │ │ │ │ │ │ │ │ │ │ │ │ │ │ │ │      writes per band, zero pages per band
-//!  stretch    │           │           │           │    how the gaps of each band are spread
+//!  cell       │ │ │ │ │ │ │ │ │ │ │ │ │ │ │ │ │ │      writes per band, by octave of the gap: footprints; zero pages
+//!  stretch    │           │           │           │    what is not known behind a seam
 //! ```
-//! The bands' shares in the pages written in a span of s windows: each write of a band counts min(gap, s), over all
-//! positions of the span, and the mean of that over the band's writes is taken from the stretch, their number from the
-//! cells. How much is written in a band changes from one moment to the next; how soon its pages are written again, slowly.
+//! Parts come with cells of their own. Those of the index are the first part's, and twice, four times as long where there
+//! would be too many.
 
 use std::ops::Range;
 
-use super::gap;
-use super::part::{OCTAVES, STRETCH, WwsPart};
+use super::footprints::{Footprints, Sums, Whole};
+use super::part::{OCTAVES, WwsPart, windows_of_octave};
 use super::seam::{Behind, OctaveSeam};
 use crate::dirty::{BANDS, PerBand};
 
-/// Most cells that are held, in 70 MB. A longer history has longer ones.
+/// Most cells that are held, in some 1.3 kB each. A longer history has longer ones.
 const CELLS_MAX: u32 = 1 << 17;
-/// Shorter stretches say too little of long gaps, and are joined to the next.
+/// Windows of a stretch.
+const STRETCH: u32 = 1024;
+/// Shorter ones say too little of long gaps, and are joined to the next.
 const STRETCH_MIN: u32 = STRETCH / 2;
 
 /// The band of a tracked page. `rank` < `tracked`.
@@ -26,8 +27,12 @@ pub fn band(rank: u32, tracked: u32) -> u16 {
     u16::try_from(band).expect("a rank below the count lies in one of 64 bands")
 }
 
-/// One whole number for each band.
-type Whole = [u32; BANDS];
+const NONE: Whole = [0; BANDS];
+
+/// Adds counts that wrap around.
+fn add(sum: &mut Whole, more: &Whole) {
+    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.wrapping_add(*more));
+}
 
 /// What was counted in a cell.
 #[derive(Clone, Debug)]
@@ -37,11 +42,11 @@ struct Cell {
     left_zero: u32,
 }
 
-const EMPTY: Cell = Cell { written: [0; BANDS], zero: [0; BANDS], left_zero: 0 };
+const EMPTY: Cell = Cell { written: NONE, zero: NONE, left_zero: 0 };
 
-/// The gaps of a stretch that is being counted.
+/// What is known of the gaps of some windows, as far as a seam before them matters.
 #[derive(Clone, Debug)]
-struct Gaps {
+struct Stretch {
     /// The window it begins with.
     from: u32,
     windows: u32,
@@ -49,13 +54,15 @@ struct Gaps {
     written: PerBand,
     /// Those of known gap, by octave.
     octaves: Vec<PerBand>,
-    /// Of the whole memory, by octave: writes, and the sum of their gaps.
-    gaps: [(f64, f64); OCTAVES],
 }
 
-impl Gaps {
-    fn begin(from: u32) -> Gaps {
-        Gaps { from, windows: 0, written: [0.0; BANDS], octaves: Vec::new(), gaps: [(0.0, 0.0); OCTAVES] }
+impl Stretch {
+    fn begin(from: u32) -> Stretch {
+        Stretch { from, windows: 0, written: [0.0; BANDS], octaves: Vec::new() }
+    }
+
+    fn known(&self, octave: usize, band: usize) -> f64 {
+        self.octaves.get(octave).map_or(0.0, |writes| writes[band])
     }
 
     /// Writes of a band of which it is not known when their pages were written before.
@@ -63,24 +70,11 @@ impl Gaps {
         (self.written[band] - self.octaves.iter().map(|writes| writes[band]).sum::<f64>()).max(0.0)
     }
 
-    /// Writes of an octave by band, to be counted.
-    fn known(&mut self, octave: usize) -> &mut PerBand {
+    fn count(&mut self, octave: usize, band: usize, writes: u32) {
         if self.octaves.len() <= octave {
             self.octaves.resize(octave + 1, [0.0; BANDS]);
         }
-        &mut self.octaves[octave]
-    }
-
-    /// The mean over a band's writes of min(gap, 2^octave); as many bands as there are.
-    fn covered(&self, octave: usize) -> [f32; BANDS] {
-        let span = (1u64 << octave) as f64;
-        let mut covered = self.written.map(|writes| writes * span);
-        for (known, (writes, (all, gaps))) in self.octaves.iter().zip(self.gaps).enumerate().take(octave) {
-            // An octave begins with its power of two: what lies below `span` lies below it whole.
-            let mean = if all > 0.0 { gaps / all } else { 1.5 * (1u64 << known) as f64 };
-            covered.iter_mut().zip(writes).for_each(|(covered, writes)| *covered -= writes * (span - mean));
-        }
-        std::array::from_fn(|band| (covered[band] / self.written[band].max(1.0)) as f32)
+        self.octaves[octave][band] += f64::from(writes);
     }
 }
 
@@ -90,13 +84,21 @@ pub(super) struct SharesBuilder {
     /// Windows of a cell.
     each: u32,
     cells: Vec<Cell>,
+    /// Writes by octave of their gap, each in cells of [`windows_of_octave`].
+    octaves: Vec<Vec<Whole>>,
     windows: u32,
-    stretches: Vec<Gaps>,
+    stretches: Vec<Stretch>,
 }
 
 impl SharesBuilder {
     pub(super) fn new() -> SharesBuilder {
-        SharesBuilder { each: 1, cells: Vec::new(), windows: 0, stretches: Vec::new() }
+        SharesBuilder {
+            each: 1,
+            cells: Vec::new(),
+            octaves: vec![Vec::new(); OCTAVES],
+            windows: 0,
+            stretches: Vec::new(),
+        }
     }
 
     /// Appends a part.
@@ -110,152 +112,175 @@ impl SharesBuilder {
             self.halve();
         }
         self.cells.resize(self.windows.div_ceil(self.each) as usize, EMPTY);
+        // The stretch of every so many windows of the part.
+        let stretches: Vec<usize> = (0..windows)
+            .step_by(STRETCH as usize)
+            .map(|from| self.stretch(first + from, STRETCH.min(windows - from)))
+            .collect();
         for count in &part.bands {
-            let from = first + count.window;
-            let to = (from + part.cell).min(self.windows);
-            self.count(from..to, usize::from(count.band), [count.written, count.left_zero, count.zero]);
+            let (window, band) = (first + count.window, usize::from(count.band));
+            self.stretches[stretches[(count.window / STRETCH) as usize]].written[band] += f64::from(count.written);
+            let (mut written, mut left_zero) = (count.written, count.left_zero);
+            for piece in pieces(window..(window + part.cell).min(self.windows), self.each) {
+                let cell = &mut self.cells[piece.cell];
+                cell.written[band] = cell.written[band].wrapping_add(piece.take(&mut written));
+                cell.left_zero = cell.left_zero.wrapping_add(piece.take(&mut left_zero));
+                cell.zero[band] = count.zero;
+            }
         }
-        for from in (0..windows).step_by(STRETCH as usize) {
-            self.stretch(first, from..(from + STRETCH).min(windows), part);
+        for count in &part.band_gaps {
+            let (window, band, octave) = (first + count.window, usize::from(count.band), usize::from(count.octave));
+            self.stretches[stretches[(count.window / STRETCH) as usize]].count(octave, band, count.writes);
+            let windows = window..(window + windows_of_octave(octave, part.cell)).min(self.windows);
+            self.count(windows, octave, band, count.writes);
         }
+    }
+
+    /// The stretch for so many windows behind those before.
+    fn stretch(&mut self, from: u32, windows: u32) -> usize {
+        if self.stretches.last().is_none_or(|last| last.windows >= STRETCH_MIN) {
+            self.stretches.push(Stretch::begin(from));
+        }
+        let last = self.stretches.len() - 1;
+        self.stretches[last].windows += windows;
+        last
     }
 
     /// Joins cells in pairs.
     fn halve(&mut self) {
-        self.each *= 2;
         let joined = self.cells.chunks(2).map(|pair| {
             let mut joined = pair[0].clone();
             for other in &pair[1..] {
-                joined.written.iter_mut().zip(other.written).for_each(|(sum, more)| *sum = sum.wrapping_add(more));
+                add(&mut joined.written, &other.written);
                 joined.left_zero = joined.left_zero.wrapping_add(other.left_zero);
                 joined.zero = other.zero;
             }
             joined
         });
         self.cells = joined.collect();
+        for (octave, counts) in self.octaves.iter_mut().enumerate() {
+            if windows_of_octave(octave, self.each) < 2 * self.each {
+                let joined = counts.chunks(2).map(|pair| {
+                    let mut joined = pair[0];
+                    pair[1..].iter().for_each(|other| add(&mut joined, other));
+                    joined
+                });
+                *counts = joined.collect();
+            }
+        }
+        self.each *= 2;
     }
 
-    /// Counts what happened in a band within some windows: pages written, left zero, zero at the end.
-    fn count(&mut self, windows: Range<u32>, band: usize, [written, left_zero, zero]: [u32; 3]) {
-        let (mut from, mut left, mut left_zero) = (windows.start, written, left_zero);
-        while from < windows.end {
-            let cell = (from / self.each) as usize;
-            let end = windows.end.min((from / self.each + 1) * self.each);
-            let share = |of: u32| (u64::from(of) * u64::from(end - from) / u64::from(windows.end - from)) as u32;
-            let (here, here_zero) = (share(left), share(left_zero));
-            let cell = &mut self.cells[cell];
-            cell.written[band] = cell.written[band].wrapping_add(here);
-            cell.left_zero = cell.left_zero.wrapping_add(here_zero);
-            cell.zero[band] = zero;
-            (from, left, left_zero) = (end, left - here, left_zero - here_zero);
+    /// Counts writes of an octave in a band that were somewhere in these windows.
+    fn count(&mut self, windows: Range<u32>, octave: usize, band: usize, mut writes: u32) {
+        for piece in pieces(windows, windows_of_octave(octave, self.each)) {
+            self.add(piece.cell, octave, band, piece.take(&mut writes));
         }
     }
 
-    /// Counts the gaps of the windows `windows` of a part that begins with window `first`.
-    fn stretch(&mut self, first: u32, windows: Range<u32>, part: &WwsPart) {
-        if self.stretches.last().is_none_or(|last| last.windows >= STRETCH_MIN) {
-            self.stretches.push(Gaps::begin(first + windows.start));
+    /// Adds writes of an octave in a band to one of the octave's cells.
+    fn add(&mut self, cell: usize, octave: usize, band: usize, writes: u32) {
+        let counts = &mut self.octaves[octave];
+        if counts.len() <= cell {
+            counts.resize(cell + 1, NONE);
         }
-        let stretch = self.stretches.last_mut().expect("there is one");
-        stretch.windows += windows.len() as u32;
-        for count in part.bands.iter().filter(|count| windows.contains(&count.window)) {
-            stretch.written[usize::from(count.band)] += f64::from(count.written);
-        }
-        for count in part.band_gaps.iter().filter(|count| windows.contains(&count.window)) {
-            let octave = usize::from(count.octave);
-            stretch.known(octave)[usize::from(count.band)] += f64::from(count.writes);
-        }
-        for count in part.gaps.iter().filter(|count| windows.contains(&count.window)) {
-            let start = f64::from(gap::bucket_start(count.bucket));
-            let mean = start + (f64::from(gap::bucket_width(count.bucket)) - 1.0) / 2.0;
-            let (writes, gaps) = &mut stretch.gaps[gap::bucket_start(count.bucket).ilog2() as usize];
-            *writes += f64::from(count.writes);
-            *gaps += f64::from(count.writes) * mean;
-        }
+        counts[cell][band] = counts[cell][band].wrapping_add(writes);
     }
 
     /// The first write of a page in a band has a gap after all: the history starts over.
     pub(super) fn lap(&mut self, window: u32, band: u16, gap: u32) {
-        let stretch = self.stretches.partition_point(|stretch| stretch.from <= window) - 1;
-        let (stretch, octave) = (&mut self.stretches[stretch], gap.ilog2() as usize);
-        stretch.known(octave)[usize::from(band)] += 1.0;
-        let (writes, gaps) = &mut stretch.gaps[octave];
-        (*writes, *gaps) = (*writes + 1.0, *gaps + f64::from(gap));
+        self.count(window..window + 1, gap.ilog2() as usize, usize::from(band), 1);
     }
 
     /// Writes of unknown gap are given one, where nobody knows the pages. Counting began anew at the windows `seams`, ascending,
     /// the first of which is 0; before that `before` windows had been counted.
     pub(super) fn close_seam(&mut self, seams: &[u32], before: u32) {
         let octaves = (self.windows.max(1).ilog2() + 1) as usize;
-        let behind = |stretch: &Gaps| {
+        let stretches = std::mem::take(&mut self.stretches);
+        // Of each stretch how far behind a seam it begins, and how far the next one is behind that.
+        let places = stretches.iter().map(|stretch| {
             let seam = seams.partition_point(|seam| *seam <= stretch.from).max(1);
             let (from, end) = (seams[seam - 1], seams.get(seam).map_or(self.windows, |end| *end));
             let before = if seam == 1 { before } else { 0 };
-            let first = (stretch.from - from).saturating_add(before);
-            Behind::new(first..first.saturating_add(stretch.windows), (end - from).saturating_add(before), octaves)
+            ((stretch.from - from).saturating_add(before), (end - from).saturating_add(before))
+        });
+        let places: Vec<(u32, u32)> = places.collect();
+        let behind = |(stretch, (first, piece)): (&Stretch, &(u32, u32))| {
+            Behind::new(*first..first.saturating_add(stretch.windows), *piece, octaves)
         };
-        let stretches: Vec<Behind> = self.stretches.iter().map(behind).collect();
+        let behind: Vec<Behind> = stretches.iter().zip(&places).map(behind).collect();
         for band in 0..BANDS {
-            let unknown: Vec<f64> = self.stretches.iter().map(|stretch| stretch.unknown(band)).collect();
-            let known = |stretch: usize, octave: usize| {
-                self.stretches[stretch].octaves.get(octave).map_or(0.0, |writes| writes[band])
-            };
-            let seam = OctaveSeam::new(&stretches, known, &unknown);
-            for (index, unknown) in unknown.iter().enumerate().filter(|(_, unknown)| **unknown > 0.0) {
-                let given = seam.shares(index).enumerate();
-                given.for_each(|(octave, share)| self.stretches[index].known(octave)[band] += unknown * share);
+            let unknown: Vec<f64> = stretches.iter().map(|stretch| stretch.unknown(band)).collect();
+            let seam = OctaveSeam::new(&behind, |stretch, octave| stretches[stretch].known(octave, band), &unknown);
+            // Of each octave what has been given in parts of a write.
+            let mut parts = vec![0.5; octaves];
+            for ((stretch, (first, _)), unknown) in stretches.iter().zip(&places).zip(unknown) {
+                if unknown > 0.0 {
+                    self.give(stretch, *first, band, &seam, &mut parts);
+                }
             }
         }
     }
 
-    /// Ends the counting.
-    pub(super) fn finish(self) -> Shares {
-        let octaves = (self.windows.max(1).ilog2() as usize + 2).min(OCTAVES + 1);
-        let mut shares = Shares {
-            windows: f64::from(self.windows),
-            each: f64::from(self.each),
-            written: vec![[0; BANDS]],
-            zero: self.cells.iter().map(|cell| cell.zero).collect(),
-            left_zero: vec![0],
-            leaves_zero: self.cells.iter().any(|cell| cell.left_zero > 0),
-            stretch_of: Vec::with_capacity(self.cells.len()),
-            first_cells: Vec::with_capacity(self.stretches.len() + 1),
-            octaves,
-            covered: Vec::with_capacity(self.stretches.len() * octaves),
-            sums: vec![[0.0; BANDS]; octaves],
-            all: vec![0.0; octaves],
+    /// Gives the writes of a band that have none in a stretch, which begins `first` windows behind a seam, a gap.
+    fn give(&mut self, stretch: &Stretch, first: u32, band: usize, seam: &OctaveSeam, parts: &mut [f64]) {
+        let cells = stretch.from / self.each..(stretch.from + stretch.windows).div_ceil(self.each);
+        let times = |octave: usize| windows_of_octave(octave, self.each) / self.each;
+        // Of an octave whose cells are longer an even part lies in each; what that is too much is too little in the next.
+        let unknown = |cell: u32| {
+            let known = self.octaves.iter().enumerate().map(|(octave, counts)| {
+                let times = times(octave);
+                counts.get((cell / times) as usize).map_or(0.0, |counts| f64::from(counts[band]) / f64::from(times))
+            });
+            f64::from(self.cells[cell as usize].written[band]) - known.sum::<f64>()
         };
-        for cell in &self.cells {
-            let mut sum = shares.written[shares.written.len() - 1];
-            sum.iter_mut().zip(cell.written).for_each(|(sum, more)| *sum = sum.wrapping_add(more));
-            shares.written.push(sum);
-            shares.left_zero.push(shares.left_zero[shares.left_zero.len() - 1].wrapping_add(cell.left_zero));
-        }
-        let cells = self.cells.len() as u32;
-        shares.first_cells.extend(self.stretches.iter().map(|stretch| stretch.from.div_ceil(self.each).min(cells)));
-        shares.first_cells.push(cells);
-        for (index, stretch) in (0..).zip(&self.stretches) {
-            let of_stretch = shares.first_cells[index]..shares.first_cells[index + 1];
-            shares.stretch_of.extend(of_stretch.clone().map(|_| index as u32));
-            let written = shares.between(of_stretch.start as usize, of_stretch.end as usize);
-            for octave in 0..octaves {
-                let covered = stretch.covered(octave);
-                let before = shares.sums[index * octaves + octave];
-                let sum = |band: usize| before[band] + f64::from(written[band]) * f64::from(covered[band]);
-                shares.sums.push(std::array::from_fn(sum));
-                shares.covered.push(covered);
+        let unknown: Vec<f64> = cells.clone().map(unknown).collect();
+        let (mut left, mut shares) = (0.0, Vec::new());
+        for (cell, unknown) in cells.zip(unknown) {
+            left += unknown;
+            if left <= 0.0 {
+                continue;
             }
-            let covered = &shares.covered[index * octaves..];
-            let covered: Vec<PerBand> = covered.iter().map(|covered| covered.map(f64::from)).collect();
-            for cell in &self.cells[of_stretch.start as usize..of_stretch.end as usize] {
-                let written = cell.written.map(f64::from);
-                for covered in &covered {
-                    let before = shares.all[shares.all.len() - octaves];
-                    shares.all.push(before + dot(&written, covered));
+            let behind = f64::from(first) + f64::from(cell * self.each + self.each / 2) - f64::from(stretch.from);
+            seam.shares(behind.max(0.0), &mut shares);
+            for (octave, (share, part)) in shares.iter().zip(&mut *parts).enumerate() {
+                *part += left * share;
+                if *part >= 1.0 {
+                    self.add(
+                        (cell / (windows_of_octave(octave, self.each) / self.each)) as usize,
+                        octave,
+                        band,
+                        *part as u32,
+                    );
+                    *part -= part.floor();
                 }
             }
+            left = 0.0;
         }
-        shares
+    }
+
+    /// Ends the counting. `totals` says how often a gap comes in all the memory, by bucket.
+    pub(super) fn finish(self, totals: &[u64]) -> Shares {
+        let (each, windows) = (self.each, self.windows);
+        let written: Vec<Whole> = self.cells.iter().map(|cell| cell.written).collect();
+        let counts = |octave: usize, each: u32| {
+            Sums::of(self.octaves.get(octave).map_or(&[], |counts| counts.as_slice()), each, windows)
+        };
+        let so_far = |of: fn(&Cell) -> u32| {
+            let sums = self.cells.iter().scan(0u32, move |sum, cell| {
+                *sum = sum.wrapping_add(of(cell));
+                Some(*sum)
+            });
+            std::iter::once(0).chain(sums).collect()
+        };
+        Shares {
+            each: f64::from(each),
+            footprints: Footprints::new(Sums::of(&written, each, windows), counts, totals),
+            written: so_far(|cell| cell.written.iter().fold(0, |sum, more| sum.wrapping_add(*more))),
+            left_zero: so_far(|cell| cell.left_zero),
+            leaves_zero: self.cells.iter().any(|cell| cell.left_zero > 0),
+            zero: self.cells.iter().map(|cell| cell.zero).collect(),
+        }
     }
 }
 
@@ -265,151 +290,62 @@ fn ceil(number: f64) -> usize {
     whole + usize::from(whole as f64 != number)
 }
 
-/// Where a span of windows lies.
+/// Of some windows the ones that lie in a cell.
 #[derive(Clone, Copy, Debug)]
-struct Reach {
-    /// Its cells are first..end.
-    first: usize,
-    end: usize,
-    /// The parts of the first and of the last that lie outside; none of a single one, whose writes are all that is known.
-    outside: [f64; 2],
-    first_stretch: usize,
-    last_stretch: usize,
-    /// The octaves around its length. Between two of them the write set grows as a straight line would over the logarithm's
-    /// mantissa.
-    low: usize,
-    high: usize,
-    /// How far it is to `high`, 0 to 1; of a span shorter than a window, which lies before `low`, less than nothing.
-    weight: f64,
+struct Piece {
+    cell: usize,
+    windows: u32,
+    /// These, and those in later cells.
+    left: u32,
 }
 
-/// The sum of the products, in eight lanes of which each is summed up by itself.
-fn dot(one: &PerBand, other: &PerBand) -> f64 {
-    let mut lanes = [0.0; 8];
-    for (one, other) in one.as_chunks::<8>().0.iter().zip(other.as_chunks::<8>().0) {
-        lanes = std::array::from_fn(|lane| lanes[lane] + one[lane] * other[lane]);
+impl Piece {
+    /// Takes this piece's part of what is left of something.
+    fn take(self, left: &mut u32) -> u32 {
+        let here = (u64::from(*left) * u64::from(self.windows) / u64::from(self.left)) as u32;
+        *left -= here;
+        here
     }
-    lanes.iter().sum()
 }
 
-/// How the writes of a span fall on the bands, and what else cells and stretches say.
+/// Windows by the cells, of so many windows each, in which they lie.
+fn pieces(windows: Range<u32>, each: u32) -> impl Iterator<Item = Piece> {
+    let cells = windows.start / each..windows.end.div_ceil(each);
+    cells.map(move |cell| {
+        let (begin, end) = ((cell * each).max(windows.start), windows.end.min((cell + 1).saturating_mul(each)));
+        Piece { cell: cell as usize, windows: end - begin, left: windows.end - begin }
+    })
+}
+
+/// How the writes of a span fall on the bands, and which pages are zero.
 #[derive(Clone, Debug)]
 pub(super) struct Shares {
-    windows: f64,
     /// Windows of a cell.
     each: f64,
+    footprints: Footprints,
     /// Writes of the cells before, modulo 2^32; one entry more than there are cells.
-    written: Vec<Whole>,
-    /// Tracked zero pages at the end of a cell.
-    zero: Vec<Whole>,
+    written: Vec<u32>,
     /// Writes of the cells before that left their page zero, likewise.
     left_zero: Vec<u32>,
     /// Whether any did.
     leaves_zero: bool,
-    /// The stretch a cell belongs to.
-    stretch_of: Vec<u32>,
-    /// The cell a stretch begins with, and the end.
-    first_cells: Vec<u32>,
-    octaves: usize,
-    /// The mean over the writes of min(gap, 2^octave); stretches × octaves.
-    covered: Vec<[f32; BANDS]>,
-    /// Writes × that, of the stretches before; (stretches + 1) × octaves.
-    sums: Vec<PerBand>,
-    /// The same over all bands, of the cells before; (cells + 1) × octaves.
-    all: Vec<f64>,
+    /// Tracked zero pages at the end of a cell.
+    zero: Vec<Whole>,
 }
 
 impl Shares {
-    fn cells(&self) -> usize {
-        self.zero.len()
+    /// See [`Footprints::of_bands`].
+    pub(super) fn of_bands(&self, from: f64, to: f64, met: f64, written: f64, bands: Range<usize>, pages: &mut [f64]) {
+        self.footprints.of_bands(from, to, met, written, bands, pages);
     }
 
-    /// Writes in the cells from..to, per band.
-    fn between(&self, from: usize, to: usize) -> Whole {
-        let (before, until) = (&self.written[from], &self.written[to]);
-        std::array::from_fn(|band| until[band].wrapping_sub(before[band]))
+    fn cells(&self) -> usize {
+        self.zero.len()
     }
 
     /// The cell of a window. Windows at and beyond the end are those of the last cell.
     fn cell_of(&self, window: f64) -> usize {
         ((window / self.each) as usize).min(self.cells() - 1)
-    }
-
-    /// Cells of the windows (from, to], at least one.
-    fn cells_of(&self, from: f64, to: f64) -> (usize, usize) {
-        let first = self.cell_of(from);
-        (first, ceil(to / self.each).clamp(first + 1, self.cells()))
-    }
-
-    /// Where windows (from, to] lie.
-    #[inline]
-    fn reach(&self, from: f64, to: f64, met: f64) -> Reach {
-        let span = to - from;
-        let low = ((span.max(1.0) as u64).ilog2() as usize).min(self.octaves - 1);
-        let high = (low + 1).min(self.octaves - 1);
-        let weight = match span < 1.0 {
-            // With a share u of writes whose gap is above 1, all of which a span of two windows covers twice, a band's pages
-            // are as u × span + (1 − u) × met, or as 1 + u × (span ÷ met − 1).
-            true => span / met - 1.0,
-            false => (span / (1u64 << low) as f64 - 1.0).clamp(0.0, 1.0),
-        };
-        let (first, end) = self.cells_of(from, to);
-        let outside = match end - first {
-            1 => [0.0, 0.0],
-            _ => {
-                let last = (end - 1) as f64 * self.each;
-                let length = self.each.min(self.windows - last);
-                [from / self.each - first as f64, (1.0 - (to - last) / length).max(0.0)]
-            }
-        };
-        let [first_stretch, last_stretch] = [first, end - 1].map(|cell| self.stretch_of[cell] as usize);
-        Reach { first, end, outside, first_stretch, last_stretch, low, high, weight }
-    }
-
-    /// How `written` pages that were written in windows (from, to] fall on these bands; evenly where nothing was written. Of a
-    /// span shorter than a window `met` is the share of the runs going on that it meets, > 0.
-    pub(super) fn of_bands(&self, from: f64, to: f64, met: f64, written: f64, bands: Range<usize>, pages: &mut [f64]) {
-        let Reach { first, end, outside: [head, tail], first_stretch, last_stretch, low, high, weight } =
-            self.reach(from, to, met);
-        let sum = |octave: usize| {
-            let at = |cell: usize| self.all[cell * self.octaves + octave];
-            at(end) - at(first) - head * (at(first + 1) - at(first)) - tail * (at(end) - at(end - 1))
-        };
-        let all = sum(low) + (sum(high) - sum(low)) * weight;
-        if all <= 0.0 {
-            pages.fill(written / BANDS as f64);
-            return;
-        }
-        let each = written / all;
-        // In single precision, of which a processor has twice as many at once; a span's pages are known to far less.
-        let [low_each, high_each] = [(1.0 - weight) * each, weight * each].map(|each| each as f32);
-        let add = |cells: Range<usize>, [head, tail]: [f64; 2], stretch: usize, pages: &mut [f64]| {
-            let at = |cell: usize| self.written[cell][bands.clone()].iter();
-            let covered = |octave: usize| self.covered[stretch * self.octaves + octave][bands.clone()].iter();
-            let ([low, high], [head, tail]) = ([low, high].map(covered), [head, tail].map(|part| part as f32));
-            let writes = |from: u32, to: u32| to.wrapping_sub(from).cast_signed() as f32;
-            let firsts = at(cells.start).zip(at(cells.start + 1));
-            let counts = firsts.zip(at(cells.end - 1).zip(at(cells.end))).zip(low.zip(high));
-            for (pages, (((before, second), (last, until)), (low, high))) in pages.iter_mut().zip(counts) {
-                let outside = head * writes(*before, *second) + tail * writes(*last, *until);
-                let inside = (writes(*before, *until) - outside).max(0.0);
-                *pages += f64::from(inside * (low * low_each + high * high_each));
-            }
-        };
-        pages.fill(0.0);
-        if first_stretch == last_stretch {
-            add(first..end, [head, tail], first_stretch, pages);
-            return;
-        }
-        add(first..self.first_cells[first_stretch + 1] as usize, [head, 0.0], first_stretch, pages);
-        add(self.first_cells[last_stretch] as usize..end, [0.0, tail], last_stretch, pages);
-        let at = |stretch: usize, octave: usize| &self.sums[stretch * self.octaves + octave][bands.clone()];
-        let [low_first, low_end] = [first_stretch + 1, last_stretch].map(|stretch| at(stretch, low));
-        let [high_first, high_end] = [first_stretch + 1, last_stretch].map(|stretch| at(stretch, high));
-        for (band, pages) in pages.iter_mut().enumerate() {
-            let low = low_end[band] - low_first[band];
-            *pages += (low + (high_end[band] - high_first[band] - low) * weight) * each;
-        }
     }
 
     /// Tracked zero pages per band at a window.
@@ -435,12 +371,9 @@ impl Shares {
 
     /// Of the pages written in windows (from, to] the share that was left zero.
     pub(super) fn left_zero(&self, from: f64, to: f64) -> f64 {
-        let (first, end) = self.cells_of(from, to);
-        let left = self.left_zero[end].wrapping_sub(self.left_zero[first]);
-        if left == 0 {
-            return 0.0;
-        }
-        let written: f64 = self.between(first, end).iter().map(|writes| f64::from(*writes)).sum();
-        f64::from(left) / written
+        let first = self.cell_of(from);
+        let end = ceil(to / self.each).clamp(first + 1, self.cells());
+        let [left, written] = [&self.left_zero, &self.written].map(|sums| sums[end].wrapping_sub(sums[first]));
+        if left == 0 { 0.0 } else { f64::from(left) / f64::from(written) }
     }
 }
