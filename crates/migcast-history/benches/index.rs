@@ -14,6 +14,7 @@ use migcast_history::windows::State;
 use migcast_history::writer::{NewWindow, Writer};
 use migcast_model::algorithm::Algorithm;
 use migcast_model::dirty::wws::PartRecorder;
+use migcast_model::dirty::wws::part::cell_for;
 use migcast_model::dirty::{CountedSource, DirtySource, PageCursor, PageSource, SpanCounts, WwsIndex};
 use migcast_model::forecast::Forecast;
 use migcast_model::guest::Guest;
@@ -75,7 +76,9 @@ fn measure(dir: &Path, hours: u64) -> Result<(), Box<dyn Error>> {
 
 /// What a recorder does for the index alone.
 fn count_alone() {
-    let mut recorder = PartRecorder::new(PAGES as u32, PageCount::new(PAGES), 32);
+    let memory = PageCount::new(PAGES);
+    let cell = cell_for(memory.bytes(Guest::PAGE_SIZE).get(), Duration::from_millis(100));
+    let mut recorder = PartRecorder::new(PAGES as u32, memory, cell);
     let windows: Vec<Vec<u32>> = (0..600)
         .map(|window| {
             let mut written = Vec::new();

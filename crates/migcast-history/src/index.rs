@@ -35,6 +35,9 @@ pub const ALL_BANDS: u16 = BANDS;
 /// The band of rows that are about pages of the whole memory written in windows on end.
 pub const RUNS: u16 = BANDS + 1;
 
+/// Windows for which older segments count the gaps in a band together.
+const STRETCH: u32 = 1024;
+
 /// One row of `wws/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IndexRow {
@@ -206,7 +209,7 @@ impl Kept {
         let Beside { recorded_before, cell, stretch, zero_at_start, made_zero, times_written, .. } = self.beside;
         let design_effect = self.beside.design_effect.as_ref().map(Effect::design_effect);
         let is_known = |effect: &DesignEffect| effect.per_million.len() <= DesignEffect::OCTAVES_MAX;
-        let is_cell = cell.is_power_of_two() && cell <= CELL_MAX && stretch.is_none_or(|stretch| stretch == CELL_MAX);
+        let is_cell = cell.is_power_of_two() && cell <= CELL_MAX && stretch.is_none_or(|stretch| stretch == STRETCH);
         if !is_cell || !design_effect.as_ref().is_none_or(is_known) {
             return Err(Misfit::Beside);
         }
@@ -370,6 +373,30 @@ mod tests {
             "{mixed} of {going}"
         );
         assert_eq!(WwsPart { runs: part.runs.clone(), lengthened: part.lengthened, ..older }, part);
+    }
+
+    #[test]
+    fn of_a_segment_with_stretches_gaps_lie_where_bands_were_written() {
+        let (windows, mut kept, part) = kept();
+        let first = kept.index[0].window;
+        let mut stretches = std::collections::BTreeMap::new();
+        for row in kept.index.iter().filter(|row| row.band < BANDS) {
+            *stretches.entry((first, row.band, row.bucket)).or_insert(0) += row.events;
+        }
+        kept.index.retain(|row| row.band >= BANDS);
+        let rows = stretches.into_iter();
+        kept.index.extend(rows.map(|((window, band, bucket), events)| IndexRow { window, band, bucket, events }));
+        kept.index.sort_unstable();
+        kept.beside.stretch = Some(STRETCH);
+        let older = kept.part(100, &windows, 128).unwrap();
+        let by_octave = |part: &WwsPart| {
+            let mut writes = [0; OCTAVES];
+            part.band_gaps.iter().for_each(|count| writes[usize::from(count.octave)] += count.writes);
+            writes
+        };
+        assert_eq!(by_octave(&older), by_octave(&part));
+        assert!(older.band_gaps.iter().any(|count| count.window > 300), "not all in the first cell");
+        assert_eq!(WwsPart { band_gaps: part.band_gaps.clone(), ..older }, part);
     }
 
     #[test]

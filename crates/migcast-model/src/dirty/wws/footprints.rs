@@ -23,21 +23,32 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::gap;
+use super::levels::{Grid, Place};
 use super::part::windows_of_octave;
 use crate::dirty::BANDS;
 
 /// One whole number for each band, modulo 2^32.
 pub(super) type Whole = [u32; BANDS];
-/// One number for each band, of which its half says enough.
+/// One number for each band.
 type Lanes = [f32; BANDS];
 
-/// A number to 8 bits of precision, in half the room: of that is what the memory of a forecast is made.
+/// A number ≥ 0 to 8 bits of precision, in half the room.
 fn shortened(number: f32) -> u16 {
     (number.to_bits().wrapping_add(0x8000) >> 16) as u16
 }
 
 fn restored(short: u16) -> f32 {
     f32::from_bits(u32::from(short) << 16)
+}
+
+/// Adds counts that wrap around.
+pub(super) fn add_counts(sum: &mut Whole, more: &Whole) {
+    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.wrapping_add(*more));
+}
+
+/// Windows in cells of so many, a power of two.
+fn grid(each: u32, windows: u32) -> Grid {
+    Grid::new(each.trailing_zeros() as usize, windows)
 }
 
 /// Writes before each cell's beginning, and before the end.
@@ -49,79 +60,47 @@ pub(super) struct Sums {
     before: Vec<Whole>,
 }
 
-/// A moment in sums.
-#[derive(Clone, Copy)]
-struct Place {
-    cell: usize,
-    /// How far in the cell, 0 to 1.
-    part: f32,
-    /// Whether the history has started over before it.
-    again: bool,
-}
-
 impl Sums {
-    /// Of what was counted in cells of so many windows.
+    /// Of what was counted in cells of so many windows, a power of two.
     pub(super) fn of(counts: &[Whole], each: u32, windows: u32) -> Sums {
         let cells = windows.div_ceil(each) as usize;
         let mut before = Vec::with_capacity(cells + 1);
-        let mut sum = [0u32; BANDS];
+        let mut sum = [0; BANDS];
         before.push(sum);
         for cell in 0..cells {
-            if let Some(counts) = counts.get(cell) {
-                sum.iter_mut().zip(counts).for_each(|(sum, more)| *sum = sum.wrapping_add(*more));
-            }
+            counts.get(cell).into_iter().for_each(|counts| add_counts(&mut sum, counts));
             before.push(sum);
         }
         Sums { each, windows, before }
     }
 
-    fn is_empty(&self) -> bool {
-        self.before[self.before.len() - 1] == [0; BANDS]
-    }
-
-    fn place(&self, at: f64) -> Place {
-        let windows = f64::from(self.windows);
-        let again = at > windows;
-        let at = if again { at - windows } else { at };
-        let cell = ((at as u32 / self.each) as usize).min(self.before.len() - 2);
-        let begin = cell as u32 * self.each;
-        let length = self.each.min(self.windows - begin);
-        Place { cell, part: ((at - f64::from(begin)) / f64::from(length)) as f32, again }
+    fn all(&self) -> &Whole {
+        &self.before[self.before.len() - 1]
     }
 
     /// Writes of a span that begins in the history and ends at most its length later.
     fn between(&self, from: f64, to: f64) -> Lanes {
-        let (from, to) = (self.place(from), self.place(to));
-        let [begin, second] = [from.cell, from.cell + 1].map(|cell| &self.before[cell]);
-        let [last, until] = [to.cell, to.cell + 1].map(|cell| &self.before[cell]);
-        let turn = if to.again { self.before[self.before.len() - 1] } else { [0; BANDS] };
+        let (grid, windows) = (grid(self.each, self.windows), f64::from(self.windows));
+        let (to, turn) = if to > windows { (to - windows, *self.all()) } else { (to, [0; BANDS]) };
+        let [from, to] = [from, to].map(|at| grid.place(at));
+        let [[begin, second], [last, until]] =
+            [from, to].map(|place| [&self.before[place.cell], &self.before[place.cell + 1]]);
+        let [head, tail] = [from, to].map(|place| place.part as f32);
         let writes = |from: u32, to: u32| to.wrapping_sub(from).cast_signed() as f32;
         std::array::from_fn(|band| {
             let whole = writes(begin[band], last[band].wrapping_add(turn[band]));
-            whole + to.part * writes(last[band], until[band]) - from.part * writes(begin[band], second[band])
+            whole + tail * writes(last[band], until[band]) - head * writes(begin[band], second[band])
         })
-    }
-
-    /// In cells that are `times` as long.
-    fn coarser(self, times: u32) -> Sums {
-        if times == 1 {
-            return self;
-        }
-        let each = self.each * times;
-        let rows = 0..=self.windows.div_ceil(each) as usize;
-        let last = self.before.len() - 1;
-        let before = rows.map(|row| self.before[(row * times as usize).min(last)]).collect();
-        Sums { each, before, ..self }
     }
 
     /// Without what is counted in others, in cells as long as theirs, which are no shorter.
     fn without(self, others: &Sums) -> Sums {
-        let times = others.each / self.each;
-        let mut these = self.coarser(times);
-        for (sum, other) in these.before.iter_mut().zip(&others.before) {
-            sum.iter_mut().zip(other).for_each(|(sum, other)| *sum = sum.wrapping_sub(*other));
-        }
-        these
+        let (times, last) = ((others.each / self.each) as usize, self.before.len() - 1);
+        let rows = others.before.iter().enumerate().map(|(row, others)| {
+            let these = &self.before[(row * times).min(last)];
+            std::array::from_fn(|band| these[band].wrapping_sub(others[band]))
+        });
+        Sums { each: others.each, before: rows.collect(), ..self }
     }
 }
 
@@ -130,36 +109,32 @@ impl Sums {
 struct Column {
     /// In windows.
     length: f64,
-    /// Rows begin so many windows after one another.
-    each: f64,
-    /// All there are.
-    windows: f64,
-    /// One for each beginning, and the first again for the end.
+    /// In whose cells rows begin.
+    grid: Grid,
+    /// One for each cell, and the first again for the end.
     rows: Vec<[u16; BANDS]>,
     /// What a row comes to.
     totals: Vec<f32>,
 }
 
 impl Column {
-    /// Of rows that begin `each` windows after one another, of so many.
-    fn of(length: f64, each: u32, windows: u32, rows: impl IndexedParallelIterator<Item = Lanes>) -> Column {
+    fn of(length: f64, grid: Grid, rows: impl IndexedParallelIterator<Item = Lanes>) -> Column {
         let shorten = |row: Lanes| {
             let row = row.map(|pages| shortened(pages.max(0.0)));
             (row, row.iter().map(|pages| restored(*pages)).sum::<f32>())
         };
         let (rows, totals) = rows.map(shorten).unzip();
-        Column { length, each: f64::from(each), windows: f64::from(windows), rows, totals }
+        Column { length, grid, rows, totals }
     }
 
     /// The row that begins at a window or before it, and what part the next has in windows (from, to], 0 to 1.
     fn place(&self, from: f64, to: f64) -> (usize, f64) {
-        let row = ((from / self.each) as usize).min(self.rows.len() - 2);
-        let begin = row.cast_signed() as f64 * self.each;
-        let length = self.each.min(self.windows - begin);
-        let (behind, span) = (from - begin, to - from);
+        let Place { cell, part } = self.grid.place(from);
+        let (length, span) = (self.grid.begin(cell + 1) - self.grid.begin(cell), to - from);
         // In spans longer than it is to the next row more and more of them is written; a shorter one lies in the cell of either.
-        let part = if span < length { (behind + span - length).max(0.0) / span } else { behind / length };
-        (row, part.min(1.0))
+        let part =
+            if span < length { (part * length + span - length).max(0.0) / span.max(f64::MIN_POSITIVE) } else { part };
+        (cell, part)
     }
 }
 
@@ -184,51 +159,48 @@ impl Footprints {
         let mut each = cell;
         for octave in 0u32.. {
             let least = (1u64 << octave) as f64;
+            let grid = grid(each, windows);
             // The last is the first again.
-            let rows = windows.div_ceil(each) as usize;
-            let begin = |row: usize| if row < rows { row as f64 * f64::from(each) } else { 0.0 };
-            let with = |across: &Lanes, sums: &Sums, row: usize, length: f64| {
+            let begin = |row: usize| if row < grid.cells() { grid.begin(row) } else { 0.0 };
+            let footprint = |across: &Lanes, longer: &Sums, row: usize, length: f64| {
                 let (from, mut pages) = (begin(row), *across);
-                add(&mut pages, &sums.between(from, from + length.min(all)), 1.0);
+                add(&mut pages, &longer.between(from, from + length.min(all)), 1.0);
                 pages
             };
-            let whole = across.par_iter().enumerate().map(|(row, across)| with(across, &longer, row, least));
-            columns.push(Column::of(least, each, windows, whole));
+            let rows = across.par_iter().enumerate().map(|(row, across)| footprint(across, &longer, row, least));
+            columns.push(Column::of(least, grid, rows));
             if least >= all && octave > 0 {
                 break;
             }
             let these = octaves(octave as usize, windows_of_octave(octave as usize, cell));
             longer = longer.without(&these);
             // What the octave adds to spans of half an octave more, and to those that are longer than all its gaps.
-            let half = 1.5 * least;
-            let gaps = gaps_of(octave, totals);
-            let within = |row: usize, most: f64| {
-                let mut pages = [0.0; BANDS];
-                if !these.is_empty() {
-                    let from = begin(row);
+            let (half, gaps) = (1.5 * least, gaps_of(octave, totals));
+            let share = 1.0 / gaps.len() as f32;
+            let rows = across.par_iter_mut().enumerate().map(|(row, across)| {
+                let (from, mut within) = (begin(row), *across);
+                if *these.all() != [0; BANDS] {
+                    let up_to = |length: f64| these.between(from, from + length.min(all));
+                    let until_half = up_to(half);
                     for gap in &gaps {
-                        let length = gap.min(most).min(all);
-                        add(&mut pages, &these.between(from, from + length), 1.0 / gaps.len() as f32);
+                        let whole = up_to(*gap);
+                        add(&mut within, if *gap < half { &whole } else { &until_half }, share);
+                        add(across, &whole, share);
                     }
                 }
-                pages
-            };
-            if octave > 0 {
-                let late = across.par_iter().enumerate().map(|(row, across)| {
-                    let mut pages = *across;
-                    add(&mut pages, &within(row, half), 1.0);
-                    with(&pages, &longer, row, half)
-                });
-                columns.push(Column::of(half, each, windows, late));
-            }
-            across.par_iter_mut().enumerate().for_each(|(row, across)| add(across, &within(row, all), 1.0));
-            if octave == 0 {
-                columns.insert(0, Column::of(0.0, each, windows, across.par_iter().copied()));
+                footprint(&within, &longer, row, half)
+            });
+            let late = Column::of(half, grid, rows);
+            match octave {
+                // Between one window and two there is no length.
+                0 => columns.insert(0, Column::of(0.0, grid, across.par_iter().copied())),
+                _ => columns.push(late),
             }
             let next = cell.max((2u32 << octave) / 8);
             if next > each {
                 let first = across[0];
-                across = across[..rows].iter().step_by((next / each) as usize).copied().chain([first]).collect();
+                let kept = across[..grid.cells()].iter().step_by((next / each) as usize);
+                across = kept.copied().chain([first]).collect();
                 each = next;
             }
         }

@@ -143,9 +143,9 @@ fn prefix_sums(counts: impl Iterator<Item = u32>) -> Vec<u32> {
     iter::once(0).chain(sums).collect()
 }
 
-/// The cells of a level.
+/// The windows of a history in cells of one length.
 #[derive(Clone, Copy, Debug)]
-struct Grid {
+pub(super) struct Grid {
     /// A cell has 2^shift windows; the last may be shorter.
     shift: usize,
     windows: u32,
@@ -154,21 +154,21 @@ struct Grid {
 }
 
 impl Grid {
-    fn new(shift: usize, windows: u32) -> Grid {
+    pub(super) fn new(shift: usize, windows: u32) -> Grid {
         Grid { shift, windows, per_window: 1.0 / (1u64 << shift) as f64 }
     }
 
-    fn cells(self) -> usize {
+    pub(super) fn cells(self) -> usize {
         (self.windows as usize).div_ceil(1 << self.shift)
     }
 
     /// The window a cell begins with, or the end.
-    fn begin(self, cell: usize) -> f64 {
+    pub(super) fn begin(self, cell: usize) -> f64 {
         ((cell << self.shift) as f64).min(f64::from(self.windows))
     }
 
     /// Where a time lies. `at` is at most the number of windows.
-    fn place(self, at: f64) -> Place {
+    pub(super) fn place(self, at: f64) -> Place {
         let cell = at as u32 >> self.shift;
         let (begin, end) = (cell << self.shift, (u64::from(cell) + 1) << self.shift);
         if end <= u64::from(self.windows) {
@@ -189,10 +189,10 @@ impl Grid {
 
 /// A time in the cells of a level. A question has two or three of them, and looks each up in several columns.
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    cell: usize,
+pub(super) struct Place {
+    pub(super) cell: usize,
     /// How far in the cell, 0 to 1.
-    part: f64,
+    pub(super) part: f64,
 }
 
 /// One entry for each cell's beginning, and one for the end.

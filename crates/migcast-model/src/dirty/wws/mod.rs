@@ -8,7 +8,7 @@
 //! A write counts in a span if it is its page's first there: if its gap, the windows since that page was written before,
 //! reaches back to the span's beginning. So counting the writes by window and gap is enough (footprint theory of cache
 //! locality, Xiang, Ding et al., for writes). [`part`] is what is counted, [`levels`] reads a span off in constant time, with
-//! [`runs`] one shorter than a window; [`shares`] says how it falls on the bands of the memory, [`seam`] how the history's end is
+//! [`runs`] one shorter than a window; [`shares`] says how it falls on the bands of the memory, by their [`footprints`], [`seam`] how the history's end is
 //! joined to its beginning. What a sample errs by tells [`design_effect`]; [`deviating`] is an index that errs by so much.
 //!
 //! As the replay does, the index runs in recorded time, gaps left out, starts over at the end, and takes the moments of a
@@ -47,7 +47,7 @@ use crate::units::{GuestTime, PageCount};
 /// Windows that come one by one are taken for a part when there are so many.
 const PART: u32 = 1024;
 
-/// What was written in any span, as counts. Memory: some 400 bytes for each window.
+/// What was written in any span, as counts. Memory: some 400 bytes for each window, and 1.3 kB for each cell.
 #[derive(Clone, Debug)]
 pub struct WwsIndex {
     tracked: u32,
@@ -675,6 +675,28 @@ mod tests {
     }
 
     #[test]
+    fn a_history_of_more_cells_than_are_held_has_longer_ones() {
+        // Each band in turn, for 64 windows: its page always, another once.
+        let mut builder = WwsIndexBuilder::new(PageCount::new(128), PageCount::new(128));
+        for k in 0..140_000u32 {
+            let written = [0, 1].map(|more| k / 64 % 64 * 2 + more);
+            builder.window(WINDOW, if k % 64 == 8 { &written } else { &written[..1] }, &[]);
+        }
+        let index = builder.build().unwrap();
+        let told = |from: f64, to: f64| index.counts(Duration::ZERO).written_per_band(at(from), at(to));
+        for turn in [0.0, 1_000.0, 2_180.0] {
+            let (from, band) = (64.0 * turn, turn as usize % 64);
+            let near =
+                |told: f64, expected: f64| assert!((told - expected).abs() < 0.1, "{turn}: {told}, not {expected}");
+            near(told(from, from + 64.0)[band], 2.0);
+            near(told(from + 32.0, from + 64.0)[band], 1.0);
+            let both = told(from + 32.0, from + 96.0);
+            near(both[band], 1.0);
+            near(both[band + 1], 2.0);
+        }
+    }
+
+    #[test]
     fn zero_pages_are_told_by_band_and_of_what_was_written() {
         let mut builder = WwsIndexBuilder::new(PageCount::new(128), PageCount::new(256));
         builder.zero_at_start(std::iter::once(64..128));
@@ -723,6 +745,24 @@ mod tests {
             let told = index.counts(WINDOW * from as u32).written(GuestTime::ZERO, at(length as f64));
             let counted = distinct(&windows, from, from + length);
             prop_assert!((told - counted).abs() < 1e-3, "{} against {}", told, counted);
+        }
+
+        #[test]
+        fn bands_of_one_window_and_of_two_are_exact(
+            windows in prop::collection::vec(prop::collection::btree_set(0u32..256, 0..40), 2..200),
+            from in 0usize..200,
+        ) {
+            let windows: Vec<Vec<u32>> = windows.into_iter().map(|set| set.into_iter().collect()).collect();
+            let (index, from) = (index(256, &windows), from % windows.len());
+            for length in [1, 2] {
+                let told = index.counts(WINDOW * from as u32).written_per_band(at(0.0), at(length as f64));
+                let pages: BTreeSet<u32> =
+                    (from..from + length).flat_map(|k| windows[k % windows.len()].iter().copied()).collect();
+                for (band, told) in (0..).zip(told) {
+                    let counted = pages.range(4 * band..4 * (band + 1)).count() as f64;
+                    prop_assert!((told - counted).abs() < 0.02, "band {} of {}: {}, not {}", band, length, told, counted);
+                }
+            }
         }
 
         #[test]

@@ -473,4 +473,23 @@ mod tests {
         assert_eq!(told, [(0, 1, 1, 2), (1, 1, 0, 1), (63, 1, 1, 1)]);
         assert_eq!((part.zero_at_start, part.made_zero, recorder.take().zero_at_start), (4, 1, 4));
     }
+
+    #[test]
+    fn a_cell_is_a_sixteenth_of_what_the_memory_takes_over_10_gbit() {
+        let cell = |gib: u64, millis| cell_for(gib << 30, Duration::from_millis(millis));
+        assert_eq!([1, 3, 4, 16, 64, 1_000].map(|gib| cell(gib, 100)), [1, 1, 2, 8, 32, 512]);
+        assert_eq!((cell(64, 1_000), cell(1, 10), cell(64, 1), cell(0, 1)), (2, 4, CELL_MAX, 1));
+    }
+
+    #[test]
+    fn writes_counted_by_stretches_are_taken_to_lie_where_the_band_was_written() {
+        let written = |window, band, written| BandCount { window, band, written, left_zero: 0, zero: 0 };
+        let bands = [written(0, 1, 30), written(8, 0, 7), written(16, 1, 10), written(1024, 1, 5)];
+        let count = |window, band, octave, writes| BandGapCount { window, band, octave, writes };
+        let stretches = [count(0, 0, 2, 3), count(0, 1, 0, 8), count(0, 1, 7, 20), count(1024, 1, 0, 5)];
+        let mixed = BandGapCount::mixed(&stretches, 1024, &bands, 8);
+        let expected =
+            [count(0, 1, 0, 6), count(0, 1, 7, 20), count(8, 0, 2, 3), count(16, 1, 0, 2), count(1024, 1, 0, 5)];
+        assert_eq!(mixed, expected, "gaps of octave 7 are of 32 windows together");
+    }
 }

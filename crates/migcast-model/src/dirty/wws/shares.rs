@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::footprints::{Footprints, Sums, Whole};
+use super::footprints::{Footprints, Sums, Whole, add_counts};
 use super::part::{OCTAVES, WwsPart, windows_of_octave};
 use super::seam::{Behind, OctaveSeam};
 use crate::dirty::{BANDS, PerBand};
@@ -28,11 +28,6 @@ pub fn band(rank: u32, tracked: u32) -> u16 {
 }
 
 const NONE: Whole = [0; BANDS];
-
-/// Adds counts that wrap around.
-fn add(sum: &mut Whole, more: &Whole) {
-    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.wrapping_add(*more));
-}
 
 /// What was counted in a cell.
 #[derive(Clone, Debug)]
@@ -151,7 +146,7 @@ impl SharesBuilder {
         let joined = self.cells.chunks(2).map(|pair| {
             let mut joined = pair[0].clone();
             for other in &pair[1..] {
-                add(&mut joined.written, &other.written);
+                add_counts(&mut joined.written, &other.written);
                 joined.left_zero = joined.left_zero.wrapping_add(other.left_zero);
                 joined.zero = other.zero;
             }
@@ -162,7 +157,7 @@ impl SharesBuilder {
             if windows_of_octave(octave, self.each) < 2 * self.each {
                 let joined = counts.chunks(2).map(|pair| {
                     let mut joined = pair[0];
-                    pair[1..].iter().for_each(|other| add(&mut joined, other));
+                    pair[1..].iter().for_each(|other| add_counts(&mut joined, other));
                     joined
                 });
                 *counts = joined.collect();
@@ -225,7 +220,8 @@ impl SharesBuilder {
     /// Gives the writes of a band that have none in a stretch, which begins `first` windows behind a seam, a gap.
     fn give(&mut self, stretch: &Stretch, first: u32, band: usize, seam: &OctaveSeam, parts: &mut [f64]) {
         let cells = stretch.from / self.each..(stretch.from + stretch.windows).div_ceil(self.each);
-        let times = |octave: usize| windows_of_octave(octave, self.each) / self.each;
+        let each = self.each;
+        let times = move |octave: usize| windows_of_octave(octave, each) / each;
         // Of an octave whose cells are longer an even part lies in each; what that is too much is too little in the next.
         let unknown = |cell: u32| {
             let known = self.octaves.iter().enumerate().map(|(octave, counts)| {
@@ -246,12 +242,7 @@ impl SharesBuilder {
             for (octave, (share, part)) in shares.iter().zip(&mut *parts).enumerate() {
                 *part += left * share;
                 if *part >= 1.0 {
-                    self.add(
-                        (cell / (windows_of_octave(octave, self.each) / self.each)) as usize,
-                        octave,
-                        band,
-                        *part as u32,
-                    );
+                    self.add((cell / times(octave)) as usize, octave, band, *part as u32);
                     *part -= part.floor();
                 }
             }
